@@ -1,0 +1,113 @@
+import { realpath } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { Qcow2Error } from '../base/errors.js'
+import { enumOption } from '../base/options.js'
+import { escapeName } from '../qcow2/header-extensions.js'
+import { DiskImage } from './disk-image.js'
+import { type ImageFormat, imageFormats } from './probe.js'
+
+/** What an image says about its backing file. Any of it may be a stranger's text. */
+export type BackingReference = {
+  /** The name as stored in the image. */
+  readonly name: string
+  /** The format as stored in the image; undefined if it says none. */
+  readonly format: string | undefined
+  /** The image that refers to it. */
+  readonly image: string
+}
+
+/**
+ * What a caller lets a reference stand for: a path (relative ones from the referring image's folder), a path and its
+ * format, an image that is open already and stays the caller's to close, or undefined: denied.
+ */
+export type BackingAnswer = string | { readonly path: string; readonly format?: ImageFormat } | DiskImage | undefined
+
+/**
+ * Whether files that an image names may be opened. Opening them is a permission, never a side effect: the name may come
+ * from a stranger and point at any file of this machine.
+ *
+ * - 'same-directory': files whose real path lies in the folder of the image that names them
+ * - 'allow': any plain local path
+ * - 'deny': none
+ * - a function: what it answers
+ */
+export type BackingGate =
+  | 'same-directory'
+  | 'allow'
+  | 'deny'
+  | ((reference: BackingReference) => BackingAnswer | Promise<BackingAnswer>)
+
+const gateNames = enumOption(['same-directory', 'allow', 'deny'])
+
+/** The option `backing`. */
+export function backingOption(value: unknown, name: string): BackingGate {
+  return typeof value === 'function' ? (value as BackingGate) : gateNames(value, name)
+}
+
+/** What to open instead of a reference. */
+export type Backing =
+  | { readonly type: 'file'; readonly path: string; readonly format: ImageFormat | undefined }
+  | { readonly type: 'image'; readonly image: DiskImage }
+
+/**
+ * Ask the gate.
+ * @throws ERR_BACKING_DENIED       it says no, or the name is no plain path
+ * @throws ERR_UNSUPPORTED_FEATURE  the image says a format that is neither qcow2 nor raw
+ */
+export async function passGate(gate: BackingGate, reference: BackingReference): Promise<Backing> {
+  if (typeof gate === 'function') return fromAnswer(await gate(reference), reference)
+  if (gate === 'deny') throw denied(reference, 'backing files are not allowed here')
+  if (hasProtocol(reference.name)) throw denied(reference, 'only plain paths are followed')
+  const path = resolve(dirname(reference.image), reference.name)
+  const format = knownFormat(reference)
+  if (gate === 'allow') return { type: 'file', path, format }
+
+  const folder = await realpath(dirname(reference.image))
+  const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'ENOENT') throw missing(reference, cause)
+    throw denied(reference, 'its real path cannot be found out', cause)
+  })
+  if (dirname(real) !== folder) {
+    throw denied(reference, "it lies outside the image's folder; pass the option backing: 'allow' to follow it")
+  }
+  // The real path, so that a link that changes now leads nowhere else.
+  return { type: 'file', path: real, format }
+}
+
+function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing {
+  if (answer === undefined) throw denied(reference, 'the caller does not allow it')
+  if (answer instanceof DiskImage) return { type: 'image', image: answer }
+  const { path, format } = typeof answer === 'string' ? { path: answer } : answer
+  return {
+    type: 'file',
+    path: resolve(dirname(reference.image), path),
+    format: format === undefined ? knownFormat(reference) : enumOption(imageFormats)(format, 'backing: the format'),
+  }
+}
+
+/** QEMU's rule: a colon in front of the first slash makes a protocol, `json:` among them. */
+export function hasProtocol(name: string): boolean {
+  return /^[^/]*:/.test(name)
+}
+
+function knownFormat({ format, image, name }: BackingReference): ImageFormat | undefined {
+  if (format === undefined || format === 'qcow2' || format === 'raw') return format
+  throw new Qcow2Error(
+    'ERR_UNSUPPORTED_FEATURE',
+    `Could not open backing file ${quote(name)}: unknown format ${quote(format)}`,
+    { path: image, structure: 'backing file format' },
+  )
+}
+
+function denied(reference: BackingReference, why: string, cause?: unknown): Qcow2Error {
+  const message = `Backing file ${quote(reference.name)} is not opened: ${why}`
+  return new Qcow2Error('ERR_BACKING_DENIED', message, { path: reference.image, structure: 'backing file name', cause })
+}
+
+function missing(reference: BackingReference, cause: unknown): Qcow2Error {
+  const message = `Could not open backing file: Could not open ${quote(reference.name)}: No such file or directory`
+  return new Qcow2Error('ERR_NOT_FOUND', message, { path: reference.image, structure: 'backing file name', cause })
+}
+
+/** A name from an image, fit for a terminal and a log. */
+const quote = (name: string): string => `'${escapeName(name)}'`

@@ -1,0 +1,184 @@
+import { Qcow2Error } from '../base/errors.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { checkQcow2 } from '../qcow2/check.js'
+import type { Header } from '../qcow2/header.js'
+import { escapeName } from '../qcow2/header-extensions.js'
+import { openQcow2 } from '../qcow2/image.js'
+import { readHeader } from '../qcow2/open-metadata.js'
+import { incompatible } from '../qcow2/spec.js'
+import { RawImage } from '../raw/raw-image.js'
+import { type BackingGate, passGate } from './backing-gate.js'
+import type { CacheSettings } from './cache-modes.js'
+import { DiskImage } from './disk-image.js'
+import { type FileIdentity, identifyFile, openFile } from './image-file.js'
+import { type Layer, LayersBelow } from './layers.js'
+import { type LockUse, takeLocks } from './locks.js'
+import { type ImageFormat, probeFormat } from './probe.js'
+
+/** How the images of a chain are opened. */
+export type ChainSettings = {
+  /** Of the first; the backing files are read-only always. */
+  readonly readOnly: boolean
+  /** Beside a writer. Read-only images alone. */
+  readonly forceShare: boolean
+  readonly locking: boolean
+  readonly cache: CacheSettings
+  readonly gate: BackingGate
+  readonly signal: AbortSignal | undefined
+}
+
+type Layers = readonly [Layer, ...Layer[]]
+
+export type Chain = {
+  readonly layers: Layers
+  /** Those opened here: to be closed by their owner. */
+  readonly owned: readonly Layer[]
+  /** The format of the first was not given, and nothing but the lack of a magic said raw. */
+  readonly rawWasGuessed: boolean
+}
+
+/** Deepest backing chain that is opened; longer ones are mistakes, and each level costs a file descriptor. */
+const maxBackingDepth = 200
+
+/**
+ * Open an image and, where it refers to backing files that the gate lets pass, those too. All locks are taken before what
+ * they guard is read. What was opened is closed again if it fails.
+ * @param source  a path, or a file that is open already: it is owned from here on
+ * @param format  undefined: probe
+ */
+export async function openChain(
+  source: string | BlockBackend,
+  format: ImageFormat | undefined,
+  settings: ChainSettings,
+): Promise<Chain> {
+  if (typeof source === 'string') {
+    const identity = await identifyFile(source)
+    const backend = await openFile(source, { readOnly: settings.readOnly, cache: settings.cache })
+    return openLayers(backend, format, settings, [identity])
+  }
+  return openLayers(source, format, settings, [])
+}
+
+/** @param above  the files from the top to this one, which is the last */
+async function openLayers(
+  backend: BlockBackend,
+  format: ImageFormat | undefined,
+  settings: ChainSettings,
+  above: readonly FileIdentity[],
+): Promise<Chain> {
+  let below: Chain | undefined
+  try {
+    const found = await lockAndProbe(backend, format, settings)
+    settings.signal?.throwIfAborted()
+    if (found === 'raw') {
+      const layer = { format: new RawImage(backend), backend }
+      return { layers: [layer], owned: [layer], rawWasGuessed: format === undefined }
+    }
+    const { header } = await readHeader(backend)
+    if (!settings.readOnly && isDirty(header)) await repairDirty(backend, settings.signal)
+    if (header.backingFile !== undefined) {
+      below = await openBacking(header, header.backingFile, backend.path, settings, above)
+    }
+    const { l2CacheBytes, refcountCacheBytes } = settings.cache
+    const image = await openQcow2(backend, {
+      readOnly: settings.readOnly,
+      backing: below && new LayersBelow(below.layers),
+      ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
+      ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
+    })
+    const layer = { format: image, backend }
+    return {
+      layers: [layer, ...(below?.layers ?? [])],
+      owned: [layer, ...(below?.owned ?? [])],
+      rawWasGuessed: false,
+    }
+  } catch (error) {
+    // The first failure is the one to tell.
+    await backend.close().catch(() => undefined)
+    for (const { format: image } of below?.owned ?? []) await image.close().catch(() => undefined)
+    throw error
+  }
+}
+
+/** Lock for what the file looks like, then make sure that it was that under the lock. */
+async function lockAndProbe(
+  backend: BlockBackend,
+  format: ImageFormat | undefined,
+  settings: ChainSettings,
+): Promise<ImageFormat> {
+  const found = format ?? (await probeFormat(backend))
+  if (settings.locking) takeLocks(backend, lockUse(found, settings))
+  if (format === undefined && (await probeFormat(backend)) !== found) {
+    throw new Qcow2Error('ERR_IMAGE_LOCKED', 'The file changed while it was being opened', { path: backend.path })
+  }
+  return found
+}
+
+export function lockUse(format: ImageFormat, access: { readOnly: boolean; forceShare: boolean }): LockUse {
+  if (access.forceShare) return 'force-share'
+  if (access.readOnly) return 'read-only'
+  return format === 'qcow2' ? 'qcow2 read-write' : 'raw read-write'
+}
+
+const isDirty = (header: Header): boolean => (header.incompatibleFeatures & incompatible.dirty) !== 0n
+
+/** Its refcounts were written lazily, and it was not closed: they must be right before anything is allocated. */
+async function repairDirty(backend: BlockBackend, signal: AbortSignal | undefined): Promise<void> {
+  const result = await checkQcow2(backend, { repair: 'all', signal })
+  if (result.corruptions > 0 || result.checkErrors > 0) {
+    throw new Qcow2Error('ERR_CORRUPT', 'The image was not closed cleanly, and repairing it failed', {
+      path: backend.path,
+    })
+  }
+}
+
+async function openBacking(
+  header: Header,
+  name: string,
+  image: string,
+  settings: ChainSettings,
+  above: readonly FileIdentity[],
+): Promise<Chain> {
+  const reference = { name, format: header.backingFormat, image }
+  const backing = await passGate(settings.gate, reference)
+  settings.signal?.throwIfAborted()
+  if (backing.type === 'image') {
+    return { layers: DiskImage.layersOf(backing.image), owned: [], rawWasGuessed: false }
+  }
+  if (above.length >= maxBackingDepth) {
+    throw new Qcow2Error('ERR_BACKING_LOOP', `The backing chain is longer than ${maxBackingDepth} files`, { path: image })
+  }
+  const identity = await identifyFile(backing.path)
+  if (above.includes(identity)) {
+    throw new Qcow2Error('ERR_BACKING_LOOP', `Backing file '${escapeName(name)}' creates an infinite loop.`, {
+      path: image,
+      structure: 'backing file name',
+    })
+  }
+  const readOnly = { ...settings, readOnly: true }
+  const backend = await openFile(backing.path, readOnly)
+  let { format } = backing
+  if (format === undefined) {
+    format = await probeBacking(backend, name).catch(async (error: unknown) => {
+      await backend.close()
+      throw error
+    })
+  }
+  return openLayers(backend, format, readOnly, [...above, identity])
+}
+
+/**
+ * The image does not say its backing file's format. What the file looks like may be a former guest's work, so that it is believed only
+ * where nothing follows from it: raw, or a qcow2 image that refers to nothing.
+ */
+async function probeBacking(backend: BlockBackend, name: string): Promise<ImageFormat> {
+  const format = await probeFormat(backend)
+  if (format === 'raw') return format
+  const { header } = await readHeader(backend)
+  if (header.backingFile === undefined && (header.incompatibleFeatures & incompatible.dataFile) === 0n) return format
+  throw new Qcow2Error(
+    'ERR_BACKING_DENIED',
+    `Backing file '${escapeName(name)}' is not opened: the image does not say its format, and it refers to further files`,
+    { path: backend.path, structure: 'backing file format' },
+  )
+}

@@ -1,0 +1,309 @@
+import { isUint8Array } from 'node:util/types'
+import { invalid, outOfRange, Qcow2Error } from '../base/errors.js'
+import { alignUp, isCount } from '../base/integers.js'
+import { booleanOption, checkOptions } from '../base/options.js'
+import { sectorSize } from '../base/units.js'
+import type { QueueStats } from '../queue/backend.js'
+import type { FormatImage } from '../queue/format-image.js'
+import { extentsOf } from './extents.js'
+import type { FailurePolicy } from './failure-policy.js'
+import type { Extent, Layer } from './layers.js'
+import { hasMagic } from './probe.js'
+
+/** What `openImage` hands to a disk. */
+export type DiskParts = {
+  readonly path: string
+  readonly readOnly: boolean
+  /** The image and its backing files, from the top. */
+  readonly layers: readonly [Layer, ...Layer[]]
+  /** Those that are closed with this disk. */
+  readonly owned: readonly Layer[]
+  /** Raw was a guess: then the guest must not make the file look like another format. */
+  readonly rawWasGuessed: boolean
+  /** Undefined where every failure is simply reported. */
+  readonly failurePolicy: FailurePolicy | undefined
+}
+
+type Range = { readonly offset: number; readonly length: number }
+
+/** Where the magic stands that probing looks at. */
+const magicBytes = 4
+
+const resizeSchema = { shrink: booleanOption }
+
+/**
+ * A disk as its guest sees it. Offsets and lengths are bytes and may have any alignment; requests may run at the same time, in any
+ * number. A request overlapping another that has not completed sees its bytes in part, in whole, or not at all, as on any disk.
+ *
+ * Every method rejects with
+ * - TypeError ERR_INVALID_ARGUMENT / ERR_INVALID_OPTION, RangeError ERR_OUT_OF_RANGE  misuse; nothing was done
+ * - Qcow2Error ERR_CLOSED, ERR_READ_ONLY  nothing was done
+ * - Qcow2Error ERR_IO, ERR_NO_SPACE, ERR_CORRUPT, ERR_POISONED  the file, the host or the image
+ */
+export class DiskImage implements AsyncDisposable {
+  readonly path: string
+  readonly readOnly: boolean
+  readonly #layers: readonly [Layer, ...Layer[]]
+  readonly #owned: readonly Layer[]
+  readonly #top: FormatImage
+  readonly #rawWasGuessed: boolean
+  readonly #failurePolicy: FailurePolicy | undefined
+  /** Requests of several steps: closing waits for the last one. The format itself waits for what it was handed. */
+  readonly #stepping = new Set<Promise<void>>()
+  #closed: Promise<void> | undefined
+
+  /** The layers of a disk, for what stands another disk on it and for what copies it. */
+  static layersOf: (image: DiskImage) => readonly [Layer, ...Layer[]]
+
+  static {
+    DiskImage.layersOf = (image) => image.#layers
+  }
+
+  /** Use `openImage`. */
+  constructor(parts: DiskParts) {
+    this.path = parts.path
+    this.readOnly = parts.readOnly
+    this.#layers = parts.layers
+    this.#owned = parts.owned
+    this.#top = parts.layers[0].format
+    this.#rawWasGuessed = parts.rawWasGuessed
+    this.#failurePolicy = parts.failurePolicy
+  }
+
+  get format(): 'qcow2' | 'raw' {
+    return this.#top.format
+  }
+
+  /** Bytes of the guest's disk. */
+  get size(): number {
+    return this.#top.size
+  }
+
+  /** Bytes; 1 for raw. */
+  get clusterSize(): number {
+    return this.#top.clusterSize
+  }
+
+  /** Read into new memory. */
+  async read(range: Range): Promise<Uint8Array> {
+    this.#checkOpen()
+    this.#checkRange(range)
+    const bytes = new Uint8Array(range.length)
+    await this.readInto(bytes, range.offset)
+    return bytes
+  }
+
+  /** Fill `bytes`, which belong to this disk until the promise settles. */
+  readInto(bytes: Uint8Array, offset: number): Promise<void> {
+    try {
+      this.#checkOpen()
+      checkBytes(bytes)
+      this.#checkSpan(offset, bytes.length)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    if (bytes.length === 0) return Promise.resolve()
+    const policy = this.#failurePolicy
+    if (policy === undefined) return this.#top.read(bytes, offset)
+    return this.#track(policy.run(() => this.#top.read(bytes, offset), 'read'))
+  }
+
+  /**
+   * Resolves when a guest's write would complete in this cache mode. `bytes` belong to this disk until then.
+   * @param options.fua  the write is durable when the promise resolves
+   */
+  write(bytes: Uint8Array, offset: number, options?: { readonly fua?: boolean }): Promise<void> {
+    try {
+      this.#checkWritable()
+      checkBytes(bytes)
+      this.#checkSpan(offset, bytes.length)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    if (bytes.length === 0) return Promise.resolve()
+    if (this.#rawWasGuessed && offset < magicBytes) {
+      return this.#change(() => this.#writeFirstBytes(bytes, offset), options?.fua)
+    }
+    if (this.#failurePolicy !== undefined) return this.#change(() => this.#top.write(bytes, offset), options?.fua)
+    const written = this.#top.write(bytes, offset)
+    return options?.fua === true ? this.#track(written.then(() => this.#top.flush())) : written
+  }
+
+  /**
+   * Make a range read as zeros.
+   * @param request.unmap  give the space back to the host where possible; otherwise it stays allocated where it is
+   * @param request.fua    durable when the promise resolves
+   */
+  writeZeroes(request: Range & { readonly unmap?: boolean; readonly fua?: boolean }): Promise<void> {
+    try {
+      this.#checkWritable()
+      this.#checkRange(request)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    const { offset, length, unmap = false, fua } = request
+    if (length === 0) return Promise.resolve()
+    return this.#change(() => this.#top.writeZeroes(offset, length, { unmap }), fua)
+  }
+
+  /** Tell that the guest no longer needs a range. Whole clusters read as zeros afterwards; for parts of clusters it does nothing. */
+  discard(range: Range): Promise<void> {
+    try {
+      this.#checkWritable()
+      this.#checkRange(range)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    if (range.length === 0) return Promise.resolve()
+    return this.#change(() => this.#top.discard(range.offset, range.length), false)
+  }
+
+  /** All requests that completed before the call are durable when it resolves. Allowed, and nothing, on a read-only image. */
+  flush(): Promise<void> {
+    try {
+      this.#checkOpen()
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    if (this.readOnly) return Promise.resolve()
+    const policy = this.#failurePolicy
+    if (policy === undefined) return this.#top.flush()
+    return this.#track(policy.run(() => this.#top.flush(), 'change'))
+  }
+
+  /** How a range is stored, through all backing files: runs in order, without gaps. Default: the whole disk. */
+  async *extents(range: { readonly offset?: number; readonly length?: number } = {}): AsyncGenerator<Extent, void, undefined> {
+    const { offset = 0 } = range
+    this.#checkOpen()
+    const length = range.length ?? Math.max(0, this.size - offset)
+    this.#checkSpan(offset, length)
+    yield* extentsOf(this.#layers, { offset, length }, () => this.#checkOpen())
+  }
+
+  /**
+   * Change the size of the guest's disk. New bytes read as zeros.
+   * @param size           bytes, rounded up to whole sectors of 512
+   * @param options.shrink must be true to make it smaller: the bytes beyond are lost
+   */
+  async resize(size: number, options?: { readonly shrink?: boolean }): Promise<void> {
+    this.#checkWritable()
+    const { shrink = false } = checkOptions('resize', options, resizeSchema)
+    if (typeof size !== 'number') throw invalid('resize: the size must be a number of bytes')
+    if (!isCount(size)) throw outOfRange(`resize: ${size} is no size in bytes`)
+    const wanted = alignUp(size, sectorSize)
+    if (wanted < this.size && !shrink) {
+      throw outOfRange(
+        `resize: ${wanted} bytes are less than the ${this.size} of the disk, the rest would be lost; pass shrink: true if that is meant`,
+      )
+    }
+    await this.#change(() => this.#top.resize(wanted, { shrink }), false)
+  }
+
+  /** Run again what was held back with onError 'stop' or 'enospc'. */
+  resume(): void {
+    this.#failurePolicy?.resume()
+  }
+
+  /** The counters of the image's file: plain numbers. */
+  stats(): QueueStats {
+    return this.#top.stats()
+  }
+
+  /**
+   * Waits for all requests, flushes, frees the descriptors and the locks; also when it rejects because something was not written.
+   * Further calls wait for the first one and do nothing.
+   */
+  close(): Promise<void> {
+    if (this.#closed !== undefined) return this.#closed
+    const closing = this.#closeNow()
+    this.#closed = closing.catch(() => undefined)
+    return closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #closeNow(): Promise<void> {
+    this.#failurePolicy?.close()
+    await Promise.allSettled(this.#stepping)
+    const failures: unknown[] = []
+    // From the top: an image reads its backing file until it is closed itself.
+    for (const { format } of this.#owned) await format.close().catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
+  }
+
+  /** Run a change, then a flush if it is to be durable. */
+  #change(request: () => Promise<void>, fua: boolean | undefined): Promise<void> {
+    return this.#track(this.#changeInSteps(request, fua === true))
+  }
+
+  async #changeInSteps(request: () => Promise<void>, fua: boolean): Promise<void> {
+    const policy = this.#failurePolicy
+    if (policy === undefined) await request()
+    else await policy.run(request, 'change')
+    if (!fua) return
+    if (policy === undefined) await this.#top.flush()
+    else await policy.run(() => this.#top.flush(), 'change')
+  }
+
+  #track(steps: Promise<void>): Promise<void> {
+    this.#stepping.add(steps)
+    const ended = (): void => void this.#stepping.delete(steps)
+    void steps.then(ended, ended)
+    return steps
+  }
+
+  /**
+   * A file that was taken for raw only because it does not look like anything else must not be made to look like qcow2 by its
+   * guest: whoever probes it next would follow the references in the guest's header. CVE-2022-47951 is of this kind.
+   */
+  async #writeFirstBytes(bytes: Uint8Array, offset: number): Promise<void> {
+    const start = new Uint8Array(magicBytes)
+    await this.#top.read(start, 0)
+    start.set(bytes.subarray(0, magicBytes - offset), offset)
+    if (hasMagic(start)) {
+      throw new Qcow2Error(
+        'ERR_PERMISSION',
+        `Writing a qcow2 header to '${this.path}' is refused, since its format was guessed as raw; open it with format: 'raw'`,
+        { path: this.path, offset },
+      )
+    }
+    await this.#top.write(bytes, offset)
+  }
+
+  #checkOpen(): void {
+    if (this.#closed !== undefined) {
+      throw new Qcow2Error('ERR_CLOSED', `The image '${this.path}' is closed`, { path: this.path })
+    }
+  }
+
+  #checkWritable(): void {
+    this.#checkOpen()
+    if (this.readOnly) {
+      throw new Qcow2Error('ERR_READ_ONLY', `The image '${this.path}' was opened read-only`, { path: this.path })
+    }
+  }
+
+  #checkRange(range: Range): void {
+    if (typeof range !== 'object' || range === null) throw invalid('a range must be an object { offset, length }')
+    this.#checkSpan(range.offset, range.length)
+  }
+
+  #checkSpan(offset: number, length: number): void {
+    const { size } = this.#top
+    if (isCount(offset) && isCount(length) && offset + length <= size) return
+    if (typeof offset !== 'number') throw invalid('the offset must be a number of bytes')
+    if (typeof length !== 'number') throw invalid('the length must be a number of bytes')
+    throw outOfRange(`offset ${offset}, length ${length}: not within the disk of ${size} bytes`)
+  }
+}
+
+/** Memory that stays where it is, and whose bytes nobody else changes, until a request has completed. */
+function checkBytes(bytes: Uint8Array): void {
+  if (!isUint8Array(bytes)) throw invalid('the bytes must be a Uint8Array')
+  const { buffer } = bytes as { buffer: { resizable?: boolean } }
+  if (buffer instanceof SharedArrayBuffer || buffer.resizable === true) {
+    throw invalid('the bytes must not lie in a shared or resizable buffer')
+  }
+}

@@ -1,0 +1,106 @@
+import type { BlockBackend } from '../queue/backend.js'
+import type { BackingSource, FormatImage } from '../queue/format-image.js'
+
+/** One image of a chain. */
+export type Layer = {
+  readonly format: FormatImage
+  /** The file that `format` reads: for holes. `format.close()` closes it. */
+  readonly backend: BlockBackend
+}
+
+/** What a chain of layers stores at a run of guest bytes. */
+export type Extent = {
+  /** Guest bytes. */
+  readonly offset: number
+  readonly length: number
+  /** Some layer says what these bytes are; otherwise they are zeros because nothing was ever written. */
+  readonly allocated: boolean
+  /** Known to read as zeros without looking at the bytes. */
+  readonly zero: boolean
+  /** There are bytes on the host, be they zeros. */
+  readonly data: boolean
+  readonly compressed: boolean
+  /** Which layer says so: 0 is the image itself, 1 its backing file, ... */
+  readonly depth: number
+  /** Where the bytes stand in the file of that layer, if they stand there as they are. */
+  readonly hostOffset?: number
+}
+
+/**
+ * What stands at `offset`, looked up through all layers that cover it.
+ * @param length  > 0 and within the size of the first layer
+ * @returns a run of at most `length` bytes
+ */
+export async function lookUpExtent(layers: readonly Layer[], offset: number, length: number): Promise<Extent> {
+  let run = length
+  let depth = 0
+  for (; ; depth++) {
+    const layer = layers[depth]
+    // Below the last layer, and past the end of a shorter one, are zeros. The deepest layer that covers them says so.
+    if (layer === undefined || offset >= layer.format.size) break
+    const mapping = await layer.format.mapping(offset, Math.min(run, layer.format.size - offset))
+    run = mapping.length
+    const found = { offset, allocated: true, depth, compressed: false }
+    switch (mapping.type) {
+      case 'unallocated':
+        continue
+      case 'compressed':
+        return { ...found, length: run, zero: false, data: true, compressed: true }
+      case 'zero': {
+        const where = mapping.hostOffset === undefined ? {} : { hostOffset: mapping.hostOffset }
+        return { ...found, length: run, zero: true, data: false, ...where }
+      }
+      case 'data': {
+        const { hostOffset } = mapping
+        if (layer.format.format === 'raw') return { ...found, length: run, zero: false, data: true, hostOffset }
+        // Preallocated clusters are holes of the file.
+        const hole = await fileRun(layer.backend, hostOffset, run)
+        return { ...found, length: hole.length, zero: !hole.data, data: true, hostOffset }
+      }
+    }
+  }
+  return { offset, length: run, allocated: false, zero: true, data: false, compressed: false, depth: Math.max(0, depth - 1) }
+}
+
+async function fileRun(backend: BlockBackend, offset: number, length: number): Promise<{ length: number; data: boolean }> {
+  if (offset >= backend.length) return { length, data: false }
+  const extent = await backend.extent(offset)
+  return { length: Math.min(length, extent.length), data: extent.data }
+}
+
+/** The layers below an image, as the format asks for them. */
+export class LayersBelow implements BackingSource {
+  readonly #layers: readonly Layer[]
+  readonly #top: FormatImage
+
+  /** @param layers  at least one; the first is the backing file of the image above */
+  constructor(layers: readonly [Layer, ...Layer[]]) {
+    this.#layers = layers
+    this.#top = layers[0].format
+  }
+
+  get size(): number {
+    return this.#top.size
+  }
+
+  read(bytes: Uint8Array, offset: number): Promise<void> {
+    const covered = this.#top.size - offset
+    if (bytes.length <= covered) return this.#top.read(bytes, offset)
+    if (covered <= 0) {
+      bytes.fill(0)
+      return Promise.resolve()
+    }
+    bytes.fill(0, covered)
+    return this.#top.read(bytes.subarray(0, covered), offset)
+  }
+
+  async readsAsZeros(offset: number, length: number): Promise<boolean> {
+    const end = Math.min(offset + length, this.#top.size)
+    for (let position = offset; position < end; ) {
+      const extent = await lookUpExtent(this.#layers, position, end - position)
+      if (!extent.zero) return false
+      position += extent.length
+    }
+    return true
+  }
+}

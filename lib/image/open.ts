@@ -1,0 +1,95 @@
+import { invalid, Qcow2Error } from '../base/errors.js'
+import { booleanOption, checkOptions, checkPath, enumOption, functionOption, signalOption } from '../base/options.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { type BackingGate, backingOption } from './backing-gate.js'
+import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './cache-modes.js'
+import { openChain } from './chain.js'
+import { DiskImage } from './disk-image.js'
+import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
+import { type ImageFormat, imageFormats } from './probe.js'
+
+export type OpenOptions = {
+  /** Default: probed; a file without qcow2's magic is raw. Give it for files that a guest has written. */
+  readonly format?: ImageFormat
+  readonly readOnly?: boolean
+  /** Open although somebody writes to the image: what is read may be inconsistent. With readOnly only. */
+  readonly forceShare?: boolean
+  readonly cache?: CacheMode | CacheOptions
+  /** Which backing files may be opened. Default 'same-directory'. */
+  readonly backing?: BackingGate
+  /** External data files are not supported yet: images with one are refused. */
+  readonly dataFile?: 'deny'
+  /** 'off' takes no locks and respects none: two writers destroy an image. */
+  readonly locking?: 'auto' | 'off'
+  /** What a failed write does: see OnError. Default 'report'. */
+  readonly onError?: OnError
+  /** Told of damage, of a full host and of a file that can no longer be believed. */
+  readonly onEvent?: (event: ImageEvent) => void
+  /** Abandons opening; has no effect afterwards. */
+  readonly signal?: AbortSignal
+}
+
+export const openSchema = {
+  format: enumOption(imageFormats),
+  readOnly: booleanOption,
+  forceShare: booleanOption,
+  cache: cacheOption,
+  backing: backingOption,
+  dataFile: enumOption(['deny']),
+  locking: enumOption(['auto', 'off']),
+  onError: enumOption(['report', 'stop', 'enospc']),
+  onEvent: functionOption<(event: ImageEvent) => void>(),
+  signal: signalOption,
+}
+
+/**
+ * Open a disk image with its backing files. It is locked against other users, QEMU among them, until it is closed.
+ *
+ * An image that was not closed cleanly by a writer of lazy refcounts is repaired before it is opened for writing.
+ * @param source  a path; or a file that is open already, which belongs to the image from here on
+ * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY (the file), ERR_IS_A_DIRECTORY, ERR_IO
+ * @throws ERR_NOT_AN_IMAGE, ERR_CORRUPT, ERR_UNSUPPORTED_FEATURE
+ * @throws ERR_IMAGE_LOCKED     somebody else uses it
+ * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP
+ */
+export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
+  const given = checkOptions('openImage', options, openSchema)
+  const path = typeof source === 'object' && source !== null ? source.path : checkPath('openImage', source)
+  const { readOnly = false, forceShare = false, backing: gate = 'same-directory', onError = 'report', signal } = given
+  if (forceShare && !readOnly) {
+    throw invalid('openImage: forceShare needs readOnly: two writers destroy an image', 'ERR_INVALID_OPTION')
+  }
+  signal?.throwIfAborted()
+  const chain = await openChain(source, given.format, {
+    readOnly,
+    forceShare,
+    gate,
+    signal,
+    locking: given.locking !== 'off',
+    cache: given.cache ?? defaultCache,
+  }).catch((error: unknown) => {
+    throw openFailure(path, error)
+  })
+  const watched = onError !== 'report' || given.onEvent !== undefined
+  return new DiskImage({
+    path,
+    readOnly,
+    ...chain,
+    failurePolicy: watched ? new FailurePolicy(onError, given.onEvent) : undefined,
+  })
+}
+
+/** Say which image it was that could not be opened, in QEMU's words. What is not ours passes as it is. */
+export function openFailure(path: string, error: unknown): unknown {
+  if (!(error instanceof Qcow2Error)) return error
+  if (error.code === 'ERR_ADDON_NOT_LOADED' || error.message.startsWith(`Could not open '${path}'`)) return error
+  const prefix = error.path === undefined || error.path === path ? '' : 'Could not open backing file: '
+  const { code, offset, structure, errno } = error
+  return new Qcow2Error(code, `Could not open '${path}': ${prefix}${error.message}`, {
+    path: error.path ?? path,
+    ...(offset === undefined ? {} : { offset }),
+    ...(structure === undefined ? {} : { structure }),
+    ...(errno === undefined ? {} : { errno }),
+    cause: error,
+  })
+}

@@ -1,0 +1,126 @@
+import { randomBytes } from 'node:crypto'
+import { link, open, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { Qcow2Error } from '../base/errors.js'
+import { defaultCache } from '../image/cache-modes.js'
+import { couldNotOpen, openFile } from '../image/image-file.js'
+import { takeLocks } from '../image/locks.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { systemError } from '../queue/system-error.js'
+
+/** Longest file name of the usual file systems, in bytes. */
+const longestName = 255
+
+export type TargetOptions = {
+  /** Replace a file that exists. Otherwise that is an error. */
+  readonly overwrite: boolean
+  /** Respect the locks of those who use a file that is replaced. */
+  readonly locking: boolean
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * Make a file that appears under its name complete and durable, or not at all: it is written under a temporary name in the same folder,
+ * synced, and renamed; then the folder is synced. Whatever fails, the temporary file is removed and a file that was there stays.
+ * @param write  fills the file of the given name, which exists and is empty, and closes it
+ * @throws ERR_EXISTS, ERR_IMAGE_LOCKED (the file to be replaced is in use), ERR_IS_A_DIRECTORY, the signal's reason
+ */
+export async function writeTarget<T>(
+  path: string,
+  options: TargetOptions,
+  write: (temporaryPath: string) => Promise<T>,
+): Promise<T> {
+  const target = await realpath(path).catch(() => path)
+  const replaced = await lookAtTarget(target, options)
+  try {
+    const temporary = temporaryName(target)
+    await createEmpty(temporary, replaced?.mode ?? 0o644, path)
+    try {
+      const result = await write(temporary)
+      await makeDurable(temporary)
+      options.signal?.throwIfAborted()
+      if (replaced === undefined) await renameNew(temporary, target)
+      else await rename(temporary, target)
+      await makeDurable(dirname(target))
+      return result
+    } catch (error) {
+      await unlink(temporary).catch(() => undefined)
+      throw error
+    }
+  } finally {
+    await replaced?.backend.close()
+  }
+}
+
+/** @returns the file that is to be replaced, locked; undefined if there is none */
+async function lookAtTarget(
+  target: string,
+  options: TargetOptions,
+): Promise<{ backend: BlockBackend; mode: number } | undefined> {
+  const stats = await stat(target).catch(() => undefined)
+  if (stats === undefined) return undefined
+  if (stats.isDirectory()) {
+    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not create '${target}': Is a directory`, { path: target })
+  }
+  if (!options.overwrite) throw exists(target)
+  if (!stats.isFile()) {
+    const message = `Could not create '${target}': only regular files can be replaced`
+    throw new Qcow2Error('ERR_NOT_SUPPORTED', message, { path: target })
+  }
+  const backend = await openFile(target, { readOnly: false, cache: defaultCache })
+  try {
+    if (options.locking) takeLocks(backend, 'creation')
+  } catch (error) {
+    await backend.close()
+    throw error
+  }
+  return { backend, mode: stats.mode & 0o7777 }
+}
+
+/** Beside the target, hidden, and not to be guessed: nobody can have put a link there. */
+function temporaryName(target: string): string {
+  const suffix = `.${randomBytes(6).toString('hex')}.tmp`
+  const name = Buffer.from(basename(target)).subarray(0, longestName - suffix.length - 1)
+  return join(dirname(target), `.${name.toString('utf8').replace(/\uFFFD+$/u, '')}${suffix}`)
+}
+
+async function createEmpty(temporary: string, mode: number, path: string): Promise<void> {
+  const file = await open(temporary, 'wx', mode).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.errno === undefined) throw cause
+    throw couldNotOpen(systemError(-cause.errno, 'create', { path, cause }))
+  })
+  try {
+    // The mode of a file that is replaced counts, whatever the umask is.
+    if (mode !== 0o644) await file.chmod(mode)
+  } finally {
+    await file.close()
+  }
+}
+
+/** fsync of a file or a folder. */
+async function makeDurable(path: string): Promise<void> {
+  const file = await open(path, 'r')
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+/** Give a new file its name, unless somebody has taken it meanwhile. */
+async function renameNew(temporary: string, target: string): Promise<void> {
+  try {
+    await link(temporary, target)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') throw exists(target)
+    // Not every file system has hard links; there the name is taken without the last look.
+    await rename(temporary, target)
+    return
+  }
+  await unlink(temporary)
+}
+
+function exists(path: string): Qcow2Error {
+  return new Qcow2Error('ERR_EXISTS', `Could not create '${path}': it exists; pass overwrite: true to replace it`, { path })
+}

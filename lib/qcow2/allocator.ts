@@ -1,0 +1,222 @@
+import { assert } from '../base/assert.js'
+import { corrupt, outOfRange, Qcow2Error } from '../base/errors.js'
+import { type HostOffset, hostOffset, noSection, type Section } from '../base/units.js'
+import type { BlockBackend } from '../queue/backend.js'
+import type { Geometry } from './geometry.js'
+import type { MetadataMap } from './metadata-map.js'
+import { loadRefcount, storeRefcount } from './refcount-entry.js'
+import type { RefcountGrowth } from './refcount-growth.js'
+import type { RefcountTable } from './refcount-table.js'
+import type { Slice, TableCache } from './table-cache.js'
+import type { WriteOrdering } from './write-ordering.js'
+
+/** A run of host clusters whose counts went from 0 to 1. */
+export type Allocation = {
+  readonly host: HostOffset
+  readonly clusters: number
+  /** Whatever refers to these clusters comes after this section. */
+  readonly after: Section
+  /** Nothing was ever written there: it reads as zeros. */
+  readonly fresh: boolean
+}
+
+/** What the allocator works on; shared by the parts of an open image. */
+export type RefcountParts = {
+  readonly backend: BlockBackend
+  readonly geometry: Geometry
+  readonly table: RefcountTable
+  readonly cache: TableCache
+  readonly metadata: MetadataMap
+  readonly ordering: WriteOrdering
+}
+
+/**
+ * Gives out host clusters, lowest free one first. A cluster is free when its count in memory is 0: frees are deferred until their
+ * reasons are durable and nobody uses the cluster (deferred-frees.ts), so that gates G1 to G5 of the format's rules hold by that alone.
+ *
+ * State changes only between awaits, each in one synchronous step with the queueing of its node (H14).
+ */
+export class Allocator {
+  readonly #parts: RefcountParts
+  readonly #growth: RefcountGrowth
+  /** No cluster below this is free. */
+  #lowest = 0
+
+  constructor(parts: RefcountParts, growth: RefcountGrowth) {
+    this.#parts = parts
+    this.#growth = growth
+  }
+
+  /** Allocate 1 to `most` adjacent clusters. @throws ERR_NO_SPACE, ERR_IO, ERR_CORRUPT */
+  async allocate(most: number): Promise<Allocation> {
+    for (;;) {
+      const allocation = this.tryAllocate(most)
+      if (allocation !== undefined) return allocation
+      await this.#growth.prepare(this.#lowest)
+    }
+  }
+
+  /** As `allocate`, without waiting: undefined when the counts of the lowest free clusters are not in memory, or not counted yet. */
+  tryAllocate(most: number): Allocation | undefined {
+    const { table, cache, geometry } = this.#parts
+    for (;;) {
+      const place = table.place(this.#lowest)
+      const slice = place && cache.get(place.slice)
+      if (place === undefined || slice === undefined) return undefined
+      const run = freeRun(slice, place.index, most, geometry)
+      if (run === undefined) {
+        this.#lowest += geometry.refcountsPerSlice - place.index
+        continue
+      }
+      const first = this.#lowest + run.index - place.index
+      const allocation = this.#take(slice, run.index, first, run.length)
+      this.#lowest = first + run.length
+      return allocation
+    }
+  }
+
+  /**
+   * Allocate exactly `count` adjacent clusters, for tables that must be in one piece. Only while no request runs.
+   */
+  async allocateAdjacent(count: number): Promise<Allocation> {
+    const { geometry, table, cache } = this.#parts
+    let first = this.#lowest
+    let length = 0
+    while (length < count) {
+      const cluster = first + length
+      const place = table.place(cluster)
+      const slice = place && cache.get(place.slice)
+      if (place === undefined || slice === undefined) {
+        await this.#growth.prepare(cluster)
+      } else if (loadRefcount(slice.view, place.index, geometry) !== 0) {
+        first = cluster + 1
+        length = 0
+      } else length++
+    }
+    return this.#takeAdjacent(first, count)
+  }
+
+  async #takeAdjacent(first: number, count: number): Promise<Allocation> {
+    const { geometry, table, cache, backend } = this.#parts
+    const fresh = first * geometry.clusterSize >= backend.length
+    let after: Section = noSection
+    for (let taken = 0; taken < count; ) {
+      const place = table.place(first + taken)
+      assert(place !== undefined, 'counted before')
+      const slice = cache.get(place.slice)
+      if (slice === undefined) {
+        await cache.load(place.slice)
+        continue
+      }
+      const here = Math.min(count - taken, geometry.refcountsPerSlice - place.index)
+      const part = this.#take(slice, place.index, first + taken, here)
+      if (part.after > after) after = part.after
+      taken += here
+    }
+    return { host: hostOffset(first * geometry.clusterSize), clusters: count, after, fresh }
+  }
+
+  #take(slice: Slice, index: number, first: number, length: number): Allocation {
+    const { geometry, metadata, ordering, backend } = this.#parts
+    const host = first * geometry.clusterSize
+    if (!Number.isSafeInteger(host + length * geometry.clusterSize)) {
+      throw outOfRange('the image file has reached its largest size')
+    }
+    metadata.refuse('a new cluster', host, length * geometry.clusterSize)
+    const fresh = host >= backend.length
+    for (let step = 0; step < length; step++) storeRefcount(slice.view, index + step, geometry, 1)
+    const counted = ordering.addReferences(slice)
+    const published = this.#growth.publishedAfter(first)
+    return {
+      host: hostOffset(host),
+      clusters: length,
+      after: published > counted ? published : counted,
+      fresh,
+    }
+  }
+
+  /**
+   * Give back clusters that nothing refers to, because the request that allocated them failed (H13). Never fails: what cannot be
+   * given back is a leak, and the caller has a better error to report.
+   */
+  async cancel(allocation: Allocation): Promise<void> {
+    const first = allocation.host / this.#parts.geometry.clusterSize
+    const lower = (count: number, cluster: number): number => {
+      assert(count === 1, `cluster ${cluster} was allocated by nobody else`)
+      return 0
+    }
+    try {
+      await this.changeCounts(first, allocation.clusters, lower, (slice) =>
+        this.#parts.ordering.cancelReferences(slice),
+      )
+    } catch {
+      return
+    }
+  }
+
+  /**
+   * Change the counts of a run of clusters, slice by slice, each with its node in one step.
+   * @param change  the new count of a cluster
+   */
+  async changeCounts(
+    first: number,
+    clusters: number,
+    change: (count: number, cluster: number) => number,
+    queue: (slice: Slice) => Section,
+  ): Promise<void> {
+    const { geometry, table, cache } = this.#parts
+    for (let done = 0; done < clusters; ) {
+      const place = table.place(first + done)
+      if (place === undefined) throw missingCount(first + done, geometry)
+      const slice = cache.get(place.slice)
+      if (slice === undefined) {
+        await cache.load(place.slice)
+        continue
+      }
+      const here = Math.min(clusters - done, geometry.refcountsPerSlice - place.index)
+      for (let step = 0; step < here; step++) {
+        const cluster = first + done + step
+        const count = change(loadRefcount(slice.view, place.index + step, geometry), cluster)
+        storeRefcount(slice.view, place.index + step, geometry, count)
+        if (count === 0 && cluster < this.#lowest) this.#lowest = cluster
+      }
+      queue(slice)
+      done += here
+    }
+  }
+
+  /** The counts of a run of clusters. */
+  async counts(first: number, clusters: number): Promise<number[]> {
+    const { geometry, table, cache } = this.#parts
+    const counts: number[] = []
+    while (counts.length < clusters) {
+      const place = table.place(first + counts.length)
+      const slice = place && cache.get(place.slice)
+      if (place === undefined) counts.push(0)
+      else if (slice === undefined) await cache.load(place.slice)
+      else counts.push(loadRefcount(slice.view, place.index, geometry))
+    }
+    return counts
+  }
+}
+
+/** The lowest run of at most `most` free clusters at or behind `from`, within one slice. */
+function freeRun(
+  slice: Slice,
+  from: number,
+  most: number,
+  geometry: Geometry,
+): { index: number; length: number } | undefined {
+  const end = geometry.refcountsPerSlice
+  let index = from
+  while (index < end && loadRefcount(slice.view, index, geometry) !== 0) index++
+  if (index === end) return undefined
+  let length = 1
+  while (length < most && index + length < end && loadRefcount(slice.view, index + length, geometry) === 0)
+    length++
+  return { index, length }
+}
+
+function missingCount(cluster: number, geometry: Geometry): Qcow2Error {
+  return corrupt('refcount table', cluster * geometry.clusterSize, 'a cluster in use has no refcount block')
+}

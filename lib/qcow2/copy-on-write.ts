@@ -1,0 +1,70 @@
+import { type GuestOffset, guestOffset, type HostOffset } from '../base/units.js'
+import type { MappedRun } from './l2-tables.js'
+import type { Parts } from './parts.js'
+import { readRun } from './read.js'
+
+/** A write that is about to give clusters to a run of guest bytes. */
+export type NewClusters = {
+  /** First guest byte written; the run's mapping is that of its cluster, and holds for all clusters. */
+  readonly guest: GuestOffset
+  readonly bytes: Uint8Array
+  readonly run: MappedRun
+  /** The host cluster that the first guest cluster goes to; `clusters` of them. */
+  readonly host: HostOffset
+  readonly clusters: number
+  /** The host clusters read as zeros. */
+  readonly fresh: boolean
+}
+
+/** Whether the clusters of a run hold bytes that must be copied around a write of a part: none if they read as zeros. */
+export function hasOldBytes(parts: Parts, run: MappedRun, guest: GuestOffset): boolean {
+  if (run.entry.type === 'unallocated') return parts.backing !== undefined && guest < parts.backing.size
+  return run.entry.type !== 'zero'
+}
+
+/**
+ * Write guest bytes to new clusters, with what the guest sees around them (E1 to E3, E16; bytes that were never written must be zeros
+ * on disk where the cluster held something before). Resolves when all of it is written: then the clusters may be linked.
+ */
+export async function fillClusters(parts: Parts, write: NewClusters): Promise<void> {
+  const { geometry, backend } = parts
+  const { guest, bytes, host } = write
+  const within = guest % geometry.clusterSize
+  const capacity = write.clusters * geometry.clusterSize
+  if (bytes.byteLength === capacity) return await backend.write(bytes, host)
+  if (hasOldBytes(parts, write.run, guestOffset(guest - within))) {
+    return await backend.write(await surrounded(parts, write, within, capacity), host)
+  }
+  // One after the other: both may touch the same block of the host.
+  if (!write.fresh) await backend.writeZeroes(host, capacity, { unmap: false })
+  await backend.write(bytes, host + within)
+}
+
+/** The bytes to write between the old ones before and after them. A cluster or few: see `writeRun`. */
+async function surrounded(
+  parts: Parts,
+  write: NewClusters,
+  within: number,
+  capacity: number,
+): Promise<Uint8Array> {
+  const merged = new Uint8Array(capacity)
+  const end = within + write.bytes.byteLength
+  const start = write.guest - within
+  // Both reads begin before anything is awaited, so that the run's mapping still holds; the ticket keeps the old cluster.
+  const head =
+    within > 0 ? readRun(parts, write.run, merged.subarray(0, within), guestOffset(start)) : undefined
+  const tail = end < capacity ? readTail(parts, write, merged.subarray(end), end) : undefined
+  const outcomes = await Promise.allSettled([head, tail])
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  merged.set(write.bytes, within)
+  return merged
+}
+
+function readTail(parts: Parts, write: NewClusters, into: Uint8Array, end: number): Promise<void> {
+  const { entry } = write.run
+  const start = write.guest - (write.guest % parts.geometry.clusterSize)
+  const at = guestOffset(start + end)
+  if (entry.type !== 'normal') return readRun(parts, write.run, into, at)
+  // The run's host is that of its first cluster; the tail may lie in a later one.
+  return parts.backend.read(into, entry.host + end)
+}

@@ -1,0 +1,161 @@
+import { corrupt } from '../base/errors.js'
+import { type HostOffset, noSection, type Section } from '../base/units.js'
+import type { ActiveRequests } from './active-requests.js'
+import type { Allocator, RefcountParts } from './allocator.js'
+import { clusterOf } from './geometry.js'
+import type { TableCache } from './table-cache.js'
+
+/** Clusters that lost a reference which is not yet gone for good. */
+type Free = {
+  readonly first: number
+  clusters: number
+  /** The section of the write that removed the reference. */
+  readonly removal: Section
+  /** The newest request when it was removed: requests up to here may still use the clusters (G3). */
+  readonly newest: number
+  /** Give the bytes back to the host. */
+  readonly punch: boolean
+  /** The tables that stood there leave the caches. */
+  readonly wasTable: boolean
+}
+
+export type FreeOptions = { readonly removal: Section; readonly punch: boolean; readonly wasTable: boolean }
+
+/**
+ * Frees, deferred (B2 of the format's rules): a reference that is removed lowers its cluster's count only when the removal is durable (G2)
+ * and no request that may have seen the old mapping is running (G3). Until then the count in memory stays up, so that the allocator
+ * cannot have the cluster. The lowered counts are queued like any other node and ride along with the next flush: no sync of their own.
+ */
+export class DeferredFrees {
+  readonly #parts: RefcountParts
+  readonly #allocator: Allocator
+  readonly #active: ActiveRequests
+  readonly #l2Cache: TableCache
+  /** In the order of removal; sections of the entries need not ascend. */
+  #waiting: Free[] = []
+  #running: Promise<void> | undefined
+  #failure: unknown
+
+  constructor(parts: RefcountParts, allocator: Allocator, active: ActiveRequests, l2Cache: TableCache) {
+    this.#parts = parts
+    this.#allocator = allocator
+    this.#active = active
+    this.#l2Cache = l2Cache
+  }
+
+  /** Whether anything waits to be freed. */
+  get pending(): boolean {
+    return this.#waiting.length > 0 || this.#running !== undefined
+  }
+
+  /** A reference to each of these clusters is removed by the write in `removal`. Call it in the step that queued that write. */
+  add(host: HostOffset, length: number, options: FreeOptions): void {
+    const { geometry, backend } = this.#parts
+    const first = clusterOf(geometry, host)
+    const clusters = clusterOf(geometry, host + length - 1) - first + 1
+    // A node that still waits for bytes of a freed table would land on the next owner's (G5).
+    const queued = options.wasTable ? backend.pendingSection(host, length) : noSection
+    const removal = queued > options.removal ? queued : options.removal
+    const last = this.#waiting.at(-1)
+    if (
+      last !== undefined &&
+      last.first + last.clusters === first &&
+      last.removal === removal &&
+      last.newest === this.#active.newest &&
+      last.punch === options.punch &&
+      last.wasTable === options.wasTable
+    ) {
+      last.clusters += clusters
+      return
+    }
+    const { punch, wasTable } = options
+    this.#waiting.push({ first, clusters, removal, newest: this.#active.newest, punch, wasTable })
+  }
+
+  /** Free what may be freed now. Cheap when there is nothing. */
+  release(): void {
+    if (this.#waiting.length === 0 || this.#running !== undefined || this.#failure !== undefined) return
+    if (!this.#waiting.some((free) => this.#isFinal(free))) return
+    this.#running = this.#releaseAll()
+      .catch((error: unknown) => {
+        // The counts stay up: a leak at worst. close() reports it.
+        this.#failure = error
+      })
+      .finally(() => {
+        this.#running = undefined
+        this.release()
+      })
+  }
+
+  /** Wait until all that is durable has been freed. @throws what a release failed with */
+  async settled(): Promise<void> {
+    this.release()
+    while (this.#running !== undefined) await this.#running
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #isFinal(free: Free): boolean {
+    return free.removal <= this.#parts.backend.durableSection && !this.#active.anyUpTo(free.newest)
+  }
+
+  async #releaseAll(): Promise<void> {
+    const ready: Free[] = []
+    const waiting: Free[] = []
+    for (const free of this.#waiting) (this.#isFinal(free) ? ready : waiting).push(free)
+    this.#waiting = waiting
+    for (const free of ready) await this.#releaseOne(free)
+  }
+
+  async #releaseOne(free: Free): Promise<void> {
+    const { geometry, backend, metadata } = this.#parts
+    const host = free.first * geometry.clusterSize
+    const length = free.clusters * geometry.clusterSize
+    if (free.wasTable) {
+      this.#l2Cache.drop(host, length)
+      metadata.remove(host, length)
+    }
+    if (free.punch) await this.#punch(free)
+    // In pieces of one slice of counts each, so that the queue stays bounded whatever is freed.
+    for (let done = 0; done < free.clusters; ) {
+      const first = free.first + done
+      const inSlice = geometry.refcountsPerSlice - (first % geometry.refcountsPerSlice)
+      const clusters = Math.min(free.clusters - done, inSlice)
+      const room = backend.admit(geometry.sliceSize)
+      if (room !== undefined) await room
+      try {
+        await this.#lower(first, clusters, free.removal)
+      } finally {
+        backend.release(geometry.sliceSize)
+      }
+      done += clusters
+    }
+  }
+
+  async #lower(first: number, clusters: number, removal: Section): Promise<void> {
+    const { ordering, geometry } = this.#parts
+    await this.#allocator.changeCounts(
+      first,
+      clusters,
+      (count, cluster) => {
+        if (count === 0)
+          throw corrupt('refcount block', cluster * geometry.clusterSize, 'a cluster in use has refcount 0')
+        return count - 1
+      },
+      (slice) => ordering.dropReferences(slice, removal),
+    )
+  }
+
+  /** Before the counts go down, while nobody can have the clusters (G4). Clusters with another reference keep their bytes. */
+  async #punch(free: Free): Promise<void> {
+    const { geometry, backend } = this.#parts
+    const counts = await this.#allocator.counts(free.first, free.clusters)
+    for (let start = 0; start < counts.length; ) {
+      let end = start
+      while (end < counts.length && counts[end] === 1) end++
+      if (end > start) {
+        await backend.punch((free.first + start) * geometry.clusterSize, (end - start) * geometry.clusterSize)
+      }
+      start = end + 1
+    }
+  }
+}

@@ -1,0 +1,41 @@
+import { clusterOf, entryBytes, type Geometry } from './geometry.js'
+import type { L1Table } from './l1-table.js'
+import { type MetadataKind, metadataEntry } from './metadata-map.js'
+import type { OpenMetadata } from './open-metadata.js'
+import type { RefcountTable } from './refcount-table.js'
+
+/**
+ * The clusters that hold metadata in an image that is opened for writing, in the form that MetadataMap takes.
+ * Of the snapshots their table and L1 tables; their L2 tables would have to be read from disk (QEMU leaves them out by default, too).
+ * @throws ERR_CORRUPT  an L1 or refcount table entry is misaligned
+ */
+export function findMetadata(
+  geometry: Geometry,
+  found: OpenMetadata,
+  l1: L1Table,
+  table: RefcountTable,
+): Float64Array {
+  const entries: number[] = []
+  const add = (kind: MetadataKind, host: number, length: number): void => {
+    if (length === 0) return
+    const last = clusterOf(geometry, host + length - 1)
+    for (let cluster = clusterOf(geometry, host); cluster <= last; cluster++)
+      entries.push(metadataEntry(kind, cluster))
+  }
+  add('header', 0, geometry.clusterSize)
+  add('L1 table', l1.host, l1.length)
+  for (let index = 0; index < l1.entries; index++) {
+    const l2 = l1.table(index)
+    if (l2 !== undefined) add('L2 table', l2.host, geometry.clusterSize)
+  }
+  add('refcount table', table.host, table.length)
+  for (let index = 0; index < table.entries; index++) {
+    const block = table.block(index)
+    if (block !== undefined) add('refcount block', block, geometry.clusterSize)
+  }
+  add('snapshot table', found.header.snapshotsOffset, found.snapshotTable.bytes)
+  for (const snapshot of found.snapshotTable.snapshots) {
+    add('inactive L1 table', snapshot.l1Offset, snapshot.l1Entries * entryBytes)
+  }
+  return Float64Array.from(entries)
+}

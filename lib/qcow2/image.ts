@@ -1,0 +1,272 @@
+import { Qcow2Error } from '../base/errors.js'
+import { guestOffset, hostOffset, type Section } from '../base/units.js'
+import type { BlockBackend, QueueStats } from '../queue/backend.js'
+import type { BackingSource, FormatImage, Mapping } from '../queue/format-image.js'
+import { ActiveRequests } from './active-requests.js'
+import { Allocator } from './allocator.js'
+import { DeferredFrees } from './deferred-frees.js'
+import { makeGeometry } from './geometry.js'
+import { type Header, refuseUnsupported } from './header.js'
+import { HeaderCluster } from './header-cluster.js'
+import { L1Table } from './l1-table.js'
+import { L2Tables } from './l2-tables.js'
+import { findMetadata } from './find-metadata.js'
+import { MetadataMap } from './metadata-map.js'
+import { type OpenMetadata, openMetadata } from './open-metadata.js'
+import type { Parts } from './parts.js'
+import { type Preallocation, preallocate } from './preallocate.js'
+import { RangeLocks } from './range-locks.js'
+import { readGuest } from './read.js'
+import { RefcountGrowth } from './refcount-growth.js'
+import { RefcountTable } from './refcount-table.js'
+import { checkResize, grow, shrink } from './resize.js'
+import { TableCache } from './table-cache.js'
+import { writeGuest, writeInPlace } from './write.js'
+import { WriteOrdering } from './write-ordering.js'
+import { discardGuest, writeZeroesGuest } from './zero-discard.js'
+
+export type OpenQcow2Options = {
+  readonly readOnly: boolean
+  /** Where unallocated clusters come from; the caller keeps it open while the image is. */
+  readonly backing?: BackingSource | undefined
+  /** Bytes of L2 tables kept in memory; default 16 MiB. */
+  readonly l2CacheBytes?: number
+  /** Bytes of refcount blocks kept in memory; default 4 MiB. */
+  readonly refcountCacheBytes?: number
+}
+
+const defaultL2CacheBytes = 16 * 1024 * 1024
+const defaultRefcountCacheBytes = 4 * 1024 * 1024
+
+/**
+ * Open the qcow2 image in a file. The caller has taken the locks; the image takes the backend over, and closes it.
+ * @throws ERR_NOT_AN_IMAGE, ERR_UNSUPPORTED_FEATURE, ERR_CORRUPT: nothing is written by opening
+ */
+export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options): Promise<Qcow2Image> {
+  const metadata = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
+  refuseUnsupported(metadata.header, backend.path)
+  return new Qcow2Image(assemble(backend, metadata, options), metadata, options)
+}
+
+function assemble(backend: BlockBackend, found: OpenMetadata, options: OpenQcow2Options): Parts {
+  const { header } = found
+  const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
+  const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
+  const table = new RefcountTable(geometry, hostOffset(header.refcountTableOffset), found.refcountTable)
+  // A read-only image writes nothing that could overlap.
+  const taken = options.readOnly ? new Float64Array(0) : findMetadata(geometry, found, l1, table)
+  const refcounts = {
+    backend,
+    geometry,
+    table,
+    cache: new TableCache(
+      backend,
+      geometry.sliceSize,
+      options.refcountCacheBytes ?? defaultRefcountCacheBytes,
+    ),
+    metadata: new MetadataMap(geometry, taken),
+    ordering: new WriteOrdering(backend),
+  }
+  const headerCluster = new HeaderCluster(geometry, found.firstCluster)
+  const growth = new RefcountGrowth(refcounts, headerCluster)
+  const allocator = new Allocator(refcounts, growth)
+  const active = new ActiveRequests()
+  const l2Cache = new TableCache(backend, geometry.sliceSize, options.l2CacheBytes ?? defaultL2CacheBytes)
+  const frees = new DeferredFrees(refcounts, allocator, active, l2Cache)
+  growth.freeWith((host, length, removal) =>
+    frees.add(host, length, { removal, punch: false, wasTable: true }),
+  )
+  const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees }
+  return {
+    ...tables,
+    l2: new L2Tables(tables),
+    active,
+    locks: new RangeLocks(),
+    header: headerCluster,
+    backing: options.backing,
+    compressionType: header.compressionType,
+  }
+}
+
+/** An open qcow2 image: the format as the guest's view asks for it. */
+export class Qcow2Image implements FormatImage {
+  readonly format = 'qcow2'
+  readonly header: Header
+  readonly #parts: Parts
+  readonly #snapshots: number
+  readonly #readOnly: boolean
+  #size: number
+  /** Autoclear bits that go before the first write: what they promise we do not keep up (E19; mistake 24 of the format's list). */
+  #autoclear: bigint
+  #clearing: Promise<Section> | undefined
+
+  constructor(parts: Parts, metadata: OpenMetadata, options: OpenQcow2Options) {
+    this.#parts = parts
+    this.header = metadata.header
+    this.#size = metadata.header.size
+    this.#snapshots = metadata.header.snapshotCount
+    this.#readOnly = options.readOnly
+    this.#autoclear = metadata.header.autoclearFeatures
+    parts.backend.onProgress(() => parts.frees.release())
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  get clusterSize(): number {
+    return this.#parts.geometry.clusterSize
+  }
+
+  async read(bytes: Uint8Array, offset: number): Promise<void> {
+    const { active, l2, backend } = this.#parts
+    while (active.gate !== undefined) await active.gate
+    const ticket = active.begin()
+    try {
+      const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
+      if (host >= 0) await backend.read(bytes, host)
+      else await readGuest(this.#parts, bytes, guestOffset(offset))
+    } finally {
+      this.#end(ticket)
+    }
+  }
+
+  async write(bytes: Uint8Array, offset: number): Promise<void> {
+    const guest = guestOffset(offset)
+    await this.#change(() => writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest))
+  }
+
+  async writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
+    await this.#change(() =>
+      writeZeroesGuest(this.#parts, guestOffset(offset), length, { ...options, size: this.#size }),
+    )
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#change(() => discardGuest(this.#parts, guestOffset(offset), length, { size: this.#size }))
+  }
+
+  /** In 'write' mode all that has completed is durable already. */
+  async flush(): Promise<void> {
+    if (!this.#readOnly && this.#parts.backend.syncPolicy !== 'write') await this.#parts.backend.flush()
+  }
+
+  async mapping(offset: number, length: number): Promise<Mapping> {
+    const { active, l2, geometry } = this.#parts
+    while (active.gate !== undefined) await active.gate
+    const ticket = active.begin()
+    try {
+      const run = await l2.find(guestOffset(offset), length)
+      const within = offset % geometry.clusterSize
+      switch (run.entry.type) {
+        case 'normal':
+          return { type: 'data', length: run.length, hostOffset: run.entry.host + within }
+        case 'zero': {
+          const host = run.entry.host
+          return {
+            type: 'zero',
+            length: run.length,
+            hostOffset: host === undefined ? undefined : host + within,
+          }
+        }
+        case 'compressed':
+        case 'unallocated':
+          return { type: run.entry.type, length: run.length }
+      }
+    } finally {
+      this.#end(ticket)
+    }
+  }
+
+  async resize(
+    size: number,
+    options: { shrink: boolean; preallocation?: Preallocation | 'off' },
+  ): Promise<void> {
+    const parts = this.#parts
+    const from = this.#size
+    checkResize(parts, { from, to: size, shrink: options.shrink, snapshots: this.#snapshots })
+    await this.#clearAutoclear()
+    await parts.active.exclusively(async () => {
+      if (size > from) {
+        const mode = options.preallocation ?? 'off'
+        await grow(parts, from, size)
+        this.#size = size
+        if (mode !== 'off') await preallocate(parts, { from, to: size, mode })
+      } else if (size < from) {
+        await shrink(parts, from, size)
+        this.#size = size
+      }
+    })
+  }
+
+  /** Map the whole disk ahead of its use. For new images. */
+  async preallocate(
+    mode: Preallocation,
+    control: { signal?: AbortSignal | undefined; onBytes?: ((done: number) => void) | undefined } = {},
+  ): Promise<void> {
+    await this.#parts.active.exclusively(() =>
+      preallocate(this.#parts, { from: 0, to: this.#size, mode }, control),
+    )
+  }
+
+  stats(): QueueStats {
+    return this.#parts.backend.stats()
+  }
+
+  async close(): Promise<void> {
+    const { active, backend, frees } = this.#parts
+    try {
+      await active.exclusively(async () => {
+        if (this.#readOnly) return
+        // Each flush makes removals durable, whose frees are then queued, to ride with the next; the last one is the backend's own.
+        do {
+          await backend.flush()
+          await frees.settled()
+        } while (frees.pending)
+      })
+    } finally {
+      await backend.close()
+    }
+  }
+
+  /** Run a request that changes the image. */
+  async #change(work: () => Promise<void>): Promise<void> {
+    const { active, backend } = this.#parts
+    if (this.#autoclear !== 0n) await this.#clearAutoclear()
+    while (active.gate !== undefined) await active.gate
+    if (backend.poisoned !== undefined) throw poisoned(backend)
+    const ticket = active.begin()
+    try {
+      await work()
+    } finally {
+      this.#end(ticket)
+    }
+  }
+
+  #end(ticket: number): void {
+    this.#parts.active.end(ticket)
+    if (this.#parts.frees.pending) this.#parts.frees.release()
+  }
+
+  async #clearAutoclear(): Promise<void> {
+    if (this.#autoclear === 0n) return
+    // The promise that a bit stands for is broken by the first write: the bit goes for good before it (I6).
+    this.#clearing ??= this.#parts.ordering.switchHeader(() =>
+      this.#parts.header.change({ autoclearFeatures: 0n }),
+    )
+    try {
+      await this.#clearing
+      this.#autoclear = 0n
+    } finally {
+      this.#clearing = undefined
+    }
+  }
+}
+
+function poisoned(backend: BlockBackend): Qcow2Error {
+  return new Qcow2Error(
+    'ERR_POISONED',
+    `The image can no longer be written: an earlier write or sync of it failed (${backend.poisoned?.message ?? ''}). Reopen it`,
+    { path: backend.path, cause: backend.poisoned },
+  )
+}

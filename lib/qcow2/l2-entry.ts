@@ -1,0 +1,127 @@
+import { corrupt } from '../base/errors.js'
+import { type HostOffset, hostOffset } from '../base/units.js'
+
+/**
+ * L1 and L2 entries, read and written as two 32-bit halves: bits 62 and 63 do not fit a number.
+ * qcow2 spec, "Cluster mapping", "L1 table entry" and "Standard Cluster Descriptor".
+ */
+const copiedBit = 0x80000000
+const compressedBit = 0x40000000
+const zeroBit = 0x1
+/** Bits 9 to 55 hold the offset: the upper half's lower 24 bits, the lower half without its lowest nine. */
+const highOffsetMask = 0x00ffffff
+const lowOffsetMask = 0xfffffe00
+const l1ReservedHigh = 0x7f000000
+const l1ReservedLow = 0x1ff
+const l2ReservedHigh = 0x3f000000
+const l2ReservedLow = 0x1fe
+const two32 = 2 ** 32
+/** A host offset at or past this is not exact in a number; no file is that long. */
+const highestHostHigh = 0x1fffff
+
+/** What an entry says about its cluster. `copied`: exactly one reference, may be written in place. */
+export type L2Entry =
+  | { readonly type: 'unallocated' }
+  /** Reads as zeros; `host`: the cluster kept for it, whose contents are garbage. */
+  | { readonly type: 'zero'; readonly host: HostOffset | undefined; readonly copied: boolean }
+  | { readonly type: 'normal'; readonly host: HostOffset; readonly copied: boolean }
+  /** `host`: first byte of the payload, any alignment; `bytes`: an upper bound of its length. */
+  | { readonly type: 'compressed'; readonly host: HostOffset; readonly bytes: number }
+
+/** What the decoder must know of the image, and where the entry stands for messages. */
+export type L2EntryRules = { readonly version: 2 | 3; readonly clusterBits: number }
+
+const unallocated: L2Entry = { type: 'unallocated' }
+const zeroPlain: L2Entry = { type: 'zero', host: undefined, copied: false }
+
+/** The entry as read-only bits, without judging it: whether it is a plain cluster that may be written in place. */
+export function isWritableInPlace(high: number, low: number): boolean {
+  return (high & (copiedBit | compressedBit)) === (copiedBit | 0) && (low & zeroBit) === 0
+}
+
+/** The host offset in an entry's halves. */
+export function hostOf(high: number, low: number): number {
+  return (high & highOffsetMask) * two32 + ((low & lowOffsetMask) >>> 0)
+}
+
+/**
+ * Decode one L2 entry. COMPRESSED is tested first, then ZERO, then the offset: bit 0 is payload offset in a compressed entry.
+ * @param at  byte offset of the entry in the file, for the message
+ * @throws ERR_CORRUPT  misaligned, beyond 2^53, or reserved bits set
+ */
+export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
+  if (high === 0 && low === 0) return unallocated
+  if ((high & compressedBit) !== 0) return decodeCompressed(high, low, rules, at)
+  if ((high & l2ReservedHigh) !== 0 || (low & l2ReservedLow) !== 0) {
+    throw corrupt('L2 entry', at, 'reserved bits are set')
+  }
+  const host = hostOf(high, low)
+  checkHost('L2 entry', host, high, rules.clusterBits, at)
+  const copied = (high & copiedBit) !== 0
+  if ((low & zeroBit) !== 0) {
+    if (rules.version === 2) throw corrupt('L2 entry', at, 'zero flag in a version 2 image')
+    return host === 0 ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
+  }
+  if (host === 0) {
+    if (copied) throw corrupt('L2 entry', at, 'data cluster at host offset 0')
+    return unallocated
+  }
+  return { type: 'normal', host: hostOffset(host), copied }
+}
+
+function decodeCompressed(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
+  const offsetBits = 62 - (rules.clusterBits - 8)
+  const highBits = offsetBits - 32
+  const highMask = 2 ** highBits - 1
+  const offsetHigh = high & 0x3fffffff & highMask
+  if (offsetHigh > highestHostHigh) throw corrupt('L2 entry', at, 'compressed cluster beyond 2^53')
+  const host = offsetHigh * two32 + (low >>> 0)
+  const extraSectors = (high & 0x3fffffff) >>> highBits
+  return { type: 'compressed', host: hostOffset(host), bytes: (extraSectors + 1) * 512 - (host % 512) }
+}
+
+/**
+ * The L2 table that an L1 entry points to, or undefined.
+ * @throws ERR_CORRUPT  misaligned, beyond 2^53, or reserved bits set
+ */
+export function decodeL1Entry(
+  high: number,
+  low: number,
+  clusterBits: number,
+  at: number,
+): { host: HostOffset; copied: boolean } | undefined {
+  if (high === 0 && low === 0) return undefined
+  if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
+    throw corrupt('L1 entry', at, 'reserved bits are set')
+  }
+  const host = hostOf(high, low)
+  checkHost('L1 entry', host, high, clusterBits, at)
+  if (host === 0) return undefined
+  return { host: hostOffset(host), copied: (high & copiedBit) !== 0 }
+}
+
+function checkHost(structure: string, host: number, high: number, clusterBits: number, at: number): void {
+  if ((high & highOffsetMask) > highestHostHigh) throw corrupt(structure, at, 'host offset beyond 2^53')
+  if (host % 2 ** clusterBits !== 0) {
+    throw corrupt(structure, at, `host offset 0x${host.toString(16)} is not cluster aligned`)
+  }
+}
+
+/** Store `host` with COPIED set, as an L1 entry or as the L2 entry of a plain cluster. */
+export function storeCopied(view: DataView, byteOffset: number, host: number): void {
+  view.setUint32(byteOffset, (copiedBit | Math.floor(host / two32)) >>> 0)
+  view.setUint32(byteOffset + 4, host % two32)
+}
+
+/** Store an entry that reads as zeros; `host` 0: keeps no cluster. qcow2 spec, bit 0 of the standard descriptor. */
+export function storeZero(view: DataView, byteOffset: number, host: number): void {
+  if (host === 0) view.setUint32(byteOffset, 0)
+  else view.setUint32(byteOffset, (copiedBit | Math.floor(host / two32)) >>> 0)
+  view.setUint32(byteOffset + 4, (host % two32) + zeroBit)
+}
+
+/** Store an empty entry: unallocated. */
+export function storeUnallocated(view: DataView, byteOffset: number): void {
+  view.setUint32(byteOffset, 0)
+  view.setUint32(byteOffset + 4, 0)
+}

@@ -1,0 +1,199 @@
+import { type GuestOffset, type HostOffset, hostOffset } from '../base/units.js'
+import type { Allocation, Allocator, RefcountParts } from './allocator.js'
+import type { DeferredFrees } from './deferred-frees.js'
+import { entryBytes, l1Index, l2Index, l2SliceOffset } from './geometry.js'
+import type { L1Table } from './l1-table.js'
+import { hostOf, type L2Entry, decodeL2Entry, isWritableInPlace } from './l2-entry.js'
+import type { Slice, TableCache } from './table-cache.js'
+
+/** One guest cluster's place: the slice that maps it, and the entry's byte offset in the slice. */
+export type EntryPlace = { readonly slice: Slice; readonly at: number }
+
+/** A run of guest bytes that are mapped alike. */
+export type MappedRun = { readonly entry: L2Entry; readonly length: number }
+
+/** What stands for a missing slice: load it, then look again. */
+export type MissingSlice = { readonly load: HostOffset }
+
+type L2Parts = RefcountParts & {
+  readonly version: 2 | 3
+  readonly l1: L1Table
+  readonly l2Cache: TableCache
+  readonly allocator: Allocator
+  readonly frees: DeferredFrees
+}
+
+const unallocated: L2Entry = { type: 'unallocated' }
+
+/** The L2 tables: finding the entries of guest bytes, and making a table writable. qcow2 spec, "Cluster mapping". */
+export class L2Tables {
+  readonly #parts: L2Parts
+  /** Tables being made, by L1 index: two requests share one. */
+  readonly #making = new Map<number, Promise<void>>()
+
+  constructor(parts: L2Parts) {
+    this.#parts = parts
+  }
+
+  /**
+   * The host offset of a range that is one run of plain clusters, all in one slice that is in memory; -1 otherwise, whatever the
+   * reason. This is the way of most requests; it allocates nothing.
+   * @param inPlace  only clusters that may be written in place
+   */
+  contiguousHost(guest: GuestOffset, length: number, options: { inPlace: boolean }): number {
+    const { geometry, l1, l2Cache } = this.#parts
+    const table = l1.table(l1Index(geometry, guest))
+    if (table === undefined || (options.inPlace && !table.copied)) return -1
+    const index = l2Index(geometry, guest)
+    const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
+    if (slice === undefined) return -1
+    const within = guest % geometry.clusterSize
+    const clusters = Math.ceil((within + length) / geometry.clusterSize)
+    const inSlice = index % geometry.l2EntriesPerSlice
+    if (inSlice + clusters > geometry.l2EntriesPerSlice) return -1
+    let first = -1
+    for (let step = 0; step < clusters; step++) {
+      const at = (inSlice + step) * entryBytes
+      const high = slice.view.getUint32(at)
+      const low = slice.view.getUint32(at + 4)
+      const host = hostOf(high, low)
+      // Anything but a sound, plain entry is left to `lookup`, which says what it is.
+      const plain = (high & 0x7fe00000) === 0 && (low & 0x1ff) === 0 && host % geometry.clusterSize === 0
+      if (!plain || host === 0 || (options.inPlace && !isWritableInPlace(high, low))) return -1
+      if (step === 0) first = host
+      else if (host !== first + step * geometry.clusterSize) return -1
+    }
+    return first + within
+  }
+
+  /**
+   * The longest run at `guest`, at most `length` bytes and within one slice, that is mapped alike: same type, same COPIED flag,
+   * host clusters adjacent. A compressed cluster is a run of its own.
+   * @throws ERR_CORRUPT
+   */
+  lookup(guest: GuestOffset, length: number): MappedRun | MissingSlice {
+    const { geometry, l1 } = this.#parts
+    const table = l1.table(l1Index(geometry, guest))
+    if (table === undefined) {
+      const left = geometry.l2TableCoverage - (guest % geometry.l2TableCoverage)
+      return { entry: unallocated, length: Math.min(length, left) }
+    }
+    const index = l2Index(geometry, guest)
+    const sliceHost = l2SliceOffset(geometry, table.host, index)
+    const slice = this.#parts.l2Cache.get(sliceHost)
+    if (slice === undefined) return { load: sliceHost }
+    const inSlice = index % geometry.l2EntriesPerSlice
+    const entry = this.#decode(slice, inSlice)
+    let end = geometry.clusterSize - (guest % geometry.clusterSize)
+    for (let step = 1; end < length && inSlice + step < geometry.l2EntriesPerSlice; step++) {
+      if (!continues(entry, this.#decode(slice, inSlice + step), step * geometry.clusterSize)) break
+      end += geometry.clusterSize
+    }
+    return { entry, length: Math.min(end, length) }
+  }
+
+  /** As `lookup`, loading the slice if need be. What it says is true until the next await. */
+  async find(guest: GuestOffset, length: number): Promise<MappedRun> {
+    for (;;) {
+      const run = this.lookup(guest, length)
+      if (!('load' in run)) return run
+      await this.#parts.l2Cache.load(run.load)
+    }
+  }
+
+  /** Where the entry of a guest cluster stands, if its table exists and the slice is in memory. */
+  place(guest: GuestOffset): EntryPlace | undefined {
+    const { geometry, l1, l2Cache } = this.#parts
+    const table = l1.table(l1Index(geometry, guest))
+    if (table === undefined) return undefined
+    const index = l2Index(geometry, guest)
+    const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
+    return slice && { slice, at: (index % geometry.l2EntriesPerSlice) * entryBytes }
+  }
+
+  /** The place of a guest cluster's entry in a table that may be changed: made, or copied from a shared one, if need be. */
+  async writablePlace(guest: GuestOffset): Promise<EntryPlace> {
+    const { geometry, l1, l2Cache } = this.#parts
+    const tableIndex = l1Index(geometry, guest)
+    for (;;) {
+      const table = l1.table(tableIndex)
+      if (table?.copied !== true) {
+        await this.#make(tableIndex, guest)
+        continue
+      }
+      const place = this.place(guest)
+      if (place !== undefined) return place
+      await l2Cache.load(l2SliceOffset(geometry, table.host, l2Index(geometry, guest)))
+    }
+  }
+
+  #make(tableIndex: number, guest: GuestOffset): Promise<void> {
+    let making = this.#making.get(tableIndex)
+    if (making === undefined) {
+      making = this.#makeTable(tableIndex, guest).finally(() => this.#making.delete(tableIndex))
+      this.#making.set(tableIndex, making)
+    }
+    return making
+  }
+
+  /** A table of our own: new and empty (E5), or a copy of one that a snapshot shares (E6). */
+  async #makeTable(tableIndex: number, guest: GuestOffset): Promise<void> {
+    const { geometry, l1, l2Cache, allocator, backend, ordering, metadata, frees } = this.#parts
+    const shared = l1.table(tableIndex)?.host
+    const allocation = await allocator.allocate(1)
+    const { host } = allocation
+    await this.#fill(allocation, shared)
+
+    metadata.add('L2 table', host, geometry.clusterSize)
+    l2Cache.drop(host, geometry.clusterSize)
+    if (shared === undefined) l2Cache.insertZeros(l2SliceOffset(geometry, host, l2Index(geometry, guest)))
+    const linked = ordering.linkL2Table(l1.setTable(tableIndex, host), allocation.after)
+    if (shared !== undefined) {
+      frees.add(shared, geometry.clusterSize, { removal: linked, punch: false, wasTable: true })
+    }
+    if (backend.syncPolicy === 'write') await ordering.completed(linked)
+  }
+
+  async #fill(allocation: Allocation, shared: HostOffset | undefined): Promise<void> {
+    const { geometry, allocator, backend, ordering } = this.#parts
+    try {
+      if (shared === undefined) {
+        await backend.writeZeroes(allocation.host, geometry.clusterSize, { unmap: false })
+      } else {
+        // A shared table is never changed in place, so no newer version of it waits in the queue: a copy inherits nothing.
+        const copy = new Uint8Array(geometry.clusterSize)
+        await backend.readQueued(copy, shared)
+        await backend.write(copy, allocation.host)
+      }
+      await ordering.dataWritten()
+    } catch (error) {
+      await allocator.cancel(allocation)
+      throw error
+    }
+  }
+
+  #decode(slice: Slice, index: number): L2Entry {
+    const at = index * entryBytes
+    const { version, geometry } = this.#parts
+    const rules = { version, clusterBits: geometry.clusterBits }
+    return decodeL2Entry(
+      slice.view.getUint32(at),
+      slice.view.getUint32(at + 4),
+      rules,
+      hostOffset(slice.host + at),
+    )
+  }
+}
+
+/** Whether an entry `distance` bytes behind the first one goes on with its run. */
+function continues(first: L2Entry, next: L2Entry, distance: number): boolean {
+  if (first.type === 'unallocated') return next.type === 'unallocated'
+  if (first.type === 'normal') {
+    return next.type === 'normal' && next.host === first.host + distance && next.copied === first.copied
+  }
+  if (first.type === 'zero' && next.type === 'zero') {
+    if (first.host === undefined) return next.host === undefined
+    return next.host === first.host + distance && next.copied === first.copied
+  }
+  return false
+}

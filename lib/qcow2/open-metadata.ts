@@ -1,0 +1,85 @@
+import { alignUp } from '../base/integers.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { entryBytes, makeGeometry } from './geometry.js'
+import { type Header, parseClusterBits, parseHeader } from './header.js'
+import {
+  checkEntriesWithinFile,
+  checkTablePlaces,
+  checkTablesWithinFile,
+  headerRegions,
+  refuseOverlaps,
+} from './open-checks.js'
+import { readSnapshotTable, type SnapshotTable } from './snapshot-table.js'
+
+/** The part of an image's metadata that stays in memory while it is open. */
+export type OpenMetadata = {
+  readonly header: Header
+  /** The whole first cluster, to the byte. */
+  readonly firstCluster: Uint8Array
+  /** Big-endian entries as in the file, rounded up to whole slices. */
+  readonly l1: Uint8Array
+  /** Big-endian entries as in the file, whole clusters. */
+  readonly refcountTable: Uint8Array
+  /** Empty while repairing: a repair reads them itself. */
+  readonly snapshotTable: SnapshotTable
+}
+
+/** Enough for the fields that say how long the header is. */
+const probeBytes = 512
+
+/**
+ * Read and check the first cluster of an image. Reads at most one cluster: 2 MiB.
+ * @throws as parseHeader
+ */
+export async function readHeader(
+  backend: BlockBackend,
+): Promise<{ header: Header; firstCluster: Uint8Array }> {
+  const probe = new Uint8Array(Math.min(probeBytes, backend.length))
+  await backend.read(probe, 0)
+  const clusterSize = 2 ** parseClusterBits(probe, backend.path)
+  const firstCluster = new Uint8Array(clusterSize)
+  await backend.read(firstCluster, 0)
+  return { header: parseHeader(firstCluster.subarray(0, backend.length), backend.path), firstCluster }
+}
+
+/**
+ * Read and check what an open image needs: header, L1, refcount table. All limits are checked before memory is taken.
+ *
+ * @param options  `readOnly`: damage that only writing would make worse is let pass;
+ *                 `repairing`: so is damage that check and repair deal with
+ * @throws as parseHeader; ERR_CORRUPT: marked so and to be written, tables that cannot be where they are said to be
+ * @see qcow2.md 3.1
+ */
+export async function openMetadata(
+  backend: BlockBackend,
+  options: { readOnly: boolean; repairing: boolean },
+): Promise<OpenMetadata> {
+  const { path, length } = backend
+  const { header, firstCluster } = await readHeader(backend)
+  checkTablePlaces(header, { ...options, path })
+  if (!options.repairing) checkTablesWithinFile(header, length, path)
+
+  const { sliceSize, clusterSize } = makeGeometry(header.clusterBits, header.refcountOrder)
+  const l1 = new Uint8Array(alignUp(header.l1Entries * entryBytes, sliceSize))
+  const refcountTable = new Uint8Array(header.refcountTableClusters * clusterSize)
+  await Promise.all([
+    l1.length === 0 ? undefined : backend.read(l1, header.l1Offset),
+    refcountTable.length === 0 ? undefined : backend.read(refcountTable, header.refcountTableOffset),
+  ])
+  if (options.repairing)
+    return { header, firstCluster, l1, refcountTable, snapshotTable: { snapshots: [], bytes: 0 } }
+
+  checkEntriesWithinFile('L1 table', l1, header.l1Entries, header.l1Offset, length, path)
+  const refcountEntries = refcountTable.length / entryBytes
+  checkEntriesWithinFile(
+    'refcount table',
+    refcountTable,
+    refcountEntries,
+    header.refcountTableOffset,
+    length,
+    path,
+  )
+  const snapshotTable = await readSnapshotTable(backend, header)
+  if (!options.readOnly) refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
+  return { header, firstCluster, l1, refcountTable, snapshotTable }
+}

@@ -1,0 +1,29 @@
+import type { BackingSource } from '../queue/format-image.js'
+import type { ActiveRequests } from './active-requests.js'
+import type { Allocator, RefcountParts } from './allocator.js'
+import type { DeferredFrees } from './deferred-frees.js'
+import type { HeaderCluster } from './header-cluster.js'
+import type { L1Table } from './l1-table.js'
+import type { L2Tables } from './l2-tables.js'
+import type { RangeLocks } from './range-locks.js'
+import type { TableCache } from './table-cache.js'
+
+/** The parts of an open image, shared by what reads and writes it. Made in image.ts, once for each image. */
+export type Parts = RefcountParts & {
+  readonly version: 2 | 3
+  readonly l1: L1Table
+  readonly l2: L2Tables
+  readonly l2Cache: TableCache
+  readonly allocator: Allocator
+  readonly frees: DeferredFrees
+  readonly active: ActiveRequests
+  readonly locks: RangeLocks
+  readonly header: HeaderCluster
+  readonly backing: BackingSource | undefined
+  readonly compressionType: 'zlib' | 'zstd'
+}
+
+/** Bytes of nodes that a request for one slice of mappings may queue: counts and L2 slices of its own, and a new L2 table and refcount block. */
+export function admissionBytes(parts: Parts): number {
+  return 8 * parts.geometry.sliceSize
+}

@@ -1,0 +1,95 @@
+import { throwIfAborted } from '../base/abort.js'
+import { assert } from '../base/assert.js'
+import { type GuestOffset, guestOffset } from '../base/units.js'
+import { entryBytes } from './geometry.js'
+import { storeCopied } from './l2-entry.js'
+import { admissionBytes, type Parts } from './parts.js'
+
+/**
+ * What preallocation does with the clusters: 'metadata' maps them and leaves holes in the file, 'falloc' reserves their space on
+ * the host, 'full' writes zeros.
+ */
+export type Preallocation = 'metadata' | 'falloc' | 'full'
+
+/** Zeros are written in pieces of at most this many bytes. */
+const fullPieceBytes = 2 * 1024 * 1024
+
+/** Map all unallocated clusters of a range. The caller sees to it that no other request runs. */
+export async function preallocate(
+  parts: Parts,
+  range: { from: number; to: number; mode: Preallocation },
+  control: { signal?: AbortSignal | undefined; onBytes?: ((done: number) => void) | undefined } = {},
+): Promise<void> {
+  for (let at = range.from; at < range.to; ) {
+    throwIfAborted(control.signal)
+    at += await preallocateRun(parts, guestOffset(at), range.to - at, range.mode)
+    control.onBytes?.(Math.min(at, range.to) - range.from)
+  }
+}
+
+/** Map one run. @returns the guest bytes dealt with */
+async function preallocateRun(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  mode: Preallocation,
+): Promise<number> {
+  const { geometry, l2, allocator, ordering, backend } = parts
+  const found = await l2.find(guest, length)
+  if (found.entry.type !== 'unallocated') return found.length
+  const credit = admissionBytes(parts)
+  const room = backend.admit(credit)
+  if (room !== undefined) await room
+  try {
+    const { slice, at } = await l2.writablePlace(guest)
+    const run = l2.lookup(guest, length)
+    assert(!('load' in run) && run.entry.type === 'unallocated', 'no other request runs')
+    slice.pins++
+    try {
+      const most = Math.ceil(run.length / geometry.clusterSize)
+      const allocation = await allocator.allocate(
+        mode === 'full' ? Math.min(most, pieceClusters(geometry.clusterSize)) : most,
+      )
+      const bytes = allocation.clusters * geometry.clusterSize
+      try {
+        await reserve(
+          parts,
+          allocation.host,
+          bytes,
+          allocation.fresh ? mode : mode === 'metadata' ? 'falloc' : mode,
+        )
+        await ordering.dataWritten()
+      } catch (error) {
+        await allocator.cancel(allocation)
+        throw error
+      }
+      for (let step = 0; step < allocation.clusters; step++) {
+        storeCopied(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
+      }
+      await ordering.completed(ordering.linkData(slice, allocation.after))
+      return bytes
+    } finally {
+      slice.pins--
+    }
+  } finally {
+    backend.release(credit)
+  }
+}
+
+function pieceClusters(clusterSize: number): number {
+  return Math.max(1, fullPieceBytes / clusterSize)
+}
+
+/** Make the clusters read as zeros, and the file reach behind them: an entry that points past its end is damage. */
+async function reserve(parts: Parts, host: number, bytes: number, mode: Preallocation): Promise<void> {
+  const { backend } = parts
+  switch (mode) {
+    case 'metadata':
+      if (backend.length < host + bytes) await backend.truncate(host + bytes)
+      return
+    case 'falloc':
+      return await backend.writeZeroes(host, bytes, { unmap: false })
+    case 'full':
+      return await backend.write(new Uint8Array(bytes), host)
+  }
+}

@@ -1,0 +1,65 @@
+import { unsupported } from '../base/errors.js'
+import { type GuestOffset, guestOffset } from '../base/units.js'
+import { decompressCluster } from './compression.js'
+import type { MappedRun } from './l2-tables.js'
+import type { Parts } from './parts.js'
+
+/** Fill `bytes` with what the guest sees at `guest`. The caller holds a ticket of ActiveRequests, which keeps the clusters. */
+export async function readGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+  const reads: Promise<void>[] = []
+  try {
+    for (let done = 0; done < bytes.byteLength; ) {
+      const at = guestOffset(guest + done)
+      const run = await parts.l2.find(at, bytes.byteLength - done)
+      reads.push(readRun(parts, run, bytes.subarray(done, done + run.length), at))
+      done += run.length
+    }
+  } finally {
+    // Also when a lookup failed: the buffer is the caller's again only when nothing writes to it any more.
+    await Promise.allSettled(reads)
+  }
+  await Promise.all(reads)
+}
+
+/** Fill `bytes` from one run. What the run says must still be true: no await since it was looked up. */
+export async function readRun(
+  parts: Parts,
+  run: MappedRun,
+  bytes: Uint8Array,
+  guest: GuestOffset,
+): Promise<void> {
+  const { entry } = run
+  switch (entry.type) {
+    case 'zero':
+      bytes.fill(0)
+      return
+    case 'unallocated':
+      return await readBacking(parts, bytes, guest)
+    case 'normal':
+      return await parts.backend.read(bytes, entry.host + (guest % parts.geometry.clusterSize))
+    case 'compressed': {
+      if (parts.compressionType !== 'zlib') {
+        throw unsupported(`Reading ${parts.compressionType} compressed clusters is not supported`, {
+          path: parts.backend.path,
+        })
+      }
+      const payload = new Uint8Array(entry.bytes)
+      await parts.backend.read(payload, entry.host)
+      const within = guest % parts.geometry.clusterSize
+      const cluster = await decompressCluster(payload, parts.geometry.clusterSize, {
+        path: parts.backend.path,
+        offset: entry.host,
+      })
+      bytes.set(cluster.subarray(within, within + bytes.byteLength))
+    }
+  }
+}
+
+/** Bytes that this image does not map: the backing file's, zeros past its end. */
+async function readBacking(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+  const available =
+    parts.backing === undefined ? 0 : Math.max(0, Math.min(bytes.byteLength, parts.backing.size - guest))
+  bytes.fill(0, available)
+  if (parts.backing !== undefined && available > 0)
+    await parts.backing.read(bytes.subarray(0, available), guest)
+}

@@ -1,0 +1,120 @@
+import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
+import { alignDown, alignUp } from '../base/integers.js'
+import { guestOffset } from '../base/units.js'
+import { entryBytes, l1EntriesFor } from './geometry.js'
+import type { Parts } from './parts.js'
+import { limits } from './spec.js'
+import { changeMapping, writeZeroesGuest } from './zero-discard.js'
+
+/**
+ * Grow the disk to `size` bytes (E10, E21). The caller sees to it that no other request runs (H10).
+ * What is newly exposed reads as zeros: bytes behind the old end in its last cluster, and a backing file that is longer than the disk was.
+ */
+export async function grow(parts: Parts, oldSize: number, size: number): Promise<void> {
+  const { geometry, header, ordering, backing } = parts
+  const entries = l1EntriesFor(geometry, size)
+  if (entries > limits.l1Entries) {
+    const most = limits.l1Entries * geometry.l2TableCoverage
+    throw outOfRange(
+      `size ${size} is too large: with ${geometry.clusterSize}-byte clusters an image holds at most ${most} bytes`,
+    )
+  }
+  if (entries > parts.l1.entries) await growL1(parts, entries)
+  const exposed = Math.max(alignUp(oldSize, geometry.clusterSize), Math.min(size, backing?.size ?? 0))
+  await writeZeroesGuest(parts, guestOffset(oldSize), Math.min(exposed, size) - oldSize, {
+    unmap: true,
+    size,
+  })
+  // The old end's cluster may hold bytes behind the new end too, if that lies in it.
+  await ordering.switchHeader(() => header.change({ size }))
+}
+
+/** Move the L1 table to a larger one, in one piece (E10). */
+async function growL1(parts: Parts, entries: number): Promise<void> {
+  const { geometry, backend, allocator, ordering, header, metadata, frees, l1 } = parts
+  const bytes = new Uint8Array(alignUp(entries * entryBytes, geometry.clusterSize))
+  const allocation = await allocator.allocateAdjacent(bytes.byteLength / geometry.clusterSize)
+  // No request runs, so no entry changes any more; those that still wait in the queue are durable before the header switches.
+  bytes.set(l1.bytes.subarray(0, l1.entries * entryBytes))
+  try {
+    await backend.write(bytes, allocation.host)
+  } catch (error) {
+    await allocator.cancel(allocation)
+    throw error
+  }
+  const old = { host: l1.host, length: l1.length }
+  const switched = await ordering.switchHeader(() => {
+    l1.replace(allocation.host, entries, bytes)
+    return header.change({ l1: { offset: allocation.host, entries } })
+  })
+  metadata.add('L1 table', allocation.host, bytes.byteLength)
+  if (old.length === 0) return
+  metadata.remove(old.host, old.length)
+  frees.add(old.host, old.length, { removal: switched, punch: false, wasTable: true })
+}
+
+/**
+ * Shrink the disk to `size` bytes (E22): mappings go first, then the header, then counts, then the tail of the file. A crash in
+ * between leaves a disk of the old size whose cut-off part is gone in parts, as the caller wanted.
+ */
+export async function shrink(parts: Parts, oldSize: number, size: number): Promise<void> {
+  const { geometry, header, ordering, backend, frees } = parts
+  const kept = alignUp(size, geometry.clusterSize)
+  const end = alignUp(oldSize, geometry.clusterSize)
+  await changeMapping(parts, guestOffset(kept), Math.max(0, end - kept), 'unallocate')
+  await dropTables(parts, kept)
+  await ordering.switchHeader(() => header.change({ size }))
+  await frees.settled()
+  await backend.flush()
+  await frees.settled()
+  await backend.truncate(await endOfUse(parts))
+}
+
+/** Drop the L2 tables that map nothing below `kept`. */
+async function dropTables(parts: Parts, kept: number): Promise<void> {
+  const { geometry, l1, ordering, frees, backend } = parts
+  for (let index = Math.ceil(kept / geometry.l2TableCoverage); index < l1.entries; index++) {
+    const table = l1.table(index)
+    if (table === undefined) continue
+    const room = backend.admit(geometry.sliceSize)
+    if (room !== undefined) await room
+    try {
+      const removal = ordering.unlink(l1.clear(index))
+      frees.add(table.host, geometry.clusterSize, { removal, punch: false, wasTable: true })
+    } finally {
+      backend.release(geometry.sliceSize)
+    }
+  }
+}
+
+/** Where the last cluster with a reference ends. */
+async function endOfUse(parts: Parts): Promise<number> {
+  const { geometry, allocator, backend } = parts
+  let end = Math.ceil(backend.length / geometry.clusterSize)
+  while (end > 0) {
+    const start = alignDown(end - 1, geometry.refcountsPerSlice)
+    const counts = await allocator.counts(start, end - start)
+    const last = counts.findLastIndex((count) => count > 0)
+    if (last >= 0) return Math.min(backend.length, (start + last + 1) * geometry.clusterSize)
+    end = start
+  }
+  return 0
+}
+
+/** What resizing refuses. @throws ERR_NOT_SUPPORTED, ERR_READ_ONLY, RangeError */
+export function checkResize(
+  parts: Parts,
+  change: { from: number; to: number; shrink: boolean; snapshots: number },
+): void {
+  const { path } = parts.backend
+  if (change.to % 512 !== 0) throw outOfRange(`size ${change.to} is not a multiple of 512`)
+  if (change.snapshots > 0)
+    throw notSupported('Resizing an image with internal snapshots is not supported yet', { path })
+  if (change.to < change.from && !change.shrink) {
+    throw new Qcow2Error(
+      'ERR_NOT_SUPPORTED',
+      `Shrinking from ${change.from} to ${change.to} bytes cuts off data; ask for it explicitly`,
+      { path },
+    )
+  }
+}

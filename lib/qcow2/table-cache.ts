@@ -1,0 +1,134 @@
+import { assert } from '../base/assert.js'
+import { isAligned } from '../base/integers.js'
+import type { HostOffset } from '../base/units.js'
+import type { BlockBackend } from '../queue/backend.js'
+
+/** The canonical copy of one slice of a table: newest state, used by all reads and for all writes of it. */
+export type Slice = {
+  readonly host: HostOffset
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  /** Not evicted while above 0. */
+  pins: number
+  /** Looked at since the evictor last came by. */
+  recent: boolean
+}
+
+/** A read under way. `dropped`: nobody wants it any more. */
+type Load = { dropped: boolean; done: Promise<void> }
+
+/** Slices are cut from buffers of this many, so that a cache costs few objects outside the heap. */
+const slicesPerSlab = 64
+
+/**
+ * A bounded cache of table slices. What is changed here is queued in the same step, so that evicting a slice loses
+ * nothing: a later load reads the file with the queue's nodes applied.
+ *
+ * A slice that is held across an await must be pinned, or looked up again after it.
+ */
+export class TableCache {
+  readonly #backend: BlockBackend
+  readonly #sliceSize: number
+  readonly #maxSlices: number
+  readonly #slices = new Map<number, Slice>()
+  readonly #loads = new Map<number, Load>()
+  readonly #spare: Uint8Array[] = []
+
+  /** @param limitBytes  kept below this but for pinned slices and loads under way; at least 16 slices */
+  constructor(backend: BlockBackend, sliceSize: number, limitBytes: number) {
+    this.#backend = backend
+    this.#sliceSize = sliceSize
+    this.#maxSlices = Math.max(16, Math.floor(limitBytes / sliceSize))
+  }
+
+  /** The slice at `host` if it is here. */
+  get(host: number): Slice | undefined {
+    const slice = this.#slices.get(host)
+    if (slice !== undefined) slice.recent = true
+    return slice
+  }
+
+  /** Bring the slice at `host` in. It may be gone again, or the table be another, when the promise resolves: look it up anew. */
+  load(host: HostOffset): Promise<void> {
+    assert(isAligned(host, this.#sliceSize), 'slices are aligned')
+    const running = this.#loads.get(host)
+    if (running !== undefined) return running.done
+    const load: Load = { dropped: false, done: Promise.resolve() }
+    this.#loads.set(host, load)
+    load.done = this.#read(host, load)
+    return load.done
+  }
+
+  async #read(host: HostOffset, load: Load): Promise<void> {
+    const bytes = this.#takeBuffer()
+    try {
+      await this.#backend.readQueued(bytes, host)
+    } catch (error) {
+      this.#spare.push(bytes)
+      throw error
+    } finally {
+      if (!load.dropped) this.#loads.delete(host)
+    }
+    // Dropped: the table was freed or newly created meanwhile, and what was read is another table's past.
+    if (load.dropped) this.#spare.push(bytes)
+    else this.#insert(host, bytes)
+  }
+
+  /** A slice of a new table, all zeros as the file is there. */
+  insertZeros(host: HostOffset): Slice {
+    this.drop(host, this.#sliceSize)
+    const bytes = this.#takeBuffer()
+    bytes.fill(0)
+    return this.#insert(host, bytes)
+  }
+
+  /** Forget the slices of a table that is no longer one. */
+  drop(host: number, length: number): void {
+    for (let at = host; at < host + length; at += this.#sliceSize) {
+      const load = this.#loads.get(at)
+      if (load !== undefined) {
+        load.dropped = true
+        this.#loads.delete(at)
+      }
+      const slice = this.#slices.get(at)
+      if (slice === undefined) continue
+      assert(slice.pins === 0, 'a table in use is not freed')
+      this.#slices.delete(at)
+      this.#spare.push(slice.bytes)
+    }
+  }
+
+  #insert(host: HostOffset, bytes: Uint8Array): Slice {
+    if (this.#slices.size >= this.#maxSlices) this.#evict()
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    const slice: Slice = { host, bytes, view, pins: 0, recent: true }
+    this.#slices.set(host, slice)
+    return slice
+  }
+
+  /** Second chance: what was looked at since the last round stays for another. */
+  #evict(): void {
+    let visits = 2 * this.#slices.size
+    for (const [host, slice] of this.#slices) {
+      if (visits-- === 0) return
+      this.#slices.delete(host)
+      if (slice.pins > 0 || slice.recent) {
+        slice.recent = false
+        this.#slices.set(host, slice)
+      } else {
+        this.#spare.push(slice.bytes)
+        return
+      }
+    }
+  }
+
+  #takeBuffer(): Uint8Array {
+    const spare = this.#spare.pop()
+    if (spare !== undefined) return spare
+    const slab = new ArrayBuffer(slicesPerSlab * this.#sliceSize)
+    for (let index = 1; index < slicesPerSlab; index++) {
+      this.#spare.push(new Uint8Array(slab, index * this.#sliceSize, this.#sliceSize))
+    }
+    return new Uint8Array(slab, 0, this.#sliceSize)
+  }
+}

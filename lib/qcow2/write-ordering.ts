@@ -1,0 +1,135 @@
+import { assert } from '../base/assert.js'
+import { noSection, type Section } from '../base/units.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { Context } from '../queue/context.js'
+
+/** Bytes of a table as they are in memory, and where they stand in the file: what a metadata write is made of. */
+export type TableBytes = { readonly host: number; readonly bytes: Uint8Array }
+
+/**
+ * THE policy: what must be durable before what. Every barrier of the format's code is placed here, with the crash it is for.
+ *
+ * Whoever changes a table in memory calls one of these in the same synchronous step; that is what lets the queue fold
+ * updates of one block. Each method returns the section that holds its last node.
+ *
+ * Within a drain round all edges run one way: refcounts up -> data -> L2 -> L1. Frees do not run against them: a refcount goes down
+ * only when the write that removed the reference is durable (deferred-frees.ts). docs/ordering.md has the argument, edge by edge.
+ */
+export class WriteOrdering {
+  readonly #backend: BlockBackend
+
+  constructor(backend: BlockBackend) {
+    this.#backend = backend
+  }
+
+  /**
+   * Refcounts went up, for clusters that nothing refers to yet (E1, first half). No barrier: a crash that keeps the count and
+   * loses the reference leaks a cluster, no more. Whoever refers to the clusters comes after the section returned.
+   */
+  addReferences(refcounts: TableBytes): Section {
+    return this.#chain((context) => context.write(refcounts.bytes, refcounts.host))
+  }
+
+  /**
+   * Refcounts went down again, of clusters whose allocation failed before anything referred to them (H13). No barrier: at no time
+   * was there a reference, so any mix of the two counts after a crash is at worst a leak.
+   */
+  cancelReferences(refcounts: TableBytes): Section {
+    return this.addReferences(refcounts)
+  }
+
+  /**
+   * Refcounts went down, the removal of the references being durable (E1 to E14, the far end of each). No barrier: that is
+   * what deferring buys. A crash that loses this leaks.
+   * @param removal  the section that removed the references
+   */
+  dropReferences(refcounts: TableBytes, removal: Section): Section {
+    // A crash with the count down and the reference still there would let the next writer have the cluster: two owners.
+    assert(removal <= this.#backend.durableSection, 'references are gone for good before their counts are')
+    return this.#chain((context) => context.write(refcounts.bytes, refcounts.host))
+  }
+
+  /**
+   * A new refcount block that counts itself (E8). Its cluster has been zeroed as data.
+   * @returns the section of the refcount table's entry: whatever refers to a cluster that the block covers comes after it (E7)
+   */
+  publishRefcountBlock(block: TableBytes, table: TableBytes): Section {
+    return this.#chain((context) => {
+      context.write(block.bytes, block.host)
+      // Guards the entry against pointing to a block whose zeros or own count are not there: counts would be garbage.
+      context.afterData()
+      context.barrier()
+      context.write(table.bytes, table.host)
+    })
+  }
+
+  /**
+   * L2 entries now map clusters that were written as data: guest bytes, and what was copied around them (E1, E2, E3, E16).
+   * @param allocated  the section behind which the clusters may be referred to; none when the clusters were mapped before
+   */
+  linkData(l2: TableBytes, allocated: Section): Section {
+    return this.#chain((context) => {
+      // Guards against a mapping of a cluster whose count is still 0: after a crash the next write would get it as well.
+      context.after(allocated)
+      // Guards against a mapping of bytes that are not there: copied ones were flushed long ago, and stale ones are somebody else's.
+      context.afterData()
+      context.write(l2.bytes, l2.host)
+    })
+  }
+
+  /** An L1 entry now points to a new L2 table, zeroed or copied as data (E5, E6). */
+  linkL2Table(l1: TableBytes, allocated: Section): Section {
+    return this.#chain((context) => {
+      // As for data: a table with count 0 would be given out again, and be overwritten by its second owner.
+      context.after(allocated)
+      // Guards against an entry that makes whatever the cluster held before into a table: thousands of wild mappings.
+      context.afterData()
+      context.write(l1.bytes, l1.host)
+    })
+  }
+
+  /**
+   * L2 entries (or L1 entries) lost their clusters (E14, E22), or were made to read as zeros and keep them (E15). No barrier in
+   * front: nothing has to be there first. What comes behind (the count, re-use, the host's punch) waits in deferred-frees.ts.
+   */
+  unlink(table: TableBytes): Section {
+    return this.#chain((context) => context.write(table.bytes, table.host))
+  }
+
+  /**
+   * Switch a pointer in the header to new tables that were written as data (E9, E10), or change its size (E21, E22) or features.
+   * All fields that change lie in the first 512-byte sector, so that the switch is atomic. Resolves when it is durable.
+   * @param change  makes the change in memory and returns the header; called when everything before is durable, in the step that queues it
+   */
+  async switchHeader(change: () => TableBytes): Promise<Section> {
+    // Guards against a header that names tables which are not there, or counts that are not: everything before is durable first.
+    await this.#backend.flush()
+    const switched = this.#chain((context) => {
+      const header = change()
+      context.write(header.bytes, header.host)
+    })
+    // Guards what follows (re-use of the old tables, the first write under new features, the host's truncate) against the old header.
+    await this.#backend.durable(switched)
+    return switched
+  }
+
+  /**
+   * Data that metadata will refer to has been written. Where every write is synced, that means durable: the queue is off, and
+   * no later sync would come in time. Otherwise the barrier in front of the link does it, for many at once.
+   */
+  async dataWritten(): Promise<void> {
+    if (this.#backend.syncPolicy === 'write') await this.#backend.flush()
+  }
+
+  /** A request ends: where every write is synced its metadata is durable before it completes, otherwise that is left to a flush. */
+  async completed(section: Section): Promise<void> {
+    if (this.#backend.syncPolicy === 'write') await this.#backend.durable(section)
+  }
+
+  #chain(write: (context: Context) => void): Section {
+    const context = new Context(this.#backend)
+    write(context)
+    assert(context.section > noSection, 'a chain writes something')
+    return context.section
+  }
+}

@@ -1,0 +1,141 @@
+import { assert } from '../base/assert.js'
+import { type GuestOffset, guestOffset, noSection, type Section } from '../base/units.js'
+import type { Allocation } from './allocator.js'
+import { fillClusters, hasOldBytes } from './copy-on-write.js'
+import { entryBytes } from './geometry.js'
+import { type L2Entry, storeCopied } from './l2-entry.js'
+import type { EntryPlace, MappedRun } from './l2-tables.js'
+import { admissionBytes, type Parts } from './parts.js'
+
+/**
+ * Write guest bytes. Resolves when a guest's write would complete: the data is written and mapped in memory, its metadata queued;
+ * where every write is synced, all of it is durable. The caller holds a ticket of ActiveRequests.
+ */
+export async function writeGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+  const sliceCoverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
+  for (let done = 0; done < bytes.byteLength; ) {
+    const at = guestOffset(guest + done)
+    const length = Math.min(bytes.byteLength - done, sliceCoverage - (at % sliceCoverage))
+    const piece = bytes.subarray(done, done + length)
+    await (writeInPlace(parts, piece, at) ?? writeMapped(parts, piece, at))
+    done += length
+  }
+}
+
+/**
+ * Write a range that is mapped to one run of clusters of our own. No lock: the ticket keeps the clusters, and two guests' writes to
+ * one place are theirs to order.
+ * @returns undefined when the range is not of that kind, or its mapping is not in memory
+ */
+export function writeInPlace(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> | undefined {
+  const host = parts.l2.contiguousHost(guest, bytes.byteLength, { inPlace: true })
+  if (host < 0) return undefined
+  parts.metadata.refuse('guest data', host, bytes.byteLength)
+  const written = parts.backend.write(bytes, host)
+  return parts.backend.syncPolicy === 'write' ? written.then(() => parts.ordering.dataWritten()) : written
+}
+
+/** Write a range within one slice of mappings, run by run, with its guest clusters locked. */
+async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+  const { geometry, locks, backend } = parts
+  const first = Math.floor(guest / geometry.clusterSize)
+  const last = Math.floor((guest + bytes.byteLength - 1) / geometry.clusterSize)
+  const lock = await locks.acquire(first, last)
+  try {
+    const credit = admissionBytes(parts)
+    const room = backend.admit(credit)
+    if (room !== undefined) await room
+    try {
+      for (let done = 0; done < bytes.byteLength; ) {
+        done += await writeRun(parts, bytes.subarray(done), guestOffset(guest + done))
+      }
+    } finally {
+      backend.release(credit)
+    }
+  } finally {
+    locks.release(lock)
+  }
+}
+
+/** Write the first run of `bytes`. @returns how many bytes it was */
+async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<number> {
+  const { l2, geometry } = parts
+  const place = await l2.writablePlace(guest)
+  const run = l2.lookup(guest, bytes.byteLength)
+  assert(!('load' in run), 'a writable place is in memory')
+  const { entry } = run
+  if (entry.type === 'normal' && entry.copied) {
+    const piece = bytes.subarray(0, run.length)
+    parts.metadata.refuse('guest data', entry.host, run.length)
+    await parts.backend.write(piece, entry.host + (guest % geometry.clusterSize))
+    await parts.ordering.dataWritten()
+    return run.length
+  }
+  // The lock keeps the entries as they are, the pin their slice, until they are linked.
+  place.slice.pins++
+  try {
+    const length = runLength(parts, run, guest)
+    const within = guest % geometry.clusterSize
+    const allocation = await newClusters(parts, entry, Math.ceil((within + length) / geometry.clusterSize))
+    const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
+    try {
+      await fillClusters(parts, { ...allocation, guest, bytes: piece, run })
+      await parts.ordering.dataWritten()
+    } catch (error) {
+      if (!allocation.kept) await parts.allocator.cancel(allocation)
+      throw error
+    }
+    const linked = link(parts, place, allocation)
+    freeReplaced(parts, entry, allocation, linked)
+    await parts.ordering.completed(linked)
+    return piece.byteLength
+  } finally {
+    place.slice.pins--
+  }
+}
+
+/** The host clusters that a run goes to: those kept for it, or new ones, possibly fewer than asked for. */
+async function newClusters(
+  parts: Parts,
+  old: L2Entry,
+  clusters: number,
+): Promise<Allocation & { kept: boolean }> {
+  if (old.type === 'zero' && old.host !== undefined && old.copied) {
+    parts.metadata.refuse('guest data', old.host, clusters * parts.geometry.clusterSize)
+    // Mapped before: their counts are there, and what they hold is garbage (E16).
+    return { host: old.host, clusters, after: noSection, fresh: false, kept: true }
+  }
+  const allocation = parts.allocator.tryAllocate(clusters) ?? (await parts.allocator.allocate(clusters))
+  return { ...allocation, kept: false }
+}
+
+/** How much of a run is written at once. Where old bytes must be copied around it, a cluster that is written in part goes alone. */
+function runLength(parts: Parts, run: MappedRun, guest: GuestOffset): number {
+  const size = parts.geometry.clusterSize
+  const within = guest % size
+  if (!hasOldBytes(parts, run, guestOffset(guest - within))) return run.length
+  if (within > 0 || run.length < size) return Math.min(run.length, size - within)
+  return run.length - (run.length % size)
+}
+
+/** Map the clusters: from here on readers see them. No await in here; the lock has kept the entries as they were looked up. */
+function link(parts: Parts, place: EntryPlace, allocation: Allocation): Section {
+  for (let step = 0; step < allocation.clusters; step++) {
+    const host = allocation.host + step * parts.geometry.clusterSize
+    storeCopied(place.slice.view, place.at + step * entryBytes, host)
+  }
+  return parts.ordering.linkData(place.slice, allocation.after)
+}
+
+/** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */
+function freeReplaced(
+  parts: Parts,
+  old: L2Entry,
+  allocation: Allocation & { kept: boolean },
+  removal: Section,
+): void {
+  const options = { removal, punch: false, wasTable: false }
+  if (old.type === 'compressed') parts.frees.add(old.host, old.bytes, options)
+  if (allocation.kept || (old.type !== 'normal' && old.type !== 'zero') || old.host === undefined) return
+  parts.frees.add(old.host, allocation.clusters * parts.geometry.clusterSize, options)
+}

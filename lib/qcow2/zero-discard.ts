@@ -1,0 +1,217 @@
+import { assert } from '../base/assert.js'
+import { notSupported } from '../base/errors.js'
+import { alignDown, alignUp } from '../base/integers.js'
+import { type GuestOffset, guestOffset, type HostOffset, type Section } from '../base/units.js'
+import { entryBytes } from './geometry.js'
+import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
+import type { EntryPlace, MappedRun } from './l2-tables.js'
+import { admissionBytes, type Parts } from './parts.js'
+import { writeGuest } from './write.js'
+
+/**
+ * What a range of whole clusters is to become.
+ * 'discard': reads as zeros, clusters given back; where the format cannot say so, unchanged.
+ * 'zero': reads as zeros, clusters kept. 'zero-unmap': reads as zeros, clusters given back.
+ * 'unallocate': the mapping is dropped, whatever shows then (shrinking).
+ */
+export type MappingChange = 'discard' | 'zero' | 'zero-unmap' | 'unallocate'
+
+/** What one run of entries becomes: their new form, and whether their clusters lose a reference. */
+type Outcome = { readonly entry: 'unallocated' | 'zero'; readonly keep: boolean }
+
+/** Zeros are written in pieces of at most this many bytes, where the format has no flag for them. */
+const zeroPieceBytes = 1024 * 1024
+
+/** Make a range read as zeros. Parts of clusters are written, unless they read as zeros already. */
+export async function writeZeroesGuest(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  options: { unmap: boolean; size: number },
+): Promise<void> {
+  const whole = wholeClusters(parts, guest, length, options.size)
+  await writeZeroBytes(parts, guest, whole.start - guest)
+  if (parts.version === 3) {
+    await changeMapping(parts, whole.start, whole.length, options.unmap ? 'zero-unmap' : 'zero')
+  } else await zeroVersion2(parts, whole.start, whole.length, options)
+  const tail = whole.start + whole.length
+  await writeZeroBytes(parts, guestOffset(tail), Math.max(0, guest + length - tail))
+}
+
+/** Version 2 has no zero flag: without a backing file a dropped mapping reads as zeros; otherwise zeros are written. */
+async function zeroVersion2(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  options: { unmap: boolean },
+): Promise<void> {
+  const hidden = Math.min(length, alignUp(hiddenBytes(parts, guest, length), parts.geometry.clusterSize))
+  if (options.unmap) await changeMapping(parts, guestOffset(guest + hidden), length - hidden, 'unallocate')
+  await writeZeroBytes(parts, guest, options.unmap ? hidden : length)
+}
+
+/** Drop the contents of the whole clusters in a range. Advisory for what is not whole. @throws ERR_NOT_SUPPORTED version 2 over a backing file */
+export async function discardGuest(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  options: { size: number },
+): Promise<void> {
+  const whole = wholeClusters(parts, guest, length, options.size)
+  if (parts.version === 2 && hiddenBytes(parts, whole.start, whole.length) > 0) {
+    throw notSupported(
+      'A version 2 image over a backing file cannot discard: the old contents would show again',
+      {
+        path: parts.backend.path,
+      },
+    )
+  }
+  await changeMapping(parts, whole.start, whole.length, 'discard')
+}
+
+/** The whole clusters of a range; the last cluster of the disk is whole although the disk ends within it. Empty: length 0 at the range's end. */
+function wholeClusters(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  size: number,
+): { start: GuestOffset; length: number } {
+  const cluster = parts.geometry.clusterSize
+  const end = guest + length
+  const start = alignUp(guest, cluster)
+  const wholeEnd = end === size ? alignUp(end, cluster) : alignDown(end, cluster)
+  if (start >= wholeEnd) return { start: guestOffset(end), length: 0 }
+  return { start: guestOffset(start), length: wholeEnd - start }
+}
+
+/** How many bytes of a range would show the backing file if their mapping were dropped. */
+function hiddenBytes(parts: Parts, guest: number, length: number): number {
+  return parts.backing === undefined ? 0 : Math.max(0, Math.min(length, parts.backing.size - guest))
+}
+
+/** Write zeros as data, where the range does not read as zeros yet. */
+async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number): Promise<void> {
+  for (let done = 0; done < length; ) {
+    const at = guestOffset(guest + done)
+    const run = await parts.l2.find(at, Math.min(length - done, zeroPieceBytes))
+    if (!readsAsZeros(parts, run, at)) await writeGuest(parts, new Uint8Array(run.length), at)
+    done += run.length
+  }
+}
+
+function readsAsZeros(parts: Parts, run: MappedRun, guest: GuestOffset): boolean {
+  if (run.entry.type === 'unallocated') return hiddenBytes(parts, guest, run.length) === 0
+  return run.entry.type === 'zero'
+}
+
+/** Change the mapping of whole clusters, slice by slice, with the guest clusters of each locked. */
+export async function changeMapping(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  change: MappingChange,
+): Promise<void> {
+  const coverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
+  for (let done = 0; done < length; ) {
+    const at = guest + done
+    const piece = Math.min(length - done, coverage - (at % coverage))
+    const skipped = parts.l2.lookup(guestOffset(at), length - done)
+    if (!('load' in skipped) && outcomeOf(parts, skipped, guestOffset(at), change) === undefined) {
+      // Nothing to do here, possibly for a whole table's worth: no lock, no table.
+      done += skipped.length
+      continue
+    }
+    await changeSlice(parts, guestOffset(at), piece, change)
+    done += piece
+  }
+}
+
+async function changeSlice(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  change: MappingChange,
+): Promise<void> {
+  const { geometry, locks, backend, l2, ordering } = parts
+  const first = guest / geometry.clusterSize
+  const lock = await locks.acquire(first, first + length / geometry.clusterSize - 1)
+  try {
+    const credit = admissionBytes(parts)
+    const room = backend.admit(credit)
+    if (room !== undefined) await room
+    try {
+      for (let done = 0; done < length; ) {
+        const at = guestOffset(guest + done)
+        let run = await l2.find(at, length - done)
+        if (outcomeOf(parts, run, at, change) !== undefined) {
+          const place = await l2.writablePlace(at)
+          const found = l2.lookup(at, length - done)
+          assert(!('load' in found), 'a writable place is in memory')
+          run = found
+          await ordering.completed(applyChange(parts, place, run, at, change))
+        }
+        done += run.length
+      }
+    } finally {
+      backend.release(credit)
+    }
+  } finally {
+    locks.release(lock)
+  }
+}
+
+/** Change the entries of one run. No await in here. @returns the section of the change */
+function applyChange(
+  parts: Parts,
+  place: EntryPlace,
+  run: MappedRun,
+  guest: GuestOffset,
+  change: MappingChange,
+): Section {
+  const { geometry, ordering, frees } = parts
+  const outcome = outcomeOf(parts, run, guest, change)
+  assert(outcome !== undefined, 'the lock keeps the entries')
+  const host = clustersOf(run.entry)
+  const clusters = run.length / geometry.clusterSize
+  for (let step = 0; step < clusters; step++) {
+    const at = place.at + step * entryBytes
+    if (outcome.entry === 'unallocated') storeUnallocated(place.slice.view, at)
+    else
+      storeZero(
+        place.slice.view,
+        at,
+        outcome.keep && host !== undefined ? host + step * geometry.clusterSize : 0,
+      )
+  }
+  const removal = ordering.unlink(place.slice)
+  if (outcome.keep || host === undefined) return removal
+  const length = run.entry.type === 'compressed' ? run.entry.bytes : run.length
+  frees.add(host, length, { removal, punch: true, wasTable: false })
+  return removal
+}
+
+function clustersOf(entry: L2Entry): HostOffset | undefined {
+  return entry.type === 'unallocated' ? undefined : entry.host
+}
+
+/** What a run becomes, or undefined when it may stay as it is. */
+function outcomeOf(
+  parts: Parts,
+  run: MappedRun,
+  guest: GuestOffset,
+  change: MappingChange,
+): Outcome | undefined {
+  const { entry } = run
+  if (change === 'unallocate')
+    return entry.type === 'unallocated' ? undefined : { entry: 'unallocated', keep: false }
+  if (entry.type === 'unallocated') {
+    // Without backing bytes it reads as zeros already. A plain zero entry needs no cluster.
+    return hiddenBytes(parts, guest, run.length) === 0 ? undefined : { entry: 'zero', keep: false }
+  }
+  if (entry.type === 'zero') {
+    return entry.host === undefined || change === 'zero' ? undefined : { entry: 'zero', keep: false }
+  }
+  if (change === 'discard' && parts.version === 2) return { entry: 'unallocated', keep: false }
+  // A cluster that somebody shares cannot be kept for us, and a compressed one has no room.
+  return { entry: 'zero', keep: change === 'zero' && entry.type === 'normal' && entry.copied }
+}

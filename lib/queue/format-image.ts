@@ -1,0 +1,49 @@
+import type { QueueStats } from './backend.js'
+
+/** What one layer stores at a run of guest bytes. */
+export type Mapping =
+  /** Nothing here: the backing file shows, or zeros. */
+  | { readonly type: 'unallocated'; readonly length: number }
+  /** Reads as zeros whatever the backing file holds. `hostOffset`: a cluster is kept for it. */
+  | { readonly type: 'zero'; readonly length: number; readonly hostOffset: number | undefined }
+  | { readonly type: 'data'; readonly length: number; readonly hostOffset: number }
+  | { readonly type: 'compressed'; readonly length: number }
+
+/** Where the bytes of unallocated clusters come from. */
+export interface BackingSource {
+  /** Bytes; reads past it are zeros. */
+  readonly size: number
+  read(bytes: Uint8Array, offset: number): Promise<void>
+  /** Whether the range is known to read as zeros without looking at data: spares copies. */
+  readsAsZeros?(offset: number, length: number): Promise<boolean>
+}
+
+/**
+ * What the guest's view (image/) asks of a format. Callers have checked types and bounds, and that the image is open and,
+ * for changes, writable; offsets and lengths are guest bytes.
+ */
+export interface FormatImage {
+  readonly format: 'qcow2' | 'raw'
+  /** Guest bytes. */
+  readonly size: number
+  /** Bytes; for raw 1. */
+  readonly clusterSize: number
+  /** Fill `bytes` with what the guest sees. */
+  read(bytes: Uint8Array, offset: number): Promise<void>
+  /** Resolves when a guest's write would complete in this cache mode. */
+  write(bytes: Uint8Array, offset: number): Promise<void>
+  writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void>
+  discard(offset: number, length: number): Promise<void>
+  /** All requests that completed before are durable. */
+  flush(): Promise<void>
+  /** The longest run at `offset`, at most `length` bytes, that is stored alike in this layer. */
+  mapping(offset: number, length: number): Promise<Mapping>
+  /** `preallocation`: what is done for the guest bytes that growing adds; 'off' by default. */
+  resize(
+    size: number,
+    options: { shrink: boolean; preallocation?: 'off' | 'metadata' | 'falloc' | 'full' },
+  ): Promise<void>
+  stats(): QueueStats
+  /** Finishes all requests, flushes, frees the file and its lock also on failure. */
+  close(): Promise<void>
+}

@@ -1,0 +1,49 @@
+import { getSystemErrorMap } from 'node:util'
+import { Qcow2Error, type ErrorCode } from '../base/errors.js'
+
+/** What the operating system's own names for failures mean to a caller. All others are ERR_IO. */
+const codes: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: 'ERR_NO_SPACE',
+  EDQUOT: 'ERR_NO_SPACE',
+  ENOENT: 'ERR_NOT_FOUND',
+  ENOTDIR: 'ERR_NOT_FOUND',
+  EACCES: 'ERR_PERMISSION',
+  EPERM: 'ERR_PERMISSION',
+  EROFS: 'ERR_READ_ONLY',
+  EISDIR: 'ERR_IS_A_DIRECTORY',
+  EEXIST: 'ERR_EXISTS',
+  EOPNOTSUPP: 'ERR_NOT_SUPPORTED',
+  ENOTSUP: 'ERR_NOT_SUPPORTED',
+}
+
+/** EDQUOT is unknown to some versions of Node's table. */
+const descriptions = new Map<number, [string, string]>([[122, ['EDQUOT', 'disk quota exceeded']]])
+
+/**
+ * A failure of the operating system, in Node's words: 'ENOSPC: no space left on device, write'.
+ * @param errno      positive
+ * @param operation  what failed: 'open', 'read', 'write', 'sync', ...
+ */
+export function systemError(
+  errno: number,
+  operation: string,
+  context: { readonly path?: string; readonly offset?: number; readonly cause?: unknown } = {},
+): Qcow2Error {
+  const [name, description] = getSystemErrorMap().get(-errno) ??
+    descriptions.get(errno) ?? [`errno ${errno}`, 'unknown error']
+  const where = context.path === undefined ? '' : ` '${context.path}'`
+  return new Qcow2Error(codes[name] ?? 'ERR_IO', `${name}: ${description}, ${operation}${where}`, {
+    ...context,
+    errno,
+  })
+}
+
+/** Every later request of a file whose queue failed. @param errno of the first failure, positive */
+export function poisonedError(errno: number, path: string): Qcow2Error {
+  const cause = systemError(errno, 'write or sync', { path })
+  return new Qcow2Error(
+    'ERR_POISONED',
+    `An earlier write or sync of '${path}' failed (${cause.message}): what the disk holds is not known. Close it and open it again`,
+    { path, errno, cause },
+  )
+}

@@ -1,0 +1,129 @@
+import { alignUp } from '../base/integers.js'
+import { sectorSize } from '../base/units.js'
+import type { BlockBackend, QueueStats } from '../queue/backend.js'
+import type { FormatImage, Mapping } from '../queue/format-image.js'
+
+/** The changes that began between two resizes, so that the second one can wait for them. */
+class Changes {
+  #pending = 0
+  #idle: (() => void) | undefined
+
+  begin(): void {
+    this.#pending++
+  }
+
+  readonly end = (): void => {
+    this.#pending--
+    if (this.#pending === 0) this.#idle?.()
+  }
+
+  /** Resolves when all have ended. Nothing may begin any more. */
+  async ended(): Promise<void> {
+    if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve))
+  }
+}
+
+/**
+ * A raw image: guest offsets are file offsets. Holes of the file are zeros that take no space.
+ *
+ * The size is that of the file, rounded up to whole sectors as QEMU does; the missing bytes of the last one read as zeros.
+ */
+export class RawImage implements FormatImage {
+  readonly format = 'raw'
+  readonly clusterSize = 1
+  readonly #backend: BlockBackend
+  readonly #syncsWrites: boolean
+  #size: number
+  #changes = new Changes()
+  /** The end of the last resize that was asked for: they run one after the other. */
+  #resized: Promise<void> = Promise.resolve()
+
+  /** @param backend  owned from here on: close() closes it */
+  constructor(backend: BlockBackend) {
+    this.#backend = backend
+    this.#syncsWrites = backend.syncPolicy === 'write'
+    this.#size = alignUp(backend.length, sectorSize)
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  read(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.#backend.read(bytes, offset)
+  }
+
+  write(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.#change(this.#backend.write(bytes, offset))
+  }
+
+  writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
+    return this.#change(this.#backend.writeZeroes(offset, length, options))
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#change(this.#backend.punch(offset, length))
+  }
+
+  flush(): Promise<void> {
+    // With sync policy 'write' whatever has completed is durable already.
+    return this.#syncsWrites ? Promise.resolve() : this.#backend.flush()
+  }
+
+  async mapping(offset: number, length: number): Promise<Mapping> {
+    // The missing bytes of the last sector.
+    if (offset >= this.#backend.length) return { type: 'zero', length, hostOffset: offset }
+    const extent = await this.#backend.extent(offset)
+    const inFile = Math.min(length, extent.length)
+    return { type: extent.data ? 'data' : 'zero', length: inFile, hostOffset: offset }
+  }
+
+  /** Callers see to it that `size` is whole sectors and that a smaller size is meant. */
+  resize(size: number): Promise<void> {
+    const resized = this.#resized.then(() => this.#resizeNow(size))
+    this.#resized = resized.catch(() => undefined)
+    return resized
+  }
+
+  stats(): QueueStats {
+    return this.#backend.stats()
+  }
+
+  async close(): Promise<void> {
+    await this.#resized
+    await this.#changes.ended()
+    await this.#backend.close()
+  }
+
+  async #resizeNow(size: number): Promise<void> {
+    const old = this.#size
+    if (size < old) {
+      // A write that is on its way beyond the new end would bring the old length back: no new ones, then wait for those.
+      this.#size = size
+      const begun = this.#changes
+      this.#changes = new Changes()
+      await begun.ended()
+    }
+    try {
+      await this.#backend.truncate(size)
+    } catch (error) {
+      this.#size = old
+      throw error
+    }
+    this.#size = size
+    if (this.#syncsWrites) await this.#backend.flush()
+  }
+
+  #change(change: Promise<void>): Promise<void> {
+    const changes = this.#changes
+    changes.begin()
+    const done = this.#syncsWrites ? this.#synced(change) : change
+    void done.then(changes.end, changes.end)
+    return done
+  }
+
+  async #synced(change: Promise<void>): Promise<void> {
+    await change
+    await this.#backend.flush()
+  }
+}

@@ -1,0 +1,16 @@
+{
+  "variables": {
+    "native_sources": [
+      "native/addon.cc",
+      "native/request_queue.cc",
+      "native/request_queue_binding.cc"
+    ],
+    "native_defines": [
+      "NAPI_VERSION=9",
+      "NAPI_DISABLE_CPP_EXCEPTIONS",
+      "NODE_ADDON_API_ENABLE_TYPE_CHECK_ON_AS",
+      "NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED",
+      "_FILE_OFFSET_BITS=64"
+    ]
+  }
+}

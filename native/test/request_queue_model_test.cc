@@ -1,0 +1,349 @@
+// The law of ordered writes, checked over every interleaving of a few contexts with the steps of the worker.
+//
+// Two blocks are shared by all contexts, one of refcounts and one of links, each with a counter for every context.
+// Allocating raises a refcount and then links; freeing unlinks and then raises a counter of frees. What a counter says
+// must not reach the disk before what it depends on is durable. Nothing here looks at section numbers: the model knows
+// only what was written, which syncs started when, and what each context was promised.
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "../request_queue.h"
+#include "check.h"
+
+namespace {
+
+using block_queue::Action;
+using block_queue::Finished;
+using block_queue::RequestQueue;
+using block_queue::Section;
+using block_queue::SyncPolicy;
+using block_queue_test::check;
+
+constexpr size_t kMostContexts = 3;
+constexpr uint64_t kRefcountsAt = 0;
+constexpr uint64_t kLinksAt = 100;
+
+using Counts = std::array<uint8_t, kMostContexts>;
+
+// One state of the file, or of what is known to be durable of it.
+struct Disk {
+  Counts allocated{};  // in the block of refcounts: must be durable before `linked`
+  Counts freed{};      // in the block of refcounts: only after `unlinked` is durable
+  Counts linked{};     // in the block of links
+  Counts unlinked{};   // in the block of links
+  Counts data{};       // written beside the queue: must be durable before `linked`
+};
+
+bool reaches(const Counts& have, const Counts& need) {
+  for (size_t i = 0; i < kMostContexts; ++i) {
+    if (have[i] < need[i]) return false;
+  }
+  return true;
+}
+
+bool reaches(const Disk& have, const Disk& need) {
+  return reaches(have.allocated, need.allocated) && reaches(have.freed, need.freed) &&
+         reaches(have.linked, need.linked) && reaches(have.unlinked, need.unlinked) && reaches(have.data, need.data);
+}
+
+// The steps of one context: 'd' its data is written, 'a' allocate and link, 'x' unlink and free, 'f' flush,
+// 'w' wait for its own nodes only.
+struct Scenario {
+  const char* name;
+  SyncPolicy policy;
+  std::vector<std::string> scripts;
+  // Whether one action may fail, with a full disk or for good.
+  bool with_failure;
+};
+
+// Chooses by a list of numbers that was chosen before, then always the first; the list says what is left to try.
+class Chooser {
+ public:
+  void restart() { depth_ = 0; }
+
+  size_t choose(size_t count) {
+    if (depth_ == taken_.size()) {
+      taken_.push_back(0);
+      counts_.push_back(count);
+    }
+    check(counts_[depth_] == count, "a replay is the same as the run before");
+    return taken_[depth_++];
+  }
+
+  // The next schedule; false: all were had.
+  bool advance() {
+    taken_.resize(depth_);
+    counts_.resize(depth_);
+    while (!taken_.empty() && taken_.back() + 1 == counts_.back()) {
+      taken_.pop_back();
+      counts_.pop_back();
+    }
+    if (taken_.empty()) return false;
+    ++taken_.back();
+    return true;
+  }
+
+ private:
+  std::vector<size_t> taken_;
+  std::vector<size_t> counts_;
+  size_t depth_ = 0;
+};
+
+class World {
+ public:
+  World(const Scenario& scenario, Chooser* chooser)
+      : scenario_(scenario), chooser_(chooser), queue_(scenario.policy, 1, 0), steps_(scenario.scripts.size()) {
+    may_fail_ = scenario.with_failure;
+  }
+
+  // One schedule. False: it held a step that does nothing, so that another schedule stands for it.
+  bool run() {
+    for (;;) {
+      std::vector<size_t> ready;
+      for (size_t i = 0; i < steps_.size(); ++i) {
+        if (!waits_[i] && steps_[i] < scenario_.scripts[i].size()) ready.push_back(i);
+      }
+      const size_t chosen = chooser_->choose(ready.size() + 1);
+      if (chosen < ready.size()) {
+        step_context(ready[chosen]);
+      } else if (!step_worker()) {
+        if (!ready.empty()) return false;
+        for (size_t i = 0; i < steps_.size(); ++i) check(!waits_[i], "nobody waits while the worker is idle");
+        return true;
+      }
+    }
+  }
+
+  uint64_t syncs() const { return queue_.counters().syncs_issued; }
+
+ private:
+  struct Promise {
+    size_t context;
+    Disk covers;
+  };
+
+  // A chain of dependent writes, as lib/queue/context.ts.
+  struct Chain {
+    Section position = 0;
+    Section highest = 0;
+    void barrier() { position = std::max(position, highest + 1); }
+    void placed(Section section) { highest = std::max(highest, section); }
+  };
+
+  void step_context(size_t i) {
+    const char step = scenario_.scripts[i][steps_[i]];
+    Chain chain;
+    switch (step) {
+      case 'd':
+        ++now_.data[i];
+        written_.data[i] = now_.data[i];
+        queue_.data_written();
+        break;
+      case 'a':
+        ++now_.allocated[i];
+        chain.placed(put_refcounts(chain.position));
+        chain.barrier();
+        chain.position = std::max(chain.position, queue_.section_after_data());
+        ++now_.linked[i];
+        chain.placed(put_links(chain.position));
+        highest_[i] = chain.highest;
+        break;
+      case 'x':
+        ++now_.unlinked[i];
+        chain.placed(put_links(chain.position));
+        chain.barrier();
+        ++now_.freed[i];
+        chain.placed(put_refcounts(chain.position));
+        highest_[i] = chain.highest;
+        break;
+      case 'f':
+      case 'w':
+        wait(i, step == 'f');
+        return;
+      default:
+        check(false, "a step that exists");
+    }
+    ++steps_[i];
+  }
+
+  void wait(size_t i, bool flush) {
+    Promise promise{i, now_};
+    if (!flush) {
+      // Its own last nodes hold at least its own counters.
+      promise.covers = Disk{};
+      promise.covers.allocated[i] = now_.allocated[i];
+      promise.covers.freed[i] = now_.freed[i];
+      promise.covers.linked[i] = now_.linked[i];
+      promise.covers.unlinked[i] = now_.unlinked[i];
+    } else if (scenario_.policy == SyncPolicy::kNever) {
+      promise.covers.data = Counts{};
+    }
+    const uint64_t id = ++last_id_;
+    promises_.emplace(id, promise);
+    waits_[i] = true;
+    std::vector<Finished> finished;
+    if (flush) {
+      queue_.flush(id, &finished);
+    } else {
+      queue_.await_durable(id, highest_[i], &finished);
+    }
+    settle(finished);
+  }
+
+  Section put_refcounts(Section earliest) {
+    std::array<uint8_t, 2 * kMostContexts> bytes;
+    for (size_t i = 0; i < kMostContexts; ++i) {
+      bytes[2 * i] = now_.allocated[i];
+      bytes[2 * i + 1] = now_.freed[i];
+    }
+    return queue_.enqueue(kRefcountsAt, bytes.data(), bytes.size(), earliest, 0);
+  }
+
+  Section put_links(Section earliest) {
+    std::array<uint8_t, 2 * kMostContexts> bytes;
+    for (size_t i = 0; i < kMostContexts; ++i) {
+      bytes[2 * i] = now_.linked[i];
+      bytes[2 * i + 1] = now_.unlinked[i];
+    }
+    return queue_.enqueue(kLinksAt, bytes.data(), bytes.size(), earliest, 0);
+  }
+
+  // Begin an action, or end the one that is out. False: there is nothing to do.
+  bool step_worker() {
+    if (action_.kind != Action::Kind::kIdle) {
+      end_action();
+      return true;
+    }
+    action_ = queue_.next(0);
+    if (action_.kind == Action::Kind::kIdle) return false;
+    check(!poisoned_, "nothing is tried after a failure that nobody understands");
+    begin_action();
+    return true;
+  }
+
+  void begin_action() {
+    started_ = written_;
+    if (action_.kind == Action::Kind::kSync) return;
+    for (const auto& node : action_.nodes) {
+      for (size_t i = 0; i < kMostContexts; ++i) {
+        const uint8_t first = node->bytes.data()[2 * i];
+        const uint8_t second = node->bytes.data()[2 * i + 1];
+        if (node->offset == kRefcountsAt) {
+          check(first >= written_.allocated[i] && second >= written_.freed[i], "old bytes never follow newer ones");
+          check(reached().unlinked[i] >= second, "a free waits for its unlink");
+          started_.allocated[i] = first;
+          started_.freed[i] = second;
+        } else {
+          check(first >= written_.linked[i] && second >= written_.unlinked[i], "old bytes never follow newer ones");
+          check(reached().allocated[i] >= first, "a link waits for its refcount");
+          check(reached().data[i] >= first, "a link waits for its data");
+          started_.linked[i] = first;
+          started_.unlinked[i] = second;
+        }
+      }
+    }
+  }
+
+  // What the nodes of a later section may rely on.
+  const Disk& reached() const { return scenario_.policy == SyncPolicy::kNever ? written_ : durable_; }
+
+  void end_action() {
+    const bool is_write = action_.kind == Action::Kind::kWrite;
+    int error = 0;
+    if (may_fail_) {
+      const std::vector<int> errors = is_write ? std::vector<int>{0, ENOSPC, EIO} : std::vector<int>{0, EIO};
+      error = errors[chooser_->choose(errors.size())];
+      if (error != 0) may_fail_ = false;
+      if (error == EIO) poisoned_ = true;
+    }
+    action_ = {};
+    std::vector<Finished> finished;
+    if (is_write) {
+      if (error == 0) {
+        const Counts data = written_.data;
+        written_ = started_;
+        written_.data = data;
+      }
+      queue_.written(error, &finished);
+    } else {
+      if (error == 0) durable_ = started_;
+      queue_.synced(error, &finished);
+    }
+    if (error != 0) check(promises_.size() == finished.size(), "a failure is told to everybody who waits");
+    settle(finished);
+  }
+
+  void settle(const std::vector<Finished>& finished) {
+    for (const Finished& one : finished) {
+      const auto entry = promises_.find(one.id);
+      check(entry != promises_.end(), "a waiter finishes once");
+      const Promise promise = entry->second;
+      promises_.erase(entry);
+      waits_[promise.context] = false;
+      // A full disk: the context asks again, with the same step.
+      if (one.error == 0 || one.error == EIO) ++steps_[promise.context];
+      check((one.error == EIO) == poisoned_, "after a failure that nobody understands no flush succeeds");
+      if (one.error == 0) check(reaches(reached(), promise.covers), "what a flush covers is durable when it finishes");
+    }
+  }
+
+  const Scenario& scenario_;
+  Chooser* const chooser_;
+  RequestQueue queue_;
+  std::vector<size_t> steps_;
+  std::array<bool, kMostContexts> waits_{};
+  std::array<Section, kMostContexts> highest_{};
+  std::map<uint64_t, Promise> promises_;
+  uint64_t last_id_ = 0;
+  bool may_fail_ = false;
+  bool poisoned_ = false;
+  Action action_;
+  Disk now_;      // in memory
+  Disk written_;  // by writes that completed
+  Disk started_;  // sync: `written_` when it started; write: `written_` once it has completed
+  Disk durable_;
+};
+
+void explore(const Scenario& scenario) {
+  Chooser chooser;
+  uint64_t schedules = 0;
+  uint64_t fewest = UINT64_MAX;
+  uint64_t most = 0;
+  do {
+    chooser.restart();
+    World world(scenario, &chooser);
+    if (!world.run()) continue;
+    ++schedules;
+    fewest = std::min(fewest, world.syncs());
+    most = std::max(most, world.syncs());
+  } while (chooser.advance());
+  std::printf("%s: %llu schedules, %llu to %llu syncs\n", scenario.name, static_cast<unsigned long long>(schedules),
+              static_cast<unsigned long long>(fewest), static_cast<unsigned long long>(most));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main() {
+  const SyncPolicy on_flush = SyncPolicy::kOnFlush;
+  for (const Scenario& scenario : std::vector<Scenario>{
+           {"two allocations with a flush each", on_flush, {"daf", "daf"}, false},
+           {"two times two allocations with a flush each", on_flush, {"dafdaf", "dafdaf"}, false},
+           {"an allocation and a free, twice", on_flush, {"dafaf", "xfxf"}, false},
+           {"three contexts", on_flush, {"daf", "xf", "dw"}, false},
+           {"waiting for one's own nodes", on_flush, {"dawdaw", "xwf"}, false},
+           {"one failure", on_flush, {"daf", "xf"}, true},
+           {"one failure among allocations", on_flush, {"daf", "daw"}, true},
+           {"every write synced", SyncPolicy::kEveryWrite, {"daf", "xw"}, false},
+           {"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "xf"}, true},
+           {"never synced", SyncPolicy::kNever, {"dafdaf", "xfxw"}, false},
+           {"never synced, one failure", SyncPolicy::kNever, {"daf", "xfxf"}, true},
+       }) {
+    explore(scenario);
+  }
+  return 0;
+}

@@ -1,0 +1,209 @@
+#include "worker.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+namespace block_queue {
+
+namespace {
+
+uint64_t milliseconds(Clock::time_point time) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count());
+}
+
+Clock::time_point time_point(uint64_t milliseconds) { return Clock::time_point(std::chrono::milliseconds(milliseconds)); }
+
+}  // namespace
+
+Worker::Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_ms, Callbacks callbacks)
+    : policy_(policy),
+      writes_unasked_(policy == SyncPolicy::kEveryWrite || idle_limit_ms != 0),
+      callbacks_(std::move(callbacks)),
+      queue_(policy, memory_alignment, idle_limit_ms) {}
+
+Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Section section = queue_.enqueue(offset, bytes, length, earliest, milliseconds(Clock::now()));
+  if (section != 0 && writes_unasked_ && start_thread()) {
+    // A thread that waits for an older node's time need not hear of a younger one.
+    if (policy_ == SyncPolicy::kEveryWrite || resting_without_deadline_) wake();
+  }
+  *state = state_locked();
+  return section;
+}
+
+void Worker::flush(uint64_t id, std::vector<Finished>* finished) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!start_thread()) return finished->push_back({id, EAGAIN});
+  queue_.flush(id, finished);
+  wake();
+}
+
+void Worker::await_durable(uint64_t id, Section section, std::vector<Finished>* finished) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!start_thread()) return finished->push_back({id, EAGAIN});
+  queue_.await_durable(id, section, finished);
+  wake();
+}
+
+void Worker::drain() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (queue_.queued_nodes() == 0 || !start_thread()) return;
+  queue_.drain();
+  wake();
+}
+
+Section Worker::section_after_data() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return queue_.section_after_data();
+}
+
+Section Worker::pending_section(uint64_t offset, uint64_t length) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return queue_.pending_section(offset, length);
+}
+
+Section Worker::highest_section() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return queue_.highest_section();
+}
+
+std::vector<RequestQueue::OverlayPiece> Worker::collect_overlay(uint64_t offset, uint64_t length) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return queue_.collect_overlay(offset, length);
+}
+
+void Worker::data_written() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  queue_.data_written();
+}
+
+QueueState Worker::state() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return state_locked();
+}
+
+WorkerCounters Worker::counters() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return {queue_.counters(), nodes_merged_, sync_microseconds_};
+}
+
+QueueState Worker::state_locked() const {
+  QueueState state;
+  state.durable_section = queue_.durable_section();
+  state.queued_bytes = queue_.queued_bytes();
+  state.queued_nodes = queue_.queued_nodes();
+  state.poisoned = queue_.poisoned();
+  const bool may_move = state.queued_nodes > 0 && state.poisoned == 0 && queue_.stalled() == 0;
+  state.will_move = may_move && thread_.joinable() && !resting_without_deadline_;
+  return state;
+}
+
+void Worker::wake() {
+  asked_ = true;
+  wake_up_.notify_one();
+}
+
+bool Worker::start_thread() {
+  if (thread_.joinable()) return true;
+  if (stop_deadline_) return false;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {
+    return false;
+  }
+  return true;
+}
+
+void Worker::stop(Clock::time_point deadline) {
+  std::thread thread;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_deadline_ = stop_deadline_ ? std::min(*stop_deadline_, deadline) : deadline;
+    if (thread_.joinable()) queue_.drain();
+    thread = std::move(thread_);
+    wake();
+  }
+  if (thread.joinable()) thread.join();
+}
+
+std::optional<Clock::time_point> Worker::stop_deadline() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return stop_deadline_;
+}
+
+// The thread's life.
+void Worker::run() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stop_deadline_ || Clock::now() < *stop_deadline_) {
+    asked_ = false;
+    const Action action = queue_.next(milliseconds(Clock::now()));
+    if (action.kind == Action::Kind::kIdle) {
+      if (stop_deadline_) return;
+      rest(&lock);
+      continue;
+    }
+    std::vector<Finished> finished;
+    lock.unlock();
+    if (action.kind == Action::Kind::kWrite) {
+      uint64_t merged = 0;
+      const int error = write_nodes(action.nodes, &merged);
+      lock.lock();
+      nodes_merged_ += merged;
+      queue_.written(error, &finished);
+    } else {
+      const Clock::time_point before = Clock::now();
+      const int error = callbacks_.sync();
+      const auto taken = Clock::now() - before;
+      lock.lock();
+      count_sync(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(taken).count()));
+      queue_.synced(error, &finished);
+    }
+    lock.unlock();
+    callbacks_.progress(finished);
+    lock.lock();
+  }
+}
+
+void Worker::rest(std::unique_lock<std::mutex>* lock) {
+  const auto asked = [this] { return asked_; };
+  const std::optional<uint64_t> deadline_ms = queue_.deadline_ms();
+  if (deadline_ms) {
+    wake_up_.wait_until(*lock, time_point(*deadline_ms), asked);
+    return;
+  }
+  resting_without_deadline_ = true;
+  if (queue_.queued_nodes() > 0) {
+    // They stay until somebody asks for them: JavaScript has to hear that waiting for them is in vain.
+    lock->unlock();
+    callbacks_.progress({});
+    lock->lock();
+  }
+  wake_up_.wait(*lock, asked);
+  resting_without_deadline_ = false;
+}
+
+// Nodes that touch one another go to the device together.
+int Worker::write_nodes(const std::vector<NodeRef>& nodes, uint64_t* merged) {
+  size_t first = 0;
+  while (first < nodes.size()) {
+    size_t end = first + 1;
+    while (end < nodes.size() && nodes[end - 1]->offset + nodes[end - 1]->bytes.size() == nodes[end]->offset) ++end;
+    const int error = callbacks_.write(&nodes[first], end - first);
+    if (error != 0) return error;
+    if (end - first > 1) *merged += end - first;
+    first = end;
+  }
+  return 0;
+}
+
+void Worker::count_sync(uint64_t microseconds) {
+  size_t power = 0;
+  while (power + 1 < sync_microseconds_.size() && (microseconds >> power) > 0) ++power;
+  ++sync_microseconds_[power];
+}
+
+}  // namespace block_queue

@@ -1,0 +1,108 @@
+// Callable from any thread. Owns the ordering thread of one file, and the lock of its queue.
+#ifndef BLOCK_QUEUE_WORKER_H_
+#define BLOCK_QUEUE_WORKER_H_
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "request_queue.h"
+
+namespace block_queue {
+
+using Clock = std::chrono::steady_clock;
+
+// [n]: syncs that took less than 2^n microseconds, and not less than 2^(n-1); the last also all that took longer.
+using SyncHistogram = std::array<uint64_t, 32>;
+
+// What JavaScript knows about a queue without asking.
+struct QueueState {
+  Section durable_section = 0;
+  uint64_t queued_bytes = 0;
+  size_t queued_nodes = 0;
+  int poisoned = 0;        // errno, 0 if sound
+  bool will_move = false;  // nodes wait, and will be written without anybody asking for it
+};
+
+struct WorkerCounters {
+  Counters queue;
+  uint64_t nodes_merged = 0;
+  SyncHistogram sync_microseconds = {};
+};
+
+// Runs one file's queue: asks it what comes next, does that, tells it the outcome. The thread starts with the first thing to
+// do. It holds the lock while it asks and tells, never while it writes or syncs.
+class Worker {
+ public:
+  // What the thread does and whom it tells: called on that thread, without the lock.
+  struct Callbacks {
+    // Nodes that follow one another without a gap. 0 or an errno.
+    std::function<int(const NodeRef* nodes, size_t count)> write;
+    std::function<int()> sync;
+    std::function<void(const std::vector<Finished>& finished)> progress;
+  };
+
+  Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_ms, Callbacks callbacks);
+  // The thread never started, or stop() has been called.
+  ~Worker() = default;
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // As RequestQueue has them.
+  Section enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state);
+  // What is over already is appended to finished.
+  void flush(uint64_t id, std::vector<Finished>* finished);
+  void await_durable(uint64_t id, Section section, std::vector<Finished>* finished);
+  void drain();
+
+  Section section_after_data();
+  Section pending_section(uint64_t offset, uint64_t length);
+  Section highest_section();
+  std::vector<RequestQueue::OverlayPiece> collect_overlay(uint64_t offset, uint64_t length);
+  void data_written();
+  QueueState state();
+  WorkerCounters counters();
+
+  // Finish what is under way, write what is queued until the deadline, drop the rest; waits for the thread.
+  void stop(Clock::time_point deadline);
+  // Once stop() was called: when the thread has to give up.
+  std::optional<Clock::time_point> stop_deadline();
+
+ private:
+  // All with the lock held.
+  bool start_thread();  // false: the system has no thread for us
+  void wake();
+  QueueState state_locked() const;
+  void rest(std::unique_lock<std::mutex>* lock);
+  void count_sync(uint64_t microseconds);
+
+  void run();
+  int write_nodes(const std::vector<NodeRef>& nodes, uint64_t* merged);
+
+  const SyncPolicy policy_;
+  // Whether nodes are written without anybody asking for them.
+  const bool writes_unasked_;
+  const Callbacks callbacks_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_up_;
+  // All below are guarded by mutex_.
+  std::thread thread_;
+  RequestQueue queue_;
+  uint64_t nodes_merged_ = 0;
+  SyncHistogram sync_microseconds_ = {};
+  bool asked_ = false;                     // what next() answers may have changed since it was called
+  bool resting_without_deadline_ = false;  // the thread waits to be asked
+  std::optional<Clock::time_point> stop_deadline_;
+};
+
+}  // namespace block_queue
+
+#endif  // BLOCK_QUEUE_WORKER_H_
