@@ -1,15 +1,101 @@
 #include <napi.h>
 
+#include <cmath>
+
+#include "block_queue.h"
+#include "environment.h"
+#include "job.h"
 #include "request_queue_binding.h"
 
 namespace {
 
+using block_queue::BlockQueue;
+using block_queue::Environment;
+using block_queue::Operation;
+using block_queue::SyncPolicy;
+
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 1;
+constexpr int kAbi = 2;
+
+template <typename Value>
+void set(Napi::Object* object, const char* name, Value value) {
+  object->Set(name, Napi::Number::New(object->Env(), static_cast<double>(value)));
+}
+
+// The numbers that go over the boundary stand in C++ only.
+Napi::Object constants(Napi::Env env) {
+  Napi::Object operations = Napi::Object::New(env);
+  set(&operations, "open", Operation::kOpen);
+  set(&operations, "close", Operation::kClose);
+  set(&operations, "read", Operation::kRead);
+  set(&operations, "readQueued", Operation::kReadQueued);
+  set(&operations, "write", Operation::kWrite);
+  set(&operations, "writeZeroes", Operation::kWriteZeroes);
+  set(&operations, "unmapZeroes", Operation::kUnmapZeroes);
+  set(&operations, "punch", Operation::kPunch);
+  set(&operations, "allocate", Operation::kAllocate);
+  set(&operations, "truncate", Operation::kTruncate);
+  set(&operations, "extent", Operation::kExtent);
+  set(&operations, "flush", Operation::kFlush);
+  set(&operations, "durable", Operation::kDurable);
+
+  Napi::Object policies = Napi::Object::New(env);
+  set(&policies, "never", SyncPolicy::kNever);
+  set(&policies, "flush", SyncPolicy::kOnFlush);
+  set(&policies, "write", SyncPolicy::kEveryWrite);
+
+  Napi::Object flags = Napi::Object::New(env);
+  set(&flags, "readOnly", BlockQueue::kReadOnly);
+  set(&flags, "direct", BlockQueue::kDirect);
+  set(&flags, "create", BlockQueue::kCreate);
+
+  Napi::Object state = Napi::Object::New(env);
+  set(&state, "durableSection", BlockQueue::kDurableSection);
+  set(&state, "queuedBytes", BlockQueue::kQueuedBytes);
+  set(&state, "queuedNodes", BlockQueue::kQueuedNodes);
+  set(&state, "poisoned", BlockQueue::kPoisoned);
+  set(&state, "length", BlockQueue::kStateLength);
+
+  Napi::Object all = Napi::Object::New(env);
+  all.Set("operations", operations);
+  all.Set("policies", policies);
+  all.Set("flags", flags);
+  all.Set("state", state);
+  set(&all, "numbersPerRequest", Environment::kNumbersPerRequest);
+  set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
+  set(&all, "mostCompletions", Environment::kMostCompletions);
+  set(&all, "mostFiles", Environment::kMostFiles);
+  return all;
+}
+
+Napi::Value start(const Napi::CallbackInfo& info) { return Environment::of(info.Env())->start(info); }
+Napi::Value submit(const Napi::CallbackInfo& info) { return Environment::of(info.Env())->submit(info); }
+void shut_down(const Napi::CallbackInfo& info) { Environment::of(info.Env())->shut_down(); }
+
+// (bytes, alignment) -> how many bytes the memory begins behind a multiple of alignment
+Napi::Value misalignment(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const double alignment = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : 0;
+  if (!info[0].IsTypedArray() || !(alignment >= 1 && alignment <= 1 << 20) || std::floor(alignment) != alignment) {
+    Napi::TypeError::New(env, "misalignment(bytes, alignment) takes a Uint8Array and a count")
+        .ThrowAsJavaScriptException();
+    return {};
+  }
+  void* data = nullptr;
+  napi_get_typedarray_info(env, info[0], nullptr, nullptr, &data, nullptr, nullptr);
+  return Napi::Number::New(env,
+                           static_cast<double>(reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(alignment)));
+}
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbi);
+  exports.Set("constants", constants(env));
   exports.Set("RequestQueue", block_queue::define_request_queue(env));
+  exports.Set("BlockQueue", BlockQueue::define(env));
+  exports.Set("start", Napi::Function::New<start>(env, "start"));
+  exports.Set("submit", Napi::Function::New<submit>(env, "submit"));
+  exports.Set("shutDown", Napi::Function::New<shut_down>(env, "shutDown"));
+  exports.Set("misalignment", Napi::Function::New<misalignment>(env, "misalignment"));
   return exports;
 }
 

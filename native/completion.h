@@ -19,8 +19,8 @@ struct Completion {
   double value;      // what the request asked for, if it asked for a number
 };
 
-// The way from all threads of an environment back to JavaScript: what is over since the last wake-up is delivered as one
-// batch. A wake-up costs a system call and a turn of the event loop; so only one is under way at a time.
+// The way from all threads of an environment back to JavaScript: what is over since the last wake-up is delivered as
+// one batch. A wake-up costs a system call and a turn of the event loop; so only one is under way at a time.
 class CompletionQueue {
  public:
   // deliver: called on the JavaScript thread, within a callback scope, for each wake-up.
@@ -58,9 +58,9 @@ class CompletionQueue {
   bool closed_ = false;
 
   std::mutex mutex_;
-  std::vector<Completion> ready_;    // guarded by mutex_
+  std::vector<Completion> ready_;     // guarded by mutex_
   std::vector<uint32_t> progressed_;  // guarded by mutex_
-  bool wake_pending_ = false;        // guarded by mutex_
+  bool wake_pending_ = false;         // guarded by mutex_
 };
 
 }  // namespace block_queue

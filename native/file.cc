@@ -47,13 +47,13 @@ auto retried(Call call) {
 // "Not supported" has many names: the file system cannot, the kernel cannot, or this kind of file cannot.
 int not_supported(int error) {
   return error == ENOTSUP || error == EOPNOTSUPP || error == ENOSYS || error == ENOTTY || error == ENODEV ? EOPNOTSUPP
-                                                                                                         : error;
+                                                                                                          : error;
 }
 
 #ifdef __linux__
 int change_allocation(int descriptor, int mode, uint64_t offset, uint64_t length) {
-  const int result = retried(
-      [&] { return ::fallocate(descriptor, mode, static_cast<off_t>(offset), static_cast<off_t>(length)); });
+  const int result =
+      retried([&] { return ::fallocate(descriptor, mode, static_cast<off_t>(offset), static_cast<off_t>(length)); });
   return result == 0 ? 0 : not_supported(errno);
 }
 #endif
@@ -98,7 +98,8 @@ int File::find_alignment() {
 #ifdef __linux__
 #ifdef STATX_DIOALIGN
   struct statx status;
-  if (::statx(descriptor_, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 && (status.stx_mask & STATX_DIOALIGN) != 0) {
+  if (::statx(descriptor_, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
+      (status.stx_mask & STATX_DIOALIGN) != 0) {
     if (status.stx_dio_offset_align == 0) return EINVAL;
     memory_alignment_ = std::max<size_t>(status.stx_dio_mem_align, 1);
     offset_alignment_ = status.stx_dio_offset_align;
@@ -111,7 +112,8 @@ int File::find_alignment() {
     offset_alignment_ = static_cast<uint64_t>(sector);
     return 0;
   }
-  // Ask by trying. A hole, or a file without anything in it, may accept what its blocks would not: then the largest stands.
+  // Ask by trying. A hole, or a file without anything in it, may accept what its blocks would not: then the largest
+  // stands.
   uint64_t data_length = 0;
   bool data = false;
   if (extent(0, &data_length, &data) != 0 || !data || data_length < 2 * kLargestAlignment) return 0;

@@ -1,5 +1,5 @@
-// Callable from any thread; open() and close() only while nobody else uses the object. The only file besides file.cc and
-// file_windows.cc that knows what operating system this is.
+// Callable from any thread; open() and close() only while nobody else uses the object. The only file besides file.cc
+// and file_windows.cc that knows what operating system this is.
 #ifndef BLOCK_QUEUE_FILE_H_
 #define BLOCK_QUEUE_FILE_H_
 
@@ -62,8 +62,8 @@ class File {
   // How far what begins at offset is stored alike, to the end of the file at most (0 there), and whether it is data.
   int extent(uint64_t offset, uint64_t* length, bool* data) const;
 
-  // Byte range locks that belong to this open file, not to the process (OFD). Neither waits. EAGAIN: somebody else holds it
-  // exclusively. ENOTSUP: this system or file system has no such locks.
+  // Byte range locks that belong to this open file, not to the process (OFD). Neither waits. EAGAIN: somebody else
+  // holds it exclusively. ENOTSUP: this system or file system has no such locks.
   int lock_shared(uint64_t byte) const;
   int unlock(uint64_t byte) const;
   // Whether an exclusive lock could be had, which none is taken: false if somebody else holds any lock there.

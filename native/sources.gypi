@@ -2,8 +2,17 @@
   "variables": {
     "native_sources": [
       "native/addon.cc",
+      "native/block_queue.cc",
+      "native/completion.cc",
+      "native/direct_io.cc",
+      "native/environment.cc",
+      "native/file.cc",
+      "native/io_pool.cc",
+      "native/queued_file.cc",
       "native/request_queue.cc",
-      "native/request_queue_binding.cc"
+      "native/request_queue_binding.cc",
+      "native/worker.cc",
+      "native/write_gate.cc"
     ],
     "native_defines": [
       "NAPI_VERSION=9",

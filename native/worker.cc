@@ -14,7 +14,9 @@ uint64_t milliseconds(Clock::time_point time) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count());
 }
 
-Clock::time_point time_point(uint64_t milliseconds) { return Clock::time_point(std::chrono::milliseconds(milliseconds)); }
+Clock::time_point time_point(uint64_t milliseconds) {
+  return Clock::time_point(std::chrono::milliseconds(milliseconds));
+}
 
 }  // namespace
 
@@ -26,6 +28,8 @@ Worker::Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_m
 
 Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  // So that a wrong number cannot use up the numbers: they have to stay exact in JavaScript.
+  if (earliest > queue_.highest_section() + 2) return kNoSuchSection;
   const Section section = queue_.enqueue(offset, bytes, length, earliest, milliseconds(Clock::now()));
   if (section != 0 && writes_unasked_ && start_thread()) {
     // A thread that waits for an older node's time need not hear of a younger one.
@@ -53,6 +57,7 @@ void Worker::drain() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (queue_.queued_nodes() == 0 || !start_thread()) return;
   queue_.drain();
+  draining_ = true;
   wake();
 }
 
@@ -64,11 +69,6 @@ Section Worker::section_after_data() {
 Section Worker::pending_section(uint64_t offset, uint64_t length) {
   const std::lock_guard<std::mutex> lock(mutex_);
   return queue_.pending_section(offset, length);
-}
-
-Section Worker::highest_section() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return queue_.highest_section();
 }
 
 std::vector<RequestQueue::OverlayPiece> Worker::collect_overlay(uint64_t offset, uint64_t length) {
@@ -118,21 +118,23 @@ bool Worker::start_thread() {
   return true;
 }
 
-void Worker::stop(Clock::time_point deadline) {
+void Worker::request_stop(Clock::time_point deadline) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (queue_.queued_nodes() > 0) {
+    start_thread();
+    queue_.drain();
+  }
+  stop_deadline_ = stop_deadline_ ? std::min(*stop_deadline_, deadline) : deadline;
+  wake();
+}
+
+void Worker::join() {
   std::thread thread;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    stop_deadline_ = stop_deadline_ ? std::min(*stop_deadline_, deadline) : deadline;
-    if (thread_.joinable()) queue_.drain();
     thread = std::move(thread_);
-    wake();
   }
   if (thread.joinable()) thread.join();
-}
-
-std::optional<Clock::time_point> Worker::stop_deadline() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return stop_deadline_;
 }
 
 // The thread's life.
@@ -154,6 +156,8 @@ void Worker::run() {
       lock.lock();
       nodes_merged_ += merged;
       queue_.written(error, &finished);
+      // What follows is as a rule the sync: one word about both is enough, unless somebody waits for room.
+      untold_ = error == 0 && finished.empty() && !draining_ && policy_ != SyncPolicy::kNever;
     } else {
       const Clock::time_point before = Clock::now();
       const int error = callbacks_.sync();
@@ -161,7 +165,9 @@ void Worker::run() {
       lock.lock();
       count_sync(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(taken).count()));
       queue_.synced(error, &finished);
+      untold_ = false;
     }
+    if (untold_) continue;
     lock.unlock();
     callbacks_.progress(finished);
     lock.lock();
@@ -171,18 +177,21 @@ void Worker::run() {
 void Worker::rest(std::unique_lock<std::mutex>* lock) {
   const auto asked = [this] { return asked_; };
   const std::optional<uint64_t> deadline_ms = queue_.deadline_ms();
-  if (deadline_ms) {
-    wake_up_.wait_until(*lock, time_point(*deadline_ms), asked);
-    return;
-  }
-  resting_without_deadline_ = true;
-  if (queue_.queued_nodes() > 0) {
-    // They stay until somebody asks for them: JavaScript has to hear that waiting for them is in vain.
+  resting_without_deadline_ = !deadline_ms;
+  draining_ = false;
+  // Nodes without a deadline stay until somebody asks for them: JavaScript has to hear that waiting for them is in
+  // vain.
+  if (untold_ || (resting_without_deadline_ && queue_.queued_nodes() > 0)) {
+    untold_ = false;
     lock->unlock();
     callbacks_.progress({});
     lock->lock();
   }
-  wake_up_.wait(*lock, asked);
+  if (deadline_ms) {
+    wake_up_.wait_until(*lock, time_point(*deadline_ms), asked);
+  } else {
+    wake_up_.wait(*lock, asked);
+  }
   resting_without_deadline_ = false;
 }
 

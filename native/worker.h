@@ -37,8 +37,8 @@ struct WorkerCounters {
   SyncHistogram sync_microseconds = {};
 };
 
-// Runs one file's queue: asks it what comes next, does that, tells it the outcome. The thread starts with the first thing to
-// do. It holds the lock while it asks and tells, never while it writes or syncs.
+// Runs one file's queue: asks it what comes next, does that, tells it the outcome. The thread starts with the first
+// thing to do. It holds the lock while it asks and tells, never while it writes or syncs.
 class Worker {
  public:
   // What the thread does and whom it tells: called on that thread, without the lock.
@@ -50,12 +50,13 @@ class Worker {
   };
 
   Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_ms, Callbacks callbacks);
-  // The thread never started, or stop() has been called.
+  // The thread never started, or was joined.
   ~Worker() = default;
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // As RequestQueue has them.
+  // As RequestQueue has them. enqueue: kNoSuchSection if nobody can have learnt of the section `earliest`.
+  static constexpr Section kNoSuchSection = UINT64_MAX;
   Section enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state);
   // What is over already is appended to finished.
   void flush(uint64_t id, std::vector<Finished>* finished);
@@ -64,16 +65,16 @@ class Worker {
 
   Section section_after_data();
   Section pending_section(uint64_t offset, uint64_t length);
-  Section highest_section();
   std::vector<RequestQueue::OverlayPiece> collect_overlay(uint64_t offset, uint64_t length);
   void data_written();
   QueueState state();
   WorkerCounters counters();
 
-  // Finish what is under way, write what is queued until the deadline, drop the rest; waits for the thread.
-  void stop(Clock::time_point deadline);
-  // Once stop() was called: when the thread has to give up.
-  std::optional<Clock::time_point> stop_deadline();
+  // Finish what is under way, write what is queued until the deadline, drop the rest. May be called again, the earliest
+  // deadline counts; afterwards the thread does not start any more.
+  void request_stop(Clock::time_point deadline);
+  // After request_stop(): wait for the thread, once.
+  void join();
 
  private:
   // All with the lock held.
@@ -100,6 +101,8 @@ class Worker {
   SyncHistogram sync_microseconds_ = {};
   bool asked_ = false;                     // what next() answers may have changed since it was called
   bool resting_without_deadline_ = false;  // the thread waits to be asked
+  bool draining_ = false;                  // somebody waits for room
+  bool untold_ = false;                    // nodes were written and nobody was told
   std::optional<Clock::time_point> stop_deadline_;
 };
 

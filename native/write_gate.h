@@ -19,9 +19,9 @@ struct WriteSpan {
   bool exclusive;
 };
 
-// With O_DIRECT only whole units can be written; a request for part of one reads it, changes it, and writes it back. Two such
-// requests in one unit would undo one another. Here a change waits until no other is under way that it must not meet.
-// First come, first served: nobody is overtaken by what he would have to wait for.
+// With O_DIRECT only whole units can be written; a request for part of one reads it, changes it, and writes it back.
+// Two such requests in one unit would undo one another. Here a change waits until no other is under way that it must
+// not meet. First come, first served: nobody is overtaken by what he would have to wait for.
 class WriteGate {
  public:
   // Whether the change may begin now. If not, a later leave() answers its id.

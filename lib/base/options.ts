@@ -1,3 +1,4 @@
+import type { ProgressListener } from './abort.js'
 import { invalid, outOfRange } from './errors.js'
 
 /** Turns what a caller gave for an option into the value used inside, or throws. */
@@ -101,6 +102,9 @@ export const signalOption: OptionCheck<AbortSignal> = (value, name) => {
   if (!(value instanceof AbortSignal)) throw wrongKind(name, 'an AbortSignal', value)
   return value
 }
+
+/** What every long operation takes: see LongWork. */
+export const longWorkSchema = { signal: signalOption, onProgress: functionOption<ProgressListener>() }
 
 /** The positional file name of an operation. */
 export function checkPath(where: string, path: unknown): string {

@@ -75,3 +75,8 @@ export function cacheOption(value: unknown, name: string): CacheSettings {
 }
 
 export const defaultCache: CacheSettings = cacheModes.writeback
+
+/** Settings as the option that stands for them, for a function that passes its own option on. */
+export function cacheOptionsOf({ syncPolicy, ...rest }: CacheSettings): CacheOptions {
+  return { sync: syncPolicy, ...rest }
+}

@@ -38,7 +38,7 @@ export type Chain = {
 }
 
 /** Deepest backing chain that is opened; longer ones are mistakes, and each level costs a file descriptor. */
-const maxBackingDepth = 200
+export const maxBackingDepth = 200
 
 /**
  * Open an image and, where it refers to backing files that the gate lets pass, those too. All locks are taken before what

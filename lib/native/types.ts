@@ -1,11 +1,101 @@
 /** What the addon exports. The functions refuse what would crash them with a TypeError; good messages are TypeScript's work. */
 export type NativeAddon = {
   readonly abi: number
+  readonly constants: NativeConstants
   readonly RequestQueue: new (
     policy: number,
     idleLimitMs: number,
     memoryAlignment: number,
   ) => NativeRequestQueue
+  readonly BlockQueue: new (
+    path: string,
+    flags: number,
+    policy: number,
+    idleLimitMs: number,
+    state: Float64Array,
+  ) => NativeBlockQueue
+
+  /**
+   * Once in each environment, before `submit`. `deliver` is called when that many completions and numbers of files whose state
+   * has changed stand in the two arrays; a completion is { request, errno or 0, value }.
+   */
+  start(
+    deliver: (completionCount: number, fileCount: number) => void,
+    completions: Float64Array,
+    files: Float64Array,
+  ): void
+  /**
+   * Hand over a batch of requests, each { file, operation, request, offset, length }; `buffers[i]` is the memory of the i-th, if
+   * its operation has any: it has to stay alive, and where it is, until the request is over.
+   * @returns how many were over at once: their completions stand in the array of `start`, and are not delivered again
+   */
+  submit(requests: Float64Array, buffers: readonly (Uint8Array | undefined)[], count: number): number
+  /** The process or the thread ends: finish what has begun, carry on for two seconds at most, drop the rest. */
+  shutDown(): void
+  /** How many bytes the memory begins behind a multiple of `alignment`. */
+  misalignment(bytes: Uint8Array, alignment: number): number
+}
+
+export type NativeOperation =
+  | 'open'
+  | 'close'
+  | 'read'
+  | 'readQueued'
+  | 'write'
+  | 'writeZeroes'
+  | 'unmapZeroes'
+  | 'punch'
+  | 'allocate'
+  | 'truncate'
+  | 'extent'
+  | 'flush'
+  | 'durable'
+
+/** The numbers that go over the boundary; they are defined in C++ (native/addon.cc). */
+export type NativeConstants = {
+  readonly operations: Readonly<Record<NativeOperation, number>>
+  readonly policies: Readonly<Record<'never' | 'flush' | 'write', number>>
+  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create', number>>
+  /** Where what stands in the state of a BlockQueue. */
+  readonly state: Readonly<
+    Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'length', number>
+  >
+  readonly numbersPerRequest: number
+  readonly numbersPerCompletion: number
+  /** Also of requests in one batch. */
+  readonly mostCompletions: number
+  readonly mostFiles: number
+}
+
+/** One file and its queue. Opened and closed by requests, like all that may take time. */
+export type NativeBlockQueue = {
+  readonly number: number
+  /** Bytes. */
+  geometry(): { readonly memoryAlignment: number; readonly offsetAlignment: number; readonly length: number }
+  /** Copies. @returns the section */
+  enqueue(bytes: Uint8Array, offset: number, earliest: number): number
+  sectionAfterData(): number
+  pendingSection(offset: number, length: number): number
+  /** Write what is queued: somebody needs room. */
+  drain(): void
+  /** @returns undefined, or the first byte that somebody else holds, or -errno; then nothing has changed */
+  lock(held: readonly number[], tested: readonly number[]): number | undefined
+  unlock(held: readonly number[]): void
+  counters(): NativeCounters
+}
+
+/** As QueueStats of lib/queue/backend.ts names them. */
+export type NativeCounters = {
+  readonly nodesQueued: number
+  readonly nodesCoalesced: number
+  readonly nodesMerged: number
+  readonly nodeBytesWritten: number
+  readonly barriersIssued: number
+  readonly flushesAsked: number
+  readonly syncsIssued: number
+  readonly queuedBytesPeak: number
+  readonly queuedNodesPeak: number
+  readonly syncMicrosecondsHistogram: number[]
 }
 
 /** A waiter of the pure queue that is over: `error` is 0 or an errno. */

@@ -31,8 +31,10 @@ export class DeferredFrees {
   readonly #allocator: Allocator
   readonly #active: ActiveRequests
   readonly #l2Cache: TableCache
-  /** In the order of removal; sections of the entries need not ascend. */
+  /** In the order of removal, and freed in that order. */
   #waiting: Free[] = []
+  /** How many at the head of `#waiting` have been dealt with. */
+  #done = 0
   #running: Promise<void> | undefined
   #failure: unknown
 
@@ -45,7 +47,7 @@ export class DeferredFrees {
 
   /** Whether anything waits to be freed. */
   get pending(): boolean {
-    return this.#waiting.length > 0 || this.#running !== undefined
+    return this.#waiting.length > this.#done || this.#running !== undefined
   }
 
   /** A reference to each of these clusters is removed by the write in `removal`. Call it in the step that queued that write. */
@@ -59,6 +61,7 @@ export class DeferredFrees {
     const last = this.#waiting.at(-1)
     if (
       last !== undefined &&
+      this.#waiting.length > this.#done &&
       last.first + last.clusters === first &&
       last.removal === removal &&
       last.newest === this.#active.newest &&
@@ -74,8 +77,7 @@ export class DeferredFrees {
 
   /** Free what may be freed now. Cheap when there is nothing. */
   release(): void {
-    if (this.#waiting.length === 0 || this.#running !== undefined || this.#failure !== undefined) return
-    if (!this.#waiting.some((free) => this.#isFinal(free))) return
+    if (this.#running !== undefined || this.#failure !== undefined || this.#next() === undefined) return
     this.#running = this.#releaseAll()
       .catch((error: unknown) => {
         // The counts stay up: a leak at worst. close() reports it.
@@ -87,23 +89,31 @@ export class DeferredFrees {
       })
   }
 
-  /** Wait until all that is durable has been freed. @throws what a release failed with */
+  /** Wait until all that may be freed now has been. @throws what a release failed with */
   async settled(): Promise<void> {
     this.release()
     while (this.#running !== undefined) await this.#running
     if (this.#failure !== undefined) throw this.#failure
   }
 
-  #isFinal(free: Free): boolean {
+  /** The first one, if it may be freed now. */
+  #next(): Free | undefined {
+    const free = this.#waiting[this.#done]
+    if (free === undefined) return undefined
     return free.removal <= this.#parts.backend.durableSection && !this.#active.anyUpTo(free.newest)
+      ? free
+      : undefined
   }
 
   async #releaseAll(): Promise<void> {
-    const ready: Free[] = []
-    const waiting: Free[] = []
-    for (const free of this.#waiting) (this.#isFinal(free) ? ready : waiting).push(free)
-    this.#waiting = waiting
-    for (const free of ready) await this.#releaseOne(free)
+    for (let free = this.#next(); free !== undefined; free = this.#next()) {
+      this.#done++
+      if (this.#done * 2 > this.#waiting.length) {
+        this.#waiting = this.#waiting.slice(this.#done)
+        this.#done = 0
+      }
+      await this.#releaseOne(free)
+    }
   }
 
   async #releaseOne(free: Free): Promise<void> {

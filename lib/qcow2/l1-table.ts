@@ -1,7 +1,7 @@
 import { alignDown, alignUp } from '../base/integers.js'
 import { type HostOffset, hostOffset } from '../base/units.js'
 import { entryBytes, type Geometry } from './geometry.js'
-import { decodeL1Entry, storeCopied, storeUnallocated } from './l2-entry.js'
+import { decodeL1Entry, hostOf, storeCopied, storeUnallocated } from './l2-entry.js'
 import type { TableBytes } from './write-ordering.js'
 
 /** The active L1 table, whole in memory (at most 32 MiB): which L2 table maps which guest bytes. qcow2 spec, "Cluster mapping". */
@@ -47,6 +47,19 @@ export class L1Table {
     const high = this.#view.getUint32(index * entryBytes)
     const low = this.#view.getUint32(index * entryBytes + 4)
     return decodeL1Entry(high, low, this.#geometry.clusterBits, this.#host + index * entryBytes)
+  }
+
+  /**
+   * As `table`, as a bare number for the way of most requests: 0 where there is none, or it is shared and an owned one is asked for, or the
+   * entry is not sound (which `table` then says).
+   */
+  plainTable(index: number, owned: boolean): number {
+    if (index >= this.#entries) return 0
+    const high = this.#view.getUint32(index * entryBytes)
+    const low = this.#view.getUint32(index * entryBytes + 4)
+    if ((high & 0x7fe00000) !== 0 || (low & 0x1ff) !== 0 || (owned && high < 0x80000000)) return 0
+    const host = hostOf(high, low)
+    return host % this.#geometry.clusterSize === 0 ? host : 0
   }
 
   /** Point an entry to a table of its own. @returns the slice that changed, to be queued in the same step */

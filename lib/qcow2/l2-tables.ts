@@ -42,10 +42,10 @@ export class L2Tables {
    */
   contiguousHost(guest: GuestOffset, length: number, options: { inPlace: boolean }): number {
     const { geometry, l1, l2Cache } = this.#parts
-    const table = l1.table(l1Index(geometry, guest))
-    if (table === undefined || (options.inPlace && !table.copied)) return -1
+    const table = l1.plainTable(l1Index(geometry, guest), options.inPlace)
+    if (table === 0) return -1
     const index = l2Index(geometry, guest)
-    const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
+    const slice = l2Cache.get(l2SliceOffset(geometry, hostOffset(table), index))
     if (slice === undefined) return -1
     const within = guest % geometry.clusterSize
     const clusters = Math.ceil((within + length) / geometry.clusterSize)
@@ -92,7 +92,10 @@ export class L2Tables {
     return { entry, length: Math.min(end, length) }
   }
 
-  /** As `lookup`, loading the slice if need be. What it says is true until the next await. */
+  /**
+   * As `lookup`, loading the slice if need be. The mapping may have changed by the time the caller goes on: good enough for readers,
+   * whose ticket keeps the clusters, not for changing it.
+   */
   async find(guest: GuestOffset, length: number): Promise<MappedRun> {
     for (;;) {
       const run = this.lookup(guest, length)
@@ -101,30 +104,26 @@ export class L2Tables {
     }
   }
 
-  /** Where the entry of a guest cluster stands, if its table exists and the slice is in memory. */
-  place(guest: GuestOffset): EntryPlace | undefined {
+  /**
+   * Where the entry of a guest cluster stands, if its table is ours to change and the slice is in memory. Good until the next
+   * await, or for as long as the slice is pinned.
+   */
+  writablePlace(guest: GuestOffset): EntryPlace | undefined {
     const { geometry, l1, l2Cache } = this.#parts
     const table = l1.table(l1Index(geometry, guest))
-    if (table === undefined) return undefined
+    if (table?.copied !== true) return undefined
     const index = l2Index(geometry, guest)
     const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
     return slice && { slice, at: (index % geometry.l2EntriesPerSlice) * entryBytes }
   }
 
-  /** The place of a guest cluster's entry in a table that may be changed: made, or copied from a shared one, if need be. */
-  async writablePlace(guest: GuestOffset): Promise<EntryPlace> {
+  /** One step towards a writable place: make the table, or copy a shared one, or load the slice. Then look again. */
+  prepareWritable(guest: GuestOffset): Promise<void> {
     const { geometry, l1, l2Cache } = this.#parts
     const tableIndex = l1Index(geometry, guest)
-    for (;;) {
-      const table = l1.table(tableIndex)
-      if (table?.copied !== true) {
-        await this.#make(tableIndex, guest)
-        continue
-      }
-      const place = this.place(guest)
-      if (place !== undefined) return place
-      await l2Cache.load(l2SliceOffset(geometry, table.host, l2Index(geometry, guest)))
-    }
+    const table = l1.table(tableIndex)
+    if (table?.copied !== true) return this.#make(tableIndex, guest)
+    return l2Cache.load(l2SliceOffset(geometry, table.host, l2Index(geometry, guest)))
   }
 
   #make(tableIndex: number, guest: GuestOffset): Promise<void> {

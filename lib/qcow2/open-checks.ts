@@ -57,6 +57,19 @@ export function checkTablesWithinFile(header: Header, fileBytes: number, path: s
   }
 }
 
+/** @param tableBytes  of the snapshot table as its entries say */
+export function checkSnapshotTableWithinFile(
+  header: Header,
+  tableBytes: number,
+  fileBytes: number,
+  path: string,
+): void {
+  // the padding of the last entry may be missing
+  if (tableBytes > 0 && header.snapshotsOffset + tableBytes > alignUp(fileBytes, 8)) {
+    throw truncated(path, fileBytes, 'snapshot table', header.snapshotsOffset)
+  }
+}
+
 /**
  * Every L1 or refcount table entry must point into the file, for the same reason.
  * @param table  big-endian entries

@@ -4,6 +4,7 @@ import { entryBytes, makeGeometry } from './geometry.js'
 import { type Header, parseClusterBits, parseHeader } from './header.js'
 import {
   checkEntriesWithinFile,
+  checkSnapshotTableWithinFile,
   checkTablePlaces,
   checkTablesWithinFile,
   headerRegions,

@@ -41,7 +41,9 @@ async function preallocateRun(
   const room = backend.admit(credit)
   if (room !== undefined) await room
   try {
-    const { slice, at } = await l2.writablePlace(guest)
+    let place = l2.writablePlace(guest)
+    for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
+    const { slice, at } = place
     const run = l2.lookup(guest, length)
     assert(!('load' in run) && run.entry.type === 'unallocated', 'no other request runs')
     slice.pins++

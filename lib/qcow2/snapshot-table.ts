@@ -2,14 +2,19 @@ import { Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { Header } from './header.js'
+import { escapeName } from './header-extensions.js'
 import { limits, snapshotEntry } from './spec.js'
 
-/** Where a snapshot's L1 table is. */
+/** Where a snapshot's L1 table is, and what to call it. */
 export type SnapshotTables = {
   /** Where the snapshot's entry begins in the file. */
   readonly entryOffset: number
   readonly l1Offset: number
   readonly l1Entries: number
+  readonly extraBytes: number
+  /** Escaped: for messages. */
+  readonly id: string
+  readonly name: string
 }
 
 export type SnapshotTable = {
@@ -18,12 +23,15 @@ export type SnapshotTable = {
   readonly bytes: number
 }
 
-/** Entries are read through a window of this many bytes: the longest entry's three variable parts exceed no more. */
-const windowBytes = 256 * 1024
+/** Id and name have 16-bit lengths. */
+const longestEntry = snapshotEntry.sizeBytes + limits.snapshotExtraBytes + 2 * 0xffff
+/** Entries are read through a window of this many bytes. */
+const windowBytes = 2 * longestEntry
 
 /**
- * Walk the snapshot table for what refers to clusters. qcow2 spec, "Snapshots".
- * @throws ERR_CORRUPT  beyond the limits, or the file ends within
+ * Walk the snapshot table for what refers to clusters. What is past the end of the file reads as zeros: see
+ * `bytes` for whether the table is all there. qcow2 spec, "Snapshots".
+ * @throws ERR_CORRUPT  beyond the limits
  */
 export async function readSnapshotTable(backend: BlockBackend, header: Header): Promise<SnapshotTable> {
   const snapshots: SnapshotTables[] = []
@@ -32,30 +40,37 @@ export async function readSnapshotTable(backend: BlockBackend, header: Header): 
   let at = header.snapshotsOffset
   for (let index = 0; index < header.snapshotCount; index++) {
     const fail = (what: string): Qcow2Error =>
-      new Qcow2Error('ERR_CORRUPT', `Snapshot table: ${what} (entry ${index} at offset ${at})`, {
+      new Qcow2Error('ERR_CORRUPT', `${what} in snapshot table entry ${index} (at offset ${at})`, {
         path: backend.path,
         offset: at,
         structure: 'snapshot table entry',
       })
-    if (at + snapshotEntry.sizeBytes > backend.length)
-      throw fail('the file is truncated, it ends within the table')
-    if (at + snapshotEntry.sizeBytes > windowAt + window.length) {
-      window = new Uint8Array(Math.min(windowBytes, backend.length - at))
+    if (at + longestEntry > windowAt + window.length) {
+      window = new Uint8Array(windowBytes)
       windowAt = at
-      await backend.read(window, at)
+      await backend.readQueued(window, at)
     }
-    const entry = snapshotEntry.decode(window, at - windowAt, at)
-    if (entry.extraBytes > limits.snapshotExtraBytes) {
-      throw fail(
-        `too much extra metadata, ${entry.extraBytes} bytes where ${limits.snapshotExtraBytes} may be`,
-      )
-    }
-    snapshots.push({ entryOffset: at, l1Offset: entry.l1Offset, l1Entries: entry.l1Entries })
-    at += alignUp(snapshotEntry.sizeBytes + entry.extraBytes + entry.idBytes + entry.nameBytes, 8)
+    const from = at - windowAt
+    const entry = snapshotEntry.decode(window, from, at)
+    if (entry.extraBytes > limits.snapshotExtraBytes) throw fail('Too much extra metadata')
+    const idAt = from + snapshotEntry.sizeBytes + entry.extraBytes
+    const nameAt = idAt + entry.idBytes
+    snapshots.push({
+      entryOffset: at,
+      l1Offset: entry.l1Offset,
+      l1Entries: entry.l1Entries,
+      extraBytes: entry.extraBytes,
+      id: textOf(window.subarray(idAt, nameAt)),
+      name: textOf(window.subarray(nameAt, nameAt + entry.nameBytes)),
+    })
+    at += alignUp(nameAt + entry.nameBytes - from, 8)
     if (at - header.snapshotsOffset > limits.snapshotTableBytes) {
-      throw fail(`larger than ${limits.snapshotTableBytes} bytes`)
+      throw fail(`Snapshot table larger than ${limits.snapshotTableBytes} bytes`)
     }
-    if (at > alignUp(backend.length, 8)) throw fail('the file is truncated, it ends within the table')
   }
   return { snapshots, bytes: at - header.snapshotsOffset }
+}
+
+function textOf(bytes: Uint8Array): string {
+  return escapeName(Buffer.from(bytes).toString('utf8'))
 }

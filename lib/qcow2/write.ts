@@ -60,7 +60,8 @@ async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset):
 /** Write the first run of `bytes`. @returns how many bytes it was */
 async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<number> {
   const { l2, geometry } = parts
-  const place = await l2.writablePlace(guest)
+  let place = l2.writablePlace(guest)
+  for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
   const run = l2.lookup(guest, bytes.byteLength)
   assert(!('load' in run), 'a writable place is in memory')
   const { entry } = run

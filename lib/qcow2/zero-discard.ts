@@ -144,7 +144,8 @@ async function changeSlice(
         const at = guestOffset(guest + done)
         let run = await l2.find(at, length - done)
         if (outcomeOf(parts, run, at, change) !== undefined) {
-          const place = await l2.writablePlace(at)
+          let place = l2.writablePlace(at)
+          for (; place === undefined; place = l2.writablePlace(at)) await l2.prepareWritable(at)
           const found = l2.lookup(at, length - done)
           assert(!('load' in found), 'a writable place is in memory')
           run = found

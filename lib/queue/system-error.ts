@@ -38,12 +38,11 @@ export function systemError(
   })
 }
 
-/** Every later request of a file whose queue failed. @param errno of the first failure, positive */
-export function poisonedError(errno: number, path: string): Qcow2Error {
-  const cause = systemError(errno, 'write or sync', { path })
+/** Every request after the first failure. @param first  that failure: of a write or sync of the queue */
+export function poisonedError(first: Qcow2Error, path: string): Qcow2Error {
   return new Qcow2Error(
     'ERR_POISONED',
-    `An earlier write or sync of '${path}' failed (${cause.message}): what the disk holds is not known. Close it and open it again`,
-    { path, errno, cause },
+    `An earlier write or sync of '${path}' failed (${first.message}): what the disk holds is not known. Close it and open it again`,
+    { path, cause: first, ...(first.errno === undefined ? {} : { errno: first.errno }) },
   )
 }

@@ -76,6 +76,17 @@ void a_sync_that_covered_the_data_already_is_not_made_again() {
   check_equal(bench.run(), "W{0} S");
 }
 
+void an_empty_section_is_over_when_the_sync_behind_it_starts() {
+  Bench bench;
+  bench.queue.data_written();
+  check_equal(bench.put(0, bench.queue.section_after_data()), 2u);
+  bench.flush(1);
+  check_equal(bench.begin(), "S");
+  check_equal(bench.put(100), 2u, "shares the section behind it, not one more in front");
+  bench.end();
+  check_equal(bench.run(), "W{0,100} S");
+}
+
 void while_a_sync_runs_the_section_behind_it_takes_nodes() {
   Bench bench;
   bench.put(0);
@@ -424,6 +435,8 @@ int main() {
        data_needs_no_sync_in_front_of_a_section_that_does_not_depend_on_it},
       {"a sync that covered the data already is not made again",
        a_sync_that_covered_the_data_already_is_not_made_again},
+      {"an empty section is over when the sync behind it starts",
+       an_empty_section_is_over_when_the_sync_behind_it_starts},
       {"while a sync runs the section behind it takes nodes", while_a_sync_runs_the_section_behind_it_takes_nodes},
       {"a lone flush does not wait", a_lone_flush_does_not_wait},
       {"nothing is done unasked", nothing_is_done_unasked},

@@ -1,0 +1,125 @@
+import type { ImageFormat } from '../image/probe.js'
+import { parseOptionList } from './option-list.js'
+import { UsageError } from './usage-error.js'
+
+/** The image that a user means. */
+export type ImageName = {
+  /** As the user wrote it: for messages. */
+  readonly text: string
+  readonly path: string
+  /** From -f or from within the name; undefined: to be found out. */
+  readonly format: ImageFormat | undefined
+  /** Whether the name says that nothing may be written. */
+  readonly readOnly: boolean
+  readonly forceShare: boolean
+}
+
+export type NameRules = {
+  /** Of -f. */
+  readonly format: string | undefined
+  /** Whether names are lists like `driver=qcow2,file.filename=F`. */
+  readonly imageOptions: boolean
+}
+
+/**
+ * Read a name on the command line: a path, `file:PATH`, `json:{...}`, or with --image-opts an option list. These forms are for
+ * what the user types, never for what an image says.
+ * @throws UsageError  a protocol or a property that there is not, or a format that is unknown
+ */
+export function parseImageName(text: string, rules: NameRules): ImageName {
+  if (rules.imageOptions) {
+    if (rules.format !== undefined) throw new UsageError('--image-opts and --format are mutually exclusive')
+    const list = parseOptionList(text).map(({ key, value }) => [key, value ?? 'on'] as const)
+    return fromProperties(text, new Map(list), undefined)
+  }
+  if (text.startsWith('json:')) return fromProperties(text, flatten(text, parseJson(text)), rules.format)
+  return {
+    text,
+    path: plainPath(text),
+    format: knownFormat(text, rules.format),
+    readOnly: false,
+    forceShare: false,
+  }
+}
+
+/** QEMU's rule: what stands before a colon that no slash precedes is a protocol. */
+function plainPath(text: string): string {
+  const protocol = /^([^/:]*):/.exec(text)?.[1]
+  const path = protocol === 'file' ? text.slice('file:'.length) : text
+  if (protocol !== undefined && protocol !== 'file')
+    throw couldNotOpen(text, `Unknown protocol '${protocol}'`)
+  if (path === '') throw couldNotOpen(text, "The 'file' block driver requires a file name")
+  return path
+}
+
+/** @throws UsageError  a format that this package does not have */
+export function knownFormat(text: string, format: string | undefined): ImageFormat | undefined {
+  if (format === undefined || format === 'qcow2' || format === 'raw') return format
+  throw couldNotOpen(text, `Unknown driver '${format}'`)
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text.slice('json:'.length))
+  } catch (error) {
+    throw couldNotOpen(text, `Could not parse the JSON options: ${(error as Error).message}`)
+  }
+}
+
+/** `{"file": {"filename": "F"}}` and `{"file.filename": "F"}` are the same. */
+function flatten(text: string, value: unknown, prefix = ''): Map<string, string> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw couldNotOpen(text, 'The JSON options must be an object')
+  }
+  const flat = new Map<string, string>()
+  for (const [key, member] of Object.entries(value)) {
+    if (typeof member === 'object' && member !== null) {
+      for (const [inner, leaf] of flatten(text, member, `${prefix}${key}.`)) flat.set(inner, leaf)
+    } else {
+      flat.set(prefix + key, typeof member === 'boolean' ? (member ? 'on' : 'off') : String(member))
+    }
+  }
+  return flat
+}
+
+function fromProperties(
+  text: string,
+  properties: Map<string, string>,
+  format: string | undefined,
+): ImageName {
+  const take = (name: string): string | undefined => {
+    const value = properties.get(name)
+    properties.delete(name)
+    return value
+  }
+  const driver = take('driver')
+  // A bare protocol driver shows the bytes of the file as they are, which is what raw is.
+  const bareFile = driver === 'file'
+  const path = bareFile ? take('filename') : take('file.filename')
+  const protocol = bareFile ? 'file' : take('file.driver')
+  const readOnly = switchValue(text, 'read-only', take('read-only'))
+  const forceShare = switchValue(text, 'force-share', take('force-share'))
+  if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
+  for (const unknown of properties.keys()) {
+    const where = driver === undefined ? '' : ` '${driver}'`
+    throw couldNotOpen(text, `Block format${where} does not support the option '${unknown}'`)
+  }
+  if (path === undefined) throw couldNotOpen(text, "The 'file' block driver requires a file name")
+  return {
+    text,
+    path,
+    format: knownFormat(text, bareFile ? 'raw' : (driver ?? format)),
+    readOnly,
+    forceShare,
+  }
+}
+
+function switchValue(text: string, name: string, value: string | undefined): boolean {
+  if (value === undefined || value === 'off') return false
+  if (value === 'on') return true
+  throw couldNotOpen(text, `Parameter '${name}' expects 'on' or 'off'`)
+}
+
+function couldNotOpen(text: string, why: string): UsageError {
+  return new UsageError(`Could not open '${text}': ${why}`)
+}

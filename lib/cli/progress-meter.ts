@@ -1,0 +1,93 @@
+import { isatty } from 'node:tty'
+import type { Progress, ProgressListener } from '../base/abort.js'
+import { print, printError } from './output.js'
+
+export type MeterOptions = {
+  /** -p */
+  readonly asked: boolean
+  /** -q */
+  readonly quiet: boolean
+  /** --json-progress */
+  readonly json: boolean
+}
+
+/** Shows how far a long operation has come, and cleans up after itself. */
+export type ProgressMeter = {
+  readonly listener: ProgressListener
+  /** The operation is over: the bar goes away, or its line ends. To be called before anything else is printed. */
+  finish(outcome: 'done' | 'failed'): void
+}
+
+/**
+ * The meter for where we run: lines of JSON on standard error if asked for; on a terminal a bar on standard error, which
+ * disappears at the end; with -p and no terminal qemu-img's `    (12.34/100%)` on standard output; otherwise none.
+ */
+export function progressMeter({ asked, quiet, json }: MeterOptions): ProgressMeter {
+  if (json) return jsonMeter()
+  if (quiet) return silentMeter
+  if (isatty(2)) return barMeter(asked)
+  return asked ? percentMeter() : silentMeter
+}
+
+const silentMeter: ProgressMeter = { listener: () => undefined, finish: () => undefined }
+
+function jsonMeter(): ProgressMeter {
+  return { listener: (progress) => printError(`${JSON.stringify(progress)}\n`), finish: () => undefined }
+}
+
+const fraction = ({ bytesDone, bytesTotal }: Progress): number =>
+  bytesTotal === 0 ? 0 : bytesDone / bytesTotal
+
+/** Other programs read this form: percentages with a carriage return after each, 100.00 and a newline at the end. */
+function percentMeter(): ProgressMeter {
+  let last = -1
+  const show = (percent: number): void => {
+    last = percent
+    print(`    (${percent.toFixed(2)}/100%)\r`)
+  }
+  show(0)
+  return {
+    listener: (progress) => {
+      const percent = 100 * fraction(progress)
+      if (percent - last >= 1) show(percent)
+    },
+    finish: (outcome) => {
+      if (outcome === 'done') show(100)
+      print('\n')
+    },
+  }
+}
+
+/** Jobs that are over sooner show no bar at all, unless asked to. */
+const barDelayMs = 300
+/** A terminal shows no more pictures than this leaves room for. */
+const barIntervalMs = 50
+const barCells = 30
+
+function barMeter(asked: boolean): ProgressMeter {
+  const started = performance.now()
+  let shown = Number.NEGATIVE_INFINITY
+  let drawn = false
+  return {
+    listener: (progress) => {
+      const now = performance.now()
+      if (now - shown < barIntervalMs || (!asked && now - started < barDelayMs)) return
+      shown = now
+      drawn = true
+      printError(`\r${barLine(progress, (now - started) / 1000)}\u001b[K`)
+    },
+    finish: () => {
+      if (drawn) printError('\r\u001b[K')
+    },
+  }
+}
+
+/** `convert [##########--------------------]  33 %  1.2 GiB of 3.6 GiB  12 s left` */
+export function barLine(progress: Progress, seconds: number): string {
+  const done = fraction(progress)
+  const cells = Math.floor(done * barCells)
+  const bar = '#'.repeat(cells) + '-'.repeat(barCells - cells)
+  const percent = String(Math.floor(done * 100)).padStart(3)
+  const left = done > 0.01 ? `  ${Math.ceil((seconds / done) * (1 - done))} s left` : ''
+  return `${progress.phase} [${bar}] ${percent} %${left}`
+}

@@ -1,0 +1,98 @@
+import type { Comparison } from '../operations/compare.js'
+import { cacheArgument } from './cache-argument.js'
+import { parseCommandLine } from './command-line.js'
+import { type ImageName, parseImageName } from './image-name.js'
+import { print } from './output.js'
+import { progressMeter } from './progress-meter.js'
+import { UsageError } from './usage-error.js'
+import {
+  checkObjects,
+  commonOptions,
+  jsonProgressOption,
+  progressOption,
+  quietOption,
+  report,
+  type VerbContext,
+} from './verb.js'
+
+const options = {
+  ...commonOptions,
+  format: { short: 'f', takesValue: true },
+  secondFormat: { short: 'F', takesValue: true },
+  cache: { short: 'T', takesValue: true },
+  strict: { short: 's', takesValue: false },
+  quiet: quietOption,
+  progress: progressOption,
+  jsonProgress: jsonProgressOption,
+} as const
+
+const exitCodes = { same: 0, differ: 1, notOpened: 2, notRead: 4 }
+
+/** `qcow2 compare`: whether two disks hold the same. */
+export async function compare(argv: readonly string[], context: VerbContext): Promise<number> {
+  const line = parseCommandLine(options, argv)
+  const [firstText, secondText, extra] = line.operands
+  if (firstText === undefined || secondText === undefined || extra !== undefined) {
+    throw new UsageError('Expecting two image file names', { showHelpHint: true })
+  }
+  checkObjects(line.values('object'))
+  const quiet = line.has('quiet')
+  const strict = line.has('strict')
+  let opened = false
+  try {
+    const imageOptions = line.has('imageOpts')
+    const first = parseImageName(firstText, { format: line.value('format'), imageOptions })
+    const second = parseImageName(secondText, { format: line.value('secondFormat'), imageOptions })
+    const cache = cacheArgument('source cache', line.value('cache'))
+    const { compareImages } = await import('../operations/compare.js')
+    const meter = progressMeter({ quiet, asked: line.has('progress'), json: line.has('jsonProgress') })
+    const result = await compareImages(first.path, second.path, {
+      ...cache,
+      ...formats(first, second),
+      strict,
+      backing: 'allow',
+      forceShare: first.forceShare || second.forceShare || line.has('forceShare'),
+      onProgress: (progress) => {
+        // The first report comes when both are open.
+        opened = true
+        meter.listener(progress)
+      },
+    }).catch((error: unknown) => {
+      meter.finish('failed')
+      throw error
+    })
+    meter.finish('done')
+    if (!quiet) print(verdict(result, strict))
+    return result.identical ? exitCodes.same : exitCodes.differ
+  } catch (error) {
+    if (!(error instanceof Error)) throw error
+    report(context, error.message)
+    return opened ? exitCodes.notRead : exitCodes.notOpened
+  }
+}
+
+function formats(
+  first: ImageName,
+  second: ImageName,
+): { format?: 'qcow2' | 'raw'; secondFormat?: 'qcow2' | 'raw' } {
+  return {
+    ...(first.format === undefined ? {} : { format: first.format }),
+    ...(second.format === undefined ? {} : { secondFormat: second.format }),
+  }
+}
+
+/** What is printed, with newlines. */
+function verdict({ sizes, difference }: Comparison, strict: boolean): string {
+  const shorter = Math.min(...sizes)
+  const warning = sizes[0] === sizes[1] || strict ? '' : 'Warning: Image size mismatch!\n'
+  switch (difference?.type) {
+    case undefined:
+      return `${warning}Images are identical.\n`
+    case 'size':
+      return 'Strict mode: Image size mismatch!\n'
+    case 'allocation':
+      return `Strict mode: Offset ${difference.offset} block status mismatch!\n`
+    case 'content':
+      return `${difference.offset >= shorter ? warning : ''}Content mismatch at offset ${difference.offset}!\n`
+  }
+}

@@ -1,0 +1,215 @@
+import type { ConvertOptions } from '../operations/convert.js'
+import type { ImageFormat } from '../image/probe.js'
+import { cacheArgument } from './cache-argument.js'
+import { type CommandLine, parseCommandLine } from './command-line.js'
+import {
+  asksForHelp,
+  imageShape,
+  type ImageSettings,
+  parseImageSettings,
+  settingsHelp,
+} from './create-options.js'
+import { type ImageName, parseImageName } from './image-name.js'
+import { interruptible } from './interrupts.js'
+import { print } from './output.js'
+import { progressMeter } from './progress-meter.js'
+import { sizeArgument } from './sizes.js'
+import { UsageError } from './usage-error.js'
+import { checkObjects, commonOptions, jsonProgressOption, progressOption, quietOption } from './verb.js'
+import { addBacking, targetFormat } from './verb-create.js'
+
+const options = {
+  ...commonOptions,
+  format: { short: 'f', takesValue: true },
+  targetFormat: { short: 'O', takesValue: true },
+  backing: { short: 'B', takesValue: true },
+  backingFormat: { short: 'F', takesValue: true },
+  settings: { short: 'o', takesValue: true },
+  compress: { short: 'c', takesValue: false },
+  offload: { short: 'C', takesValue: false },
+  snapshot: { short: 'l', takesValue: true },
+  sparse: { short: 'S', takesValue: true },
+  progress: progressOption,
+  jsonProgress: jsonProgressOption,
+  quiet: quietOption,
+  existing: { short: 'n', takesValue: false },
+  requests: { short: 'm', takesValue: true },
+  outOfOrder: { short: 'W', takesValue: false },
+  cache: { short: 't', takesValue: true },
+  sourceCache: { short: 'T', takesValue: true },
+  bitmaps: { long: 'bitmaps', takesValue: false },
+  salvage: { long: 'salvage', takesValue: false },
+  targetIsZero: { long: 'target-is-zero', takesValue: false },
+  targetImageOpts: { long: 'target-image-opts', takesValue: false },
+} as const
+
+type Line = CommandLine<keyof typeof options>
+
+/** `qcow2 convert`: a disk, or several behind each other, into another image. */
+export async function convert(argv: readonly string[]): Promise<number> {
+  const line = parseCommandLine(options, argv)
+  checkObjects(line.values('object'))
+  const format = targetFormat(line.value('targetFormat'))
+  const lists = line.values('settings')
+  if (asksForHelp(lists)) {
+    print(settingsHelp(format))
+    return 0
+  }
+  const numbers = { ...sparseSize(line), ...requests(line) }
+  const caches = {
+    ...cacheArgument('cache', line.value('cache')),
+    ...sourceCache(line.value('sourceCache')),
+  }
+  checkTogether(line)
+  const names = line.operands.slice(0, -1)
+  const targetText = line.operands.at(-1)
+  if (targetText === undefined || names.length === 0) throw new UsageError('Must specify image file name')
+  const existing = line.has('existing')
+  const settings = parseImageSettings(format, lists)
+  refuseWhatIsMissing(line, format)
+  addBacking(targetText, format, settings, line.value('backing'), line.value('backingFormat'))
+  checkBackingUse(settings, names.length)
+  const sources = names.map((name) =>
+    parseImageName(name, { format: line.value('format'), imageOptions: line.has('imageOpts') }),
+  )
+  const target = targetName(line, targetText)
+  const work = {
+    ...numbers,
+    ...caches,
+    ...sourceFormat(sources),
+    ...(existing ? {} : shapeOf(targetText, format, settings)),
+    format: target.format ?? format,
+    backing: 'allow',
+    forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
+    targetIsZero: line.has('targetIsZero'),
+    existingTarget: existing,
+    overwrite: true,
+  } satisfies ConvertOptions
+  await run(sources, target, work, line)
+  return 0
+}
+
+async function run(
+  sources: readonly ImageName[],
+  target: ImageName,
+  work: ConvertOptions,
+  line: Line,
+): Promise<void> {
+  const { convertImage } = await import('../operations/convert.js')
+  const meter = progressMeter({
+    asked: line.has('progress'),
+    quiet: line.has('quiet'),
+    json: line.has('jsonProgress'),
+  })
+  const paths = sources.map(({ path }) => path)
+  try {
+    await interruptible((signal) =>
+      convertImage(paths, target.path, { ...work, signal, onProgress: meter.listener }),
+    )
+  } catch (error) {
+    meter.finish('failed')
+    if (error instanceof Error && error.message.startsWith('Could not create'))
+      throw whileConverting(target.text, work.format, error)
+    throw error
+  }
+  meter.finish('done')
+}
+
+function shapeOf(
+  target: string,
+  format: ImageFormat,
+  settings: ImageSettings,
+): Omit<ConvertOptions, 'format'> {
+  try {
+    const { format: _, ...shape } = imageShape(format, settings)
+    return shape
+  } catch (error) {
+    throw whileConverting(target, format, error as Error)
+  }
+}
+
+function whileConverting(target: string, format: ImageFormat, error: Error): UsageError {
+  return new UsageError(`${target}: error while converting ${format}: ${error.message}`)
+}
+
+/** Largest -S. */
+const mostSparseSize = 16 * 1024 * 1024
+
+function sparseSize(line: Line): { sparseSize?: number } {
+  const text = line.value('sparse')
+  if (text === undefined) return {}
+  const bytes = sizeArgument('buffer size for sparse output', text)
+  if (bytes % 512 === 0 && bytes <= mostSparseSize) return { sparseSize: bytes }
+  throw new UsageError(
+    `Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to ${mostSparseSize}. ` +
+      'Select 0 to disable sparse detection (fully allocates output).',
+  )
+}
+
+const mostRequests = 16
+
+function requests(line: Line): { requests?: number } {
+  const text = line.value('requests')
+  if (text === undefined) return {}
+  const count = /^\d+$/.test(text) ? Number(text) : 0
+  if (count >= 1 && count <= mostRequests) return { requests: count }
+  throw new UsageError(
+    `Invalid number of coroutines. Allowed number of coroutines is between 1 and ${mostRequests}`,
+  )
+}
+
+function sourceCache(text: string | undefined): Pick<ConvertOptions, 'sourceCache'> {
+  const { cache } = cacheArgument('source cache', text)
+  return cache === undefined ? {} : { sourceCache: cache }
+}
+
+/** @throws UsageError  options that contradict each other */
+function checkTogether(line: Line): void {
+  if (line.has('existing') && line.has('settings')) {
+    throw new UsageError('-o has no effect when skipping image creation')
+  }
+  if (line.has('offload') && line.has('sparse'))
+    throw new UsageError('Cannot enable copy offloading when -S is used')
+  if (line.has('targetIsZero') && !line.has('existing')) {
+    throw new UsageError('--target-is-zero requires use of -n flag')
+  }
+  if (line.has('targetImageOpts') && !line.has('existing')) {
+    throw new UsageError('--target-image-opts requires use of -n flag')
+  }
+}
+
+/** @throws UsageError  what qemu-img can do and this version cannot, or no format could */
+function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
+  if (line.has('compress') && format === 'raw')
+    throw new UsageError('Compression not supported for this file format')
+  if (line.has('bitmaps') && format === 'raw')
+    throw new UsageError("Format driver 'raw' does not support bitmaps")
+  if (line.has('compress')) throw new UsageError('Writing compressed clusters is not supported yet')
+  if (line.has('bitmaps')) throw new UsageError('Copying bitmaps is not supported yet')
+  if (line.has('snapshot')) throw new UsageError('Reading internal snapshots is not supported yet')
+  if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')
+}
+
+function checkBackingUse(settings: ImageSettings, sourceCount: number): void {
+  if (!settings.has('backing_file')) return
+  if (sourceCount > 1) {
+    throw new UsageError(
+      'Having a backing file for the target makes no sense when concatenating multiple input images',
+    )
+  }
+  if (!settings.has('backing_fmt'))
+    throw new UsageError('Use of backing file requires explicit backing format')
+}
+
+function targetName(line: Line, text: string): ImageName {
+  const imageOptions = line.has('targetImageOpts')
+  return parseImageName(text, { format: imageOptions ? line.value('targetFormat') : undefined, imageOptions })
+}
+
+/** Names may bring formats of their own; all sources are opened alike. */
+function sourceFormat(sources: readonly ImageName[]): { sourceFormat?: ImageFormat } {
+  const [first, ...others] = sources.map(({ format }) => format)
+  if (others.some((format) => format !== first))
+    throw new UsageError('All source images must be given one format')
+  return first === undefined ? {} : { sourceFormat: first }
+}

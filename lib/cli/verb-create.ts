@@ -1,0 +1,136 @@
+import type { CreateOptions } from '../operations/create.js'
+import type { ImageFormat } from '../image/probe.js'
+import { parseCommandLine } from './command-line.js'
+import {
+  asksForHelp,
+  formattingLine,
+  type ImageSettings,
+  imageShape,
+  parseImageSettings,
+  settingsHelp,
+  sizeSetting,
+} from './create-options.js'
+import { interruptible } from './interrupts.js'
+import { print } from './output.js'
+import { sizeArgument } from './sizes.js'
+import { UsageError } from './usage-error.js'
+import { checkObjects, commonOptions, quietOption } from './verb.js'
+
+const options = {
+  help: commonOptions.help,
+  object: commonOptions.object,
+  format: { short: 'f', takesValue: true },
+  backing: { short: 'b', takesValue: true },
+  backingFormat: { short: 'F', takesValue: true },
+  unsafe: { short: 'u', takesValue: false },
+  settings: { short: 'o', takesValue: true },
+  quiet: quietOption,
+} as const
+
+/** `qcow2 create`: an empty image, in place of a file that may be there. */
+export async function create(argv: readonly string[]): Promise<number> {
+  const line = parseCommandLine(options, argv)
+  checkObjects(line.values('object'))
+  const lists = line.values('settings')
+  if (asksForHelp(lists)) {
+    print(settingsHelp(targetFormat(line.value('format'))))
+    return 0
+  }
+  const [path, sizeText, extra] = line.operands
+  if (path === undefined) throw new UsageError('Expecting image file name', { showHelpHint: true })
+  const sizeOperand = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
+  if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`, { showHelpHint: true })
+  // From here on messages say which image they are about.
+  try {
+    const format = targetFormat(line.value('format'))
+    const settings = parseImageSettings(format, lists)
+    addBacking(path, format, settings, line.value('backing'), line.value('backingFormat'))
+    if (sizeOperand !== undefined) {
+      if (settings.has('size')) throw new UsageError('The image size must be specified only once')
+      settings.set('size', String(sizeOperand))
+    }
+    await checkBacking(path, settings, line.has('unsafe'))
+    const size = sizeSetting(settings)
+    if (size === undefined) throw new UsageError('Image creation needs a size parameter')
+    if (!line.has('quiet')) print(`${formattingLine(path, format, settings)}\n`)
+    await createAt(path, { ...imageShape(format, settings), size, unsafe: true, overwrite: true })
+  } catch (error) {
+    throw about(path, error)
+  }
+  return 0
+}
+
+async function createAt(path: string, shape: CreateOptions): Promise<void> {
+  const { createImage } = await import('../operations/create.js')
+  await interruptible((signal) => createImage(path, { ...shape, signal }))
+}
+
+/** @throws UsageError  a format that there is not */
+export function targetFormat(text: string | undefined): ImageFormat {
+  const format = text ?? 'raw'
+  if (format === 'raw' || format === 'qcow2') return format
+  throw new UsageError(`Unknown file format '${format}'`)
+}
+
+function about(path: string, error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error || error instanceof UsageError)) return error
+  return new UsageError(`${path}: ${error.message}`)
+}
+
+/** -b and -F go before what -o says. */
+export function addBacking(
+  path: string,
+  format: ImageFormat,
+  settings: ImageSettings,
+  backingFile: string | undefined,
+  backingFormat: string | undefined,
+): void {
+  if (format === 'raw' && backingFile !== undefined) {
+    throw new UsageError("Backing file not supported for file format 'raw'")
+  }
+  if (format === 'raw' && backingFormat !== undefined) {
+    throw new UsageError("Backing format not supported for file format 'raw'")
+  }
+  if (backingFile !== undefined) settings.set('backing_file', backingFile)
+  if (backingFormat !== undefined) settings.set('backing_fmt', backingFormat)
+  if (settings.get('backing_file') === '')
+    throw new UsageError('Expected backing file name, got empty string')
+  if (settings.get('backing_file') === path) {
+    throw new UsageError('Error: Trying to create an image with the same filename as the backing file')
+  }
+}
+
+/** A backing file must be there and be what it is said to be; the new image's size is its size, if nothing else is given. */
+async function checkBacking(path: string, settings: ImageSettings, unsafe: boolean): Promise<void> {
+  const backingFile = settings.get('backing_file')
+  if (backingFile === undefined) return
+  const backingFormat = settings.get('backing_fmt')
+  const unnamed = 'Backing file specified without backing format'
+  if (unsafe) {
+    if (backingFormat === undefined) throw new UsageError(unnamed)
+    return
+  }
+  if (backingFormat !== undefined && backingFormat !== 'qcow2' && backingFormat !== 'raw') {
+    throw new UsageError(`Unknown driver '${backingFormat}'\nCould not open backing image.`)
+  }
+  const found = await lookAtBacking(besideImage(path, backingFile), backingFormat)
+  if (backingFormat === undefined) throw new UsageError(`${unnamed}\nDetected format of ${found.format}.`)
+  if (!settings.has('size')) settings.set('size', String(found.virtualSize))
+}
+
+async function lookAtBacking(
+  path: string,
+  format: ImageFormat | undefined,
+): Promise<{ format: ImageFormat; virtualSize: number }> {
+  const { imageInfo } = await import('../operations/info.js')
+  try {
+    return await imageInfo(path, format === undefined ? {} : { format })
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message}\nCould not open backing image.`)
+  }
+}
+
+/** Relative names are relative to the image that refers to them. */
+function besideImage(image: string, name: string): string {
+  return name.startsWith('/') ? name : image.slice(0, image.lastIndexOf('/') + 1) + name
+}

@@ -1,0 +1,97 @@
+import type { ImageInfo } from '../operations/info.js'
+import { parseCommandLine } from './command-line.js'
+import { parseImageName } from './image-name.js'
+import { interruptible } from './interrupts.js'
+import { print, printError } from './output.js'
+import { exactNumber, sizeParameter } from './sizes.js'
+import { UsageError } from './usage-error.js'
+import { checkObjects, commonOptions, quietOption, report, type VerbContext } from './verb.js'
+
+const options = {
+  help: commonOptions.help,
+  object: commonOptions.object,
+  imageOpts: commonOptions.imageOpts,
+  format: { short: 'f', takesValue: true },
+  preallocation: { long: 'preallocation', takesValue: true },
+  shrink: { long: 'shrink', takesValue: false },
+  quiet: quietOption,
+} as const
+
+const preallocationModes = ['off', 'metadata', 'falloc', 'full']
+
+/** `qcow2 resize`: a larger or smaller disk. */
+export async function resize(argv: readonly string[], context: VerbContext): Promise<number> {
+  // The size is the last word, whatever it looks like: -1M is no option.
+  const [words, sizeText] = [argv.slice(0, -1), argv.at(-1)]
+  if (sizeText === '--help' || sizeText === '-h') parseCommandLine(options, [sizeText])
+  if (sizeText === undefined || words.length === 0)
+    throw new UsageError('Not enough arguments', { showHelpHint: true })
+  const line = parseCommandLine(options, words)
+  const [operand, extra] = line.operands
+  const preallocation = preallocationOf(line.value('preallocation'))
+  if (operand === undefined || extra !== undefined) {
+    throw new UsageError('Expecting image file name and size', { showHelpHint: true })
+  }
+  checkObjects(line.values('object'))
+  const change = parseChange(sizeText)
+  const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
+  const { imageInfo } = await import('../operations/info.js')
+  const before = await imageInfo(name.path, name.format === undefined ? {} : { format: name.format })
+  if (before.format === 'raw' && name.format === undefined) printError(guessedRaw(name.text))
+  const size = newSize(before, change)
+  if (size < before.virtualSize && !line.has('shrink')) {
+    report(context, 'Use the --shrink option to perform a shrink operation.')
+    throw new UsageError(
+      "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
+        'Before performing such an operation, make sure there is no important data there.',
+    )
+  }
+  if (size <= before.virtualSize && preallocation !== 'off') {
+    throw new UsageError('Preallocation can only be used for growing images')
+  }
+  if (preallocation !== 'off')
+    throw new UsageError(`Resizing with preallocation '${preallocation}' is not supported yet`)
+  const { resizeImage } = await import('../operations/resize.js')
+  await interruptible((signal) =>
+    resizeImage(name.path, size, {
+      format: before.format,
+      shrink: line.has('shrink'),
+      backing: 'allow',
+      signal,
+    }),
+  )
+  if (!line.has('quiet')) print('Image resized.\n')
+  return 0
+}
+
+function preallocationOf(text: string | undefined): string {
+  const mode = text ?? 'off'
+  if (preallocationModes.includes(mode)) return mode
+  throw new UsageError(`Invalid preallocation mode '${mode}'`)
+}
+
+/** What the disk's size becomes: a number of bytes, or so many more or fewer. */
+type Change = { readonly sign: '' | '+' | '-'; readonly bytes: bigint }
+
+function parseChange(text: string): Change {
+  const [, sign = '', size = ''] = /^([+-]?)(.*)$/s.exec(text) ?? []
+  if (sign !== '' && /^\s*\+/.test(size)) sizeParameter('size', 'malformed')
+  return { sign: sign as Change['sign'], bytes: sizeParameter('size', size) }
+}
+
+/** @returns bytes */
+function newSize({ virtualSize, format }: ImageInfo, { sign, bytes }: Change): number {
+  const now = BigInt(virtualSize)
+  const after = sign === '' ? bytes : sign === '+' ? now + bytes : now - bytes
+  if (after <= 0n || after >= 2n ** 63n) throw new UsageError('New image size must be positive')
+  if (format === 'qcow2' && after % 512n !== 0n)
+    throw new UsageError('The new size must be a multiple of 512')
+  return exactNumber('image size', after)
+}
+
+const guessedRaw = (
+  name: string,
+): string => `WARNING: Image format was not specified for '${name}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions.
+`

@@ -1,0 +1,67 @@
+import type { OptionSpec } from './command-line.js'
+import { parseOptionList } from './option-list.js'
+import { printError } from './output.js'
+import { UsageError } from './usage-error.js'
+
+/** What a verb is told beside its arguments. */
+export type VerbContext = {
+  /** The name that the program was called by: the prefix of its messages. */
+  readonly program: string
+}
+
+/** @returns the exit code */
+export type Verb = (argv: readonly string[], context: VerbContext) => Promise<number>
+
+/** A message on standard error, `PROGRAM: MESSAGE`. */
+export function report({ program }: VerbContext, message: string): void {
+  printError(`${program}: ${message}\n`)
+}
+
+/** The line after a message about the command line itself. */
+export function hint({ program }: VerbContext): void {
+  printError(`Try '${program} --help' for more information\n`)
+}
+
+/** Options that several verbs have in common. */
+export const commonOptions = {
+  help: { short: 'h', long: 'help', takesValue: false },
+  object: { long: 'object', takesValue: true },
+  imageOpts: { long: 'image-opts', takesValue: false },
+  forceShare: { short: 'U', long: 'force-share', takesValue: false },
+} as const satisfies Record<string, OptionSpec>
+
+export const quietOption = { short: 'q', takesValue: false } as const satisfies OptionSpec
+export const progressOption = { short: 'p', takesValue: false } as const satisfies OptionSpec
+export const jsonProgressOption = { long: 'json-progress', takesValue: false } as const satisfies OptionSpec
+
+/**
+ * The argument of --output.
+ * @throws UsageError  neither human nor json
+ */
+export function wantsJson(output: string | undefined): boolean {
+  if (output === undefined || output === 'human') return false
+  if (output === 'json') return true
+  throw new UsageError('--output must be used with human or json as argument.')
+}
+
+/**
+ * Objects are secrets for encrypted images, which are not supported yet: they are checked, and nothing uses them.
+ * @throws UsageError  no secret, or one without an id
+ */
+export function checkObjects(objects: readonly string[]): void {
+  for (const object of objects) {
+    const [type, ...properties] = parseOptionList(object)
+    const name = type?.key === 'qom-type' ? type.value : type?.key
+    if (name !== 'secret') throw new UsageError(`Parameter 'qom-type' does not accept value '${name ?? ''}'`)
+    if (!properties.some(({ key }) => key === 'id')) throw new UsageError("Parameter 'id' is missing")
+  }
+}
+
+/** One operand, no more and no less. */
+export function onlyOperand(operands: readonly string[]): string {
+  const [operand] = operands
+  if (operand === undefined || operands.length > 1) {
+    throw new UsageError('Expecting one image file name', { showHelpHint: true })
+  }
+  return operand
+}

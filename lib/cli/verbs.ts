@@ -1,0 +1,51 @@
+import type { Verb } from './verb.js'
+
+/** What the program knows of a verb without loading it. */
+export type VerbEntry = {
+  /** For the list of --help. */
+  readonly summary: string
+  /** What follows the verb's name. */
+  readonly syntax: string
+  /** The verb is loaded when it is called: scripts start this program hundreds of times. */
+  readonly load: () => Promise<Verb>
+}
+
+export const verbs: Readonly<Record<string, VerbEntry>> = {
+  check: {
+    summary: 'look for errors in an image, and repair them',
+    syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
+    load: async () => (await import('./verb-check.js')).check,
+  },
+  compare: {
+    summary: 'tell whether two images hold the same',
+    syntax: '[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',
+    load: async () => (await import('./verb-compare.js')).compare,
+  },
+  convert: {
+    summary: 'copy an image into another format',
+    syntax:
+      '[-f FORMAT] [-O FORMAT] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-S SIZE]\n' +
+      '    [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
+    load: async () => (await import('./verb-convert.js')).convert,
+  },
+  create: {
+    summary: 'create an empty image',
+    syntax: '[-f FORMAT] [-b BACKING_FILE -F FORMAT [-u]] [-o OPTIONS] [-q] FILE [SIZE]',
+    load: async () => (await import('./verb-create.js')).create,
+  },
+  info: {
+    summary: 'describe an image',
+    syntax: '[-f FORMAT] [--output=human|json] [--backing-chain] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-info.js')).info,
+  },
+  map: {
+    summary: 'list what is where in an image',
+    syntax: '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-map.js')).map,
+  },
+  resize: {
+    summary: "change the size of the guest's disk",
+    syntax: '[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE',
+    load: async () => (await import('./verb-resize.js')).resize,
+  },
+}

@@ -1,0 +1,214 @@
+import { open } from 'node:fs/promises'
+import { type LongWork, ProgressReporter } from '../base/abort.js'
+import { invalid, notSupported, outOfRange } from '../base/errors.js'
+import {
+  booleanOption,
+  checkOptions,
+  checkPath,
+  enumOption,
+  integerOption,
+  longWorkSchema,
+  required,
+} from '../base/options.js'
+import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf, type CacheSettings } from '../image/cache-modes.js'
+import { DiskImage } from '../image/disk-image.js'
+import { openFile } from '../image/image-file.js'
+import { openImage } from '../image/open.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { writeTarget } from './atomic-target.js'
+import { Concatenation } from './concatenation.js'
+import { copyDisk } from './copy-disk.js'
+import { checkShape, type ImageShape, layImage, resolveShape, type ResolvedShape, shapeSchema } from './create.js'
+
+export type ConvertOptions = Omit<ImageShape, 'format'> &
+  LongWork & {
+    /** Of the target. */
+    readonly format: ImageFormat
+    /** Default: probed. */
+    readonly sourceFormat?: ImageFormat
+    /** Which files the sources may refer to. Default 'same-directory'. */
+    readonly backing?: BackingGate
+    /** Read sources that somebody writes to, at the caller's risk. */
+    readonly forceShare?: boolean
+    /** Replace a file that exists. */
+    readonly overwrite?: boolean
+    /** Write into an image that exists, as large as the sources or larger; its shape stays. */
+    readonly existingTarget?: boolean
+    /** With existingTarget: it reads as zeros already, so that zeros need not be written. */
+    readonly targetIsZero?: boolean
+    /** Runs of zeros of at least so many bytes become holes, 4096 by default; 0: everything is written. */
+    readonly sparseSize?: number
+    /** How the target is written; default 'unsafe', since it is synced as a whole at the end. */
+    readonly cache?: CacheMode | CacheOptions
+    /** How the sources are read; default 'writeback'. */
+    readonly sourceCache?: CacheMode | CacheOptions
+    /** Pieces in flight at a time; default 8. */
+    readonly requests?: number
+    /** Not supported yet. */
+    readonly compress?: boolean
+    readonly locking?: 'auto' | 'off'
+  }
+
+export type ConvertedImage = {
+  readonly path: string
+  readonly format: ImageFormat
+  /** Guest bytes. */
+  readonly size: number
+  /** Bytes that were written to the target as data. */
+  readonly bytesWritten: number
+}
+
+const convertSchema = {
+  ...shapeSchema,
+  sourceFormat: enumOption(imageFormats),
+  backing: backingOption,
+  forceShare: booleanOption,
+  overwrite: booleanOption,
+  existingTarget: booleanOption,
+  targetIsZero: booleanOption,
+  sparseSize: integerOption({ min: 0, max: 2 ** 30 }),
+  cache: cacheOption,
+  sourceCache: cacheOption,
+  requests: integerOption({ min: 1, max: 16 }),
+  compress: booleanOption,
+  locking: enumOption(['auto', 'off']),
+  ...longWorkSchema,
+}
+
+const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
+
+/**
+ * Copy a disk into an image of another format or shape. Holes and zeros take no space in the target. The target appears under its name
+ * when it is complete and durable, or not at all.
+ * @param source  a path, or several: their disks are put one behind the other
+ * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
+ * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
+ * @throws as openImage and createImage; the signal's reason
+ */
+export async function convertImage(
+  source: string | readonly string[],
+  target: string,
+  options: ConvertOptions,
+): Promise<ConvertedImage> {
+  const sources = typeof source === 'string' ? [source] : source
+  if (!Array.isArray(sources) || sources.length === 0) throw invalid('convertImage: the source must be a path or paths')
+  for (const path of sources) checkPath('convertImage', path)
+  checkPath('convertImage', target)
+  const given = checkOptions('convertImage', options, convertSchema)
+  if (given.compress === true) throw notSupported('convertImage: compression is not supported yet')
+  const format = required('convertImage', 'format', given.format)
+  const shape = resolveShape('convertImage', given)
+  if (given.existingTarget === true) refuseShape(given)
+  else if (given.targetIsZero === true) {
+    throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
+  }
+  given.signal?.throwIfAborted()
+
+  const disks: DiskImage[] = []
+  try {
+    for (const path of sources) {
+      disks.push(
+        await openImage(path, {
+          readOnly: true,
+          ...(given.sourceFormat === undefined ? {} : { format: given.sourceFormat }),
+          ...(given.backing === undefined ? {} : { backing: given.backing }),
+          ...(given.forceShare === undefined ? {} : { forceShare: given.forceShare }),
+          ...(given.sourceCache === undefined ? {} : { cache: cacheOptionsOf(given.sourceCache) }),
+          ...(given.locking === undefined ? {} : { locking: given.locking }),
+          ...(given.signal === undefined ? {} : { signal: given.signal }),
+        }),
+      )
+    }
+    const input = new Concatenation(disks)
+    const work = { ...given, format, cache: given.cache ?? unsafeCache }
+    const bytesWritten =
+      given.existingTarget === true
+        ? await copyInto(input, target, work)
+        : await copyToNew(input, target, shape, work)
+    return { path: target, format, size: input.size, bytesWritten }
+  } finally {
+    for (const disk of disks) await disk.close()
+  }
+}
+
+type Work = LongWork & {
+  readonly format: ImageFormat
+  readonly cache: CacheSettings
+  readonly overwrite?: boolean
+  readonly targetIsZero?: boolean
+  readonly sparseSize?: number
+  readonly requests?: number
+  readonly locking?: 'auto' | 'off'
+}
+
+async function copyToNew(input: Concatenation, target: string, shape: ResolvedShape, work: Work): Promise<number> {
+  checkShape(shape, input.size)
+  const { overwrite = false, locking = 'auto', signal } = work
+  return writeTarget(target, { overwrite, locking: locking !== 'off', signal }, async (temporary) => {
+    const backend = await openFile(temporary, { readOnly: false, cache: work.cache })
+    await layImage(backend, shape, input.size, { signal })
+    const image = await openImage(temporary, {
+      format: shape.format,
+      cache: cacheOptionsOf(work.cache),
+      // The caller named the backing file.
+      backing: 'allow',
+      locking,
+    })
+    return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
+  })
+}
+
+async function copyInto(input: Concatenation, target: string, work: Work): Promise<number> {
+  const { locking = 'auto' } = work
+  const image = await openImage(target, {
+    format: work.format,
+    cache: cacheOptionsOf(work.cache),
+    backing: 'allow',
+    locking,
+  })
+  if (image.size < input.size) {
+    await image.close()
+    throw outOfRange(
+      `convertImage: the disk of the target has ${image.size} bytes, less than the ${input.size} of the source`,
+    )
+  }
+  const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
+  // With cache 'unsafe', closing does not make it durable.
+  const file = await open(target, 'r')
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  return written
+}
+
+async function copyAndClose(
+  input: Concatenation,
+  image: DiskImage,
+  work: Work & { readonly readsAsZeros: boolean },
+): Promise<number> {
+  try {
+    const progress = new ProgressReporter(work.onProgress, 'copy', input.size)
+    return await copyDisk(input, image, {
+      readsAsZeros: work.readsAsZeros,
+      hasBacking: DiskImage.layersOf(image).length > 1,
+      sparseSize: work.sparseSize ?? 4096,
+      requests: work.requests ?? 8,
+      signal: work.signal,
+      onCopied: (bytes) => progress.advance(bytes),
+    })
+  } finally {
+    await image.close()
+  }
+}
+
+function refuseShape(given: ImageShape): void {
+  const { format: _, ...shape } = given
+  for (const name of Object.keys(shapeSchema)) {
+    if (name in shape) {
+      throw invalid(`convertImage: option "${name}" is for a new target, not for existingTarget`, 'ERR_INVALID_OPTION')
+    }
+  }
+}

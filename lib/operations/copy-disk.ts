@@ -1,0 +1,117 @@
+import { alignUp } from '../base/integers.js'
+import type { DiskImage } from '../image/disk-image.js'
+import type { Concatenation } from './concatenation.js'
+import { cutIntoPieces, type Piece } from './copy-pieces.js'
+import { zeroRuns } from './zero-scan.js'
+
+/** Bytes of data in one piece, at least: long enough to pay for its requests, short enough to run many side by side. */
+const pieceSize = 1024 * 1024
+
+/** Bytes of zeros in one piece, at least: they cost little. */
+const zeroPieceSize = 64 * 1024 * 1024
+
+/** Raw images have no clusters; this is what file systems allocate. */
+const rawUnit = 4096
+
+export type CopyOptions = {
+  /** The target's disk reads as zeros: zeros need not be written. */
+  readonly readsAsZeros: boolean
+  /** The target shows a backing file: what is equal there need not be written. */
+  readonly hasBacking: boolean
+  /** Shortest run of zeros that becomes a hole, in bytes; 0: none does. */
+  readonly sparseSize: number
+  /** Pieces in flight. */
+  readonly requests: number
+  readonly signal: AbortSignal | undefined
+  /** Told of every piece that is done: guest bytes. */
+  readonly onCopied: (bytes: number) => void
+}
+
+/**
+ * Copy a whole disk. Several pieces are on their way at a time, each in memory of its own.
+ * @returns bytes written as data
+ */
+export async function copyDisk(source: Concatenation, target: DiskImage, options: CopyOptions): Promise<number> {
+  const unit = Math.max(target.clusterSize, rawUnit)
+  const dense = options.sparseSize === 0
+  const copier = new Copier(source, target, options, dense ? unit : alignUp(options.sparseSize, unit))
+  const data = alignUp(pieceSize, unit)
+  const pieces = cutIntoPieces(source.extents(), source.size, unit, {
+    data,
+    zero: dense ? data : alignUp(zeroPieceSize, unit),
+  })
+  let failed = false
+  const worker = async (): Promise<void> => {
+    const memory = new Uint8Array(data)
+    // A generator answers one at a time, in order: the workers share it.
+    for (;;) {
+      if (failed) return
+      options.signal?.throwIfAborted()
+      const next = await pieces.next()
+      if (next.done === true) return
+      await copier.copy(next.value, memory)
+      options.onCopied(next.value.length)
+    }
+  }
+  const workers = Array.from({ length: options.requests }, () =>
+    worker().catch((error: unknown) => {
+      failed = true
+      throw error
+    }),
+  )
+  // Nobody may still use its memory or the target when this returns.
+  const outcomes = await Promise.allSettled(workers)
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  return copier.bytesWritten
+}
+
+class Copier {
+  bytesWritten = 0
+  readonly #source: Concatenation
+  readonly #target: DiskImage
+  readonly #options: CopyOptions
+  readonly #sparseUnit: number
+
+  constructor(source: Concatenation, target: DiskImage, options: CopyOptions, sparseUnit: number) {
+    this.#source = source
+    this.#target = target
+    this.#options = options
+    this.#sparseUnit = sparseUnit
+  }
+
+  async copy(piece: Piece, memory: Uint8Array): Promise<void> {
+    const { offset, length } = piece
+    if (piece.zero && this.#options.sparseSize !== 0) return this.#copyZeros(offset, length)
+    const bytes = memory.subarray(0, length)
+    if (piece.zero) bytes.fill(0)
+    else await this.#source.readInto(bytes, offset)
+    if (this.#options.hasBacking && (await this.#holds(bytes, offset))) return
+    if (this.#options.sparseSize === 0) return this.#write(bytes, offset)
+    for (const run of zeroRuns(bytes, this.#sparseUnit)) {
+      if (run.zero) await this.#copyZeros(offset + run.start, run.end - run.start)
+      else await this.#write(bytes.subarray(run.start, run.end), offset + run.start)
+    }
+  }
+
+  async #copyZeros(offset: number, length: number): Promise<void> {
+    if (this.#options.readsAsZeros) return
+    if (this.#options.hasBacking && (await this.#isZero(offset, length))) return
+    await this.#target.writeZeroes({ offset, length, unmap: true })
+  }
+
+  #write(bytes: Uint8Array, offset: number): Promise<void> {
+    this.bytesWritten += bytes.length
+    return this.#target.write(bytes, offset)
+  }
+
+  /** Whether the target shows these bytes already, through its backing file. */
+  async #holds(bytes: Uint8Array, offset: number): Promise<boolean> {
+    const shown = await this.#target.read({ offset, length: bytes.length })
+    return Buffer.compare(shown, bytes) === 0
+  }
+
+  async #isZero(offset: number, length: number): Promise<boolean> {
+    for await (const extent of this.#target.extents({ offset, length })) if (!extent.zero) return false
+    return true
+  }
+}

@@ -1,0 +1,268 @@
+import { dirname, resolve } from 'node:path'
+import { type LongWork, ProgressReporter } from '../base/abort.js'
+import { invalid, notSupported, Qcow2Error } from '../base/errors.js'
+import { alignUp } from '../base/integers.js'
+import {
+  booleanOption,
+  checkOptions,
+  checkPath,
+  enumOption,
+  integerOption,
+  longWorkSchema,
+  powerOfTwoOption,
+  required,
+  stringOption,
+} from '../base/options.js'
+import { sectorSize } from '../base/units.js'
+import { defaultCache } from '../image/cache-modes.js'
+import { identifyFile, openFile } from '../image/image-file.js'
+import { openFailure } from '../image/open.js'
+import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
+import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
+import { openQcow2 } from '../qcow2/image.js'
+import { readHeader } from '../qcow2/open-metadata.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { createRaw } from '../raw/create.js'
+import { writeTarget } from './atomic-target.js'
+
+/** 'metadata' maps all clusters, qcow2 only; 'falloc' also reserves their space on the host; 'full' writes zeros. */
+export type PreallocationMode = 'off' | 'metadata' | 'falloc' | 'full'
+
+/** What an image is to be like. */
+export type ImageShape = {
+  /** Default 'qcow2'. */
+  readonly format?: ImageFormat
+  /** Bytes, a power of two from 512 to 2 MiB. Default 65536. */
+  readonly clusterSize?: number
+  /** '1.1' is version 3 of the format, '0.10' version 2. Default '1.1'. */
+  readonly compat?: '1.1' | '0.10'
+  /** 1, 2, 4, ... 64; default 16. */
+  readonly refcountBits?: number
+  readonly lazyRefcounts?: boolean
+  /** Not supported yet. */
+  readonly extendedL2?: boolean
+  /** Stored for a later writer of compressed clusters. Default 'zlib'. */
+  readonly compressionType?: 'zlib' | 'zstd'
+  readonly preallocation?: PreallocationMode
+  /** Stored as given; a relative name is relative to the new image's folder. */
+  readonly backingFile?: string
+  /** Must be given with backingFile: a guess could be wrong for ever. */
+  readonly backingFormat?: ImageFormat
+  /** Not supported yet. */
+  readonly dataFile?: never
+  /** Not supported yet. */
+  readonly dataFileRaw?: never
+  /** Not supported yet. */
+  readonly encrypt?: never
+}
+
+export type CreateOptions = ImageShape &
+  LongWork & {
+    /** Guest bytes, rounded up to whole sectors of 512. Default: the backing file's. */
+    readonly size?: number
+    /** Replace a file that exists. */
+    readonly overwrite?: boolean
+    /** Do not look at the backing file, which may not exist yet; then `size` must be given. */
+    readonly unsafe?: boolean
+    readonly locking?: 'auto' | 'off'
+  }
+
+/** What was created, with every default filled in. */
+export type CreatedImage = {
+  readonly path: string
+  readonly format: ImageFormat
+  /** Guest bytes. */
+  readonly size: number
+}
+
+export const shapeSchema = {
+  format: enumOption(imageFormats),
+  clusterSize: powerOfTwoOption({ min: 512, max: 2 * 1024 * 1024 }),
+  compat: enumOption(['1.1', '0.10']),
+  refcountBits: powerOfTwoOption({ min: 1, max: 64 }),
+  lazyRefcounts: booleanOption,
+  extendedL2: booleanOption,
+  compressionType: enumOption(['zlib', 'zstd']),
+  preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
+  backingFile: stringOption,
+  backingFormat: enumOption(imageFormats),
+  dataFile: unsupportedOption,
+  dataFileRaw: unsupportedOption,
+  encrypt: unsupportedOption,
+}
+
+const createSchema = {
+  ...shapeSchema,
+  size: integerOption({ min: 0 }),
+  overwrite: booleanOption,
+  unsafe: booleanOption,
+  locking: enumOption(['auto', 'off']),
+  ...longWorkSchema,
+}
+
+/**
+ * Create a disk image. It appears under its name when it is complete and durable, or not at all.
+ * @throws TypeError ERR_INVALID_OPTION, RangeError ERR_OUT_OF_RANGE  options that no image can have
+ * @throws ERR_EXISTS        there is a file, and `overwrite` is not set
+ * @throws ERR_IMAGE_LOCKED  the file to be replaced is in use
+ * @throws ERR_NOT_FOUND and others of openImage, for the backing file
+ * @throws ERR_NO_SPACE, ERR_IO, the signal's reason: nothing is left behind
+ */
+export async function createImage(path: string, options: CreateOptions): Promise<CreatedImage> {
+  checkPath('createImage', path)
+  const given = checkOptions('createImage', options, createSchema)
+  given.signal?.throwIfAborted()
+  const shape = resolveShape('createImage', given)
+  const { backingFile } = shape
+  if (backingFile !== undefined && resolve(dirname(path), backingFile) === resolve(path)) {
+    throw invalid('createImage: an image cannot be its own backing file', 'ERR_INVALID_OPTION')
+  }
+  let { size } = given
+  if (backingFile !== undefined && given.unsafe !== true) {
+    const backingSize = await sizeOfBacking(path, backingFile, shape.backingFormat)
+    size ??= backingSize
+  }
+  const wanted = alignUp(required('createImage', 'size', size), sectorSize)
+  checkShape(shape, wanted)
+  await writeTarget(
+    path,
+    { overwrite: given.overwrite === true, locking: given.locking !== 'off', signal: given.signal },
+    async (temporary) => {
+      const backend = await openFile(temporary, { readOnly: false, cache: defaultCache })
+      await layImage(backend, shape, wanted, given)
+    },
+  )
+  return { path, format: shape.format, size: wanted }
+}
+
+/** An image's shape with the defaults filled in. */
+export type ResolvedShape = {
+  readonly format: ImageFormat
+  readonly clusterSize: number
+  readonly version: 2 | 3
+  readonly refcountBits: number
+  readonly lazyRefcounts: boolean
+  readonly compressionType: 'zlib' | 'zstd'
+  readonly preallocation: PreallocationMode
+  readonly backingFile: string | undefined
+  readonly backingFormat: ImageFormat | undefined
+}
+
+/** Options that only qcow2 has. */
+const qcow2Only = [
+  'clusterSize',
+  'compat',
+  'refcountBits',
+  'lazyRefcounts',
+  'extendedL2',
+  'compressionType',
+  'backingFile',
+  'backingFormat',
+] as const
+
+/** @throws TypeError ERR_INVALID_OPTION, ERR_NOT_SUPPORTED  options that do not go together */
+export function resolveShape(where: string, given: ImageShape): ResolvedShape {
+  const { format = 'qcow2', preallocation = 'off' } = given
+  if (format === 'raw') {
+    const useless = qcow2Only.find((name) => given[name] !== undefined)
+    if (useless !== undefined) {
+      throw invalid(`${where}: option "${useless}" is for format 'qcow2', a raw image has none`, 'ERR_INVALID_OPTION')
+    }
+    if (preallocation === 'metadata') {
+      throw invalid(`${where}: preallocation 'metadata' is for format 'qcow2'`, 'ERR_INVALID_OPTION')
+    }
+  }
+  if (given.extendedL2 === true) throw notSupported(`${where}: extended L2 entries are not supported yet`)
+  if (given.backingFile !== undefined && given.backingFormat === undefined) {
+    throw invalid(
+      `${where}: option "backingFile" needs "backingFormat": what a file looks like may be a guest's work`,
+      'ERR_INVALID_OPTION',
+    )
+  }
+  if (given.backingFile !== undefined && preallocation !== 'off') {
+    throw invalid(
+      `${where}: preallocation is for images without a backing file, which it would hide`,
+      'ERR_INVALID_OPTION',
+    )
+  }
+  return {
+    format,
+    preallocation,
+    clusterSize: given.clusterSize ?? 65536,
+    version: given.compat === '0.10' ? 2 : 3,
+    refcountBits: given.refcountBits ?? 16,
+    lazyRefcounts: given.lazyRefcounts ?? false,
+    compressionType: given.compressionType ?? 'zlib',
+    backingFile: given.backingFile,
+    backingFormat: given.backingFormat,
+  }
+}
+
+/** All that the format refuses, before a file is touched. @param size  guest bytes */
+export function checkShape(shape: ResolvedShape, size: number): void {
+  if (shape.format === 'qcow2') checkCreateOptions({ ...shape, size })
+}
+
+/**
+ * Lay an empty image into an empty file, and close the file.
+ * @param size  guest bytes, whole sectors
+ */
+export async function layImage(
+  backend: BlockBackend,
+  shape: ResolvedShape,
+  size: number,
+  { signal, onProgress }: LongWork,
+): Promise<void> {
+  const { preallocation } = shape
+  const progress = new ProgressReporter(onProgress, 'create', preallocation === 'off' ? 0 : size)
+  if (shape.format === 'raw') {
+    try {
+      const mode = preallocation === 'metadata' ? 'off' : preallocation
+      await createRaw(backend, { size, preallocation: mode, signal, onWritten: (bytes) => progress.advance(bytes) })
+    } finally {
+      await backend.close()
+    }
+    return
+  }
+  let closing: { close(): Promise<void> } = backend
+  try {
+    await createQcow2(backend, { ...shape, size })
+    if (preallocation === 'off') return
+    const image = await openQcow2(backend, { readOnly: false })
+    closing = image
+    let before = 0
+    const onBytes = (done: number): void => {
+      progress.advance(done - before)
+      before = done
+    }
+    await image.preallocate(preallocation, { signal, onBytes })
+  } finally {
+    await closing.close()
+  }
+}
+
+/** Guest bytes of the file that a new image will refer to. It is only looked at: it may be in use. */
+async function sizeOfBacking(path: string, backingFile: string, format: ImageFormat | undefined): Promise<number> {
+  const backing = resolve(dirname(path), backingFile)
+  try {
+    await identifyFile(backing)
+    const backend = await openFile(backing, { readOnly: true, cache: defaultCache })
+    try {
+      const looksLike = await probeFormat(backend)
+      if (format === 'raw') return alignUp(backend.length, sectorSize)
+      if (looksLike === 'raw') {
+        throw new Qcow2Error('ERR_NOT_AN_IMAGE', 'Image is not in qcow2 format', { path: backing, offset: 0 })
+      }
+      return (await readHeader(backend)).header.size
+    } finally {
+      await backend.close()
+    }
+  } catch (error) {
+    throw openFailure(backing, error)
+  }
+}
+
+/** Options of the contract that later versions fill. */
+function unsupportedOption(_value: unknown, name: string): never {
+  throw notSupported(`${name} is not supported yet`)
+}

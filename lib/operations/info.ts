@@ -1,0 +1,188 @@
+import { stat } from 'node:fs/promises'
+import { Qcow2Error } from '../base/errors.js'
+import { alignUp } from '../base/integers.js'
+import { booleanOption, checkOptions, checkPath, enumOption, signalOption } from '../base/options.js'
+import { sectorSize } from '../base/units.js'
+import { type BackingGate, backingOption, hasProtocol, passGate } from '../image/backing-gate.js'
+import { defaultCache } from '../image/cache-modes.js'
+import { maxBackingDepth } from '../image/chain.js'
+import { identifyFile, openFile } from '../image/image-file.js'
+import { takeLocks } from '../image/locks.js'
+import { openFailure } from '../image/open.js'
+import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
+import type { Header } from '../qcow2/header.js'
+import { findExtension, textUpToNul } from '../qcow2/header-extensions.js'
+import { readHeader } from '../qcow2/open-metadata.js'
+import { autoclear, compatible, encryptionNames, extensionTypes, incompatible } from '../qcow2/spec.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { type BitmapInfo, listBitmaps, listSnapshots, type SnapshotInfo } from './info-tables.js'
+
+/** What an image says about itself. Names in it are as stored: a stranger's text, to be escaped before it is shown. */
+export type ImageInfo = {
+  readonly path: string
+  readonly format: ImageFormat
+  /** Guest bytes. */
+  readonly virtualSize: number
+  /** Bytes that the file takes on the host: less than its length if it has holes. */
+  readonly actualSize: number
+  /** The rest is qcow2's. */
+  readonly clusterSize?: number
+  /** Not closed by a writer of lazy refcounts: repaired when it is opened for writing. */
+  readonly dirty?: boolean
+  readonly encrypted?: boolean
+  readonly backingFile?: string
+  /** backingFile as seen from where `path` is relative to. */
+  readonly fullBackingFile?: string
+  readonly backingFormat?: string
+  readonly snapshots?: readonly SnapshotInfo[]
+  readonly qcow2?: Qcow2Info
+}
+
+export type Qcow2Info = {
+  readonly compat: '1.1' | '0.10'
+  readonly compressionType: 'zlib' | 'zstd'
+  readonly lazyRefcounts: boolean
+  readonly refcountBits: number
+  /** Marked as damaged: it can be read, and be written after a repair. */
+  readonly corrupt: boolean
+  readonly extendedL2: boolean
+  readonly encryption?: 'AES' | 'LUKS'
+  readonly dataFile?: string
+  readonly dataFileRaw?: boolean
+  readonly bitmaps?: readonly BitmapInfo[]
+}
+
+export type InfoOptions = {
+  /** Default: probed. */
+  readonly format?: ImageFormat
+  /** Look at an image that somebody writes to. */
+  readonly forceShare?: boolean
+  readonly locking?: 'auto' | 'off'
+  readonly signal?: AbortSignal
+}
+
+export type InfoChainOptions = InfoOptions & {
+  /** Which backing files are looked at. Default 'same-directory'. */
+  readonly backing?: BackingGate
+}
+
+const infoSchema = {
+  format: enumOption(imageFormats),
+  forceShare: booleanOption,
+  locking: enumOption(['auto', 'off']),
+  signal: signalOption,
+}
+
+/**
+ * What an image says about itself. Nothing it refers to is opened, nothing is written.
+ * @throws as openImage, apart from what its data needs: images with features that are not supported are told about too
+ */
+export async function imageInfo(path: string, options?: InfoOptions): Promise<ImageInfo> {
+  checkPath('imageInfo', path)
+  const given = checkOptions('imageInfo', options, infoSchema)
+  given.signal?.throwIfAborted()
+  await identifyFile(path)
+  return lookAt(path, given.format, given)
+}
+
+/**
+ * The same of an image and of all its backing files, from the top, as far as the gate lets pass.
+ * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP
+ */
+export async function imageInfoChain(path: string, options?: InfoChainOptions): Promise<ImageInfo[]> {
+  checkPath('imageInfoChain', path)
+  const given = checkOptions('imageInfoChain', options, { ...infoSchema, backing: backingOption })
+  const chain: ImageInfo[] = []
+  const seen: string[] = []
+  let next: { path: string; format: ImageFormat | undefined } | undefined = { path, format: given.format }
+  while (next !== undefined) {
+    given.signal?.throwIfAborted()
+    const identity = await identifyFile(next.path)
+    if (seen.includes(identity) || seen.length > maxBackingDepth) {
+      throw new Qcow2Error('ERR_BACKING_LOOP', `Backing file '${next.path}' creates an infinite loop.`, { path })
+    }
+    seen.push(identity)
+    const info: ImageInfo = await lookAt(next.path, next.format, given)
+    chain.push(info)
+    next = await nextOf(info, given.backing ?? 'same-directory')
+  }
+  return chain
+}
+
+/** What to look at after an image of a chain: under the name that the image gives it. */
+async function nextOf(
+  info: ImageInfo,
+  gate: BackingGate,
+): Promise<{ path: string; format: ImageFormat | undefined } | undefined> {
+  if (info.backingFile === undefined) return undefined
+  const backing = await passGate(gate, { name: info.backingFile, format: info.backingFormat, image: info.path })
+  if (backing.type === 'image') return { path: backing.image.path, format: backing.image.format }
+  const path = typeof gate === 'function' ? backing.path : (info.fullBackingFile ?? backing.path)
+  return { path, format: backing.format }
+}
+
+async function lookAt(
+  path: string,
+  format: ImageFormat | undefined,
+  options: { forceShare?: boolean; locking?: 'auto' | 'off' },
+): Promise<ImageInfo> {
+  try {
+    const backend = await openFile(path, { readOnly: true, cache: defaultCache })
+    try {
+      const found = format ?? (await probeFormat(backend))
+      const { blocks } = await stat(path)
+      const common = { path, format: found, actualSize: blocks * sectorSize }
+      if (found === 'raw') return { ...common, virtualSize: alignUp(backend.length, sectorSize) }
+      if (options.forceShare !== true && options.locking !== 'off') takeLocks(backend, 'metadata only')
+      return { ...common, ...(await qcow2Facts(backend, path)) }
+    } finally {
+      await backend.close()
+    }
+  } catch (error) {
+    throw openFailure(path, error)
+  }
+}
+
+async function qcow2Facts(backend: BlockBackend, path: string): Promise<Omit<ImageInfo, 'path' | 'format' | 'actualSize'>> {
+  const { header } = await readHeader(backend)
+  const { backingFile, backingFormat } = header
+  const snapshots = await listSnapshots(backend, header)
+  return {
+    virtualSize: header.size,
+    clusterSize: 2 ** header.clusterBits,
+    dirty: has(header.incompatibleFeatures, incompatible.dirty),
+    encrypted: header.cryptMethod !== 0,
+    ...(backingFile === undefined ? {} : { backingFile, fullBackingFile: besideImage(path, backingFile) }),
+    ...(backingFormat === undefined ? {} : { backingFormat }),
+    ...(snapshots.length === 0 ? {} : { snapshots }),
+    qcow2: await formatSpecific(backend, header),
+  }
+}
+
+async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qcow2Info> {
+  const encryption = header.cryptMethod === 0 ? undefined : encryptionNames[header.cryptMethod]
+  const dataFile = findExtension(header.extensions, extensionTypes.dataFileName)
+  const bitmaps = await listBitmaps(backend, header)
+  return {
+    compat: header.version === 2 ? '0.10' : '1.1',
+    compressionType: header.compressionType,
+    lazyRefcounts: has(header.compatibleFeatures, compatible.lazyRefcounts),
+    refcountBits: 2 ** header.refcountOrder,
+    corrupt: has(header.incompatibleFeatures, incompatible.corrupt),
+    extendedL2: has(header.incompatibleFeatures, incompatible.extendedL2),
+    ...(encryption === undefined || encryption === 'none' ? {} : { encryption }),
+    ...(dataFile === undefined ? {} : { dataFile: textUpToNul(dataFile.data) }),
+    ...(has(header.incompatibleFeatures, incompatible.dataFile)
+      ? { dataFileRaw: has(header.autoclearFeatures, autoclear.dataFileRaw) }
+      : {}),
+    ...(bitmaps.length === 0 ? {} : { bitmaps }),
+  }
+}
+
+const has = (mask: bigint, bit: bigint): boolean => (mask & bit) !== 0n
+
+/** A relative name as its image's folder, spelt as in `path`, makes it. */
+function besideImage(path: string, name: string): string {
+  if (name.startsWith('/') || hasProtocol(name)) return name
+  return path.slice(0, path.lastIndexOf('/') + 1) + name
+}

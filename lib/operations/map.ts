@@ -1,0 +1,51 @@
+import { booleanOption, checkOptions, checkPath, enumOption, integerOption, signalOption } from '../base/options.js'
+import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { DiskImage } from '../image/disk-image.js'
+import type { Extent } from '../image/layers.js'
+import { openImage } from '../image/open.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
+
+export type MapOptions = {
+  /** Default: probed. */
+  readonly format?: ImageFormat
+  /** Which backing files are looked at. Default 'same-directory'. */
+  readonly backing?: BackingGate
+  readonly forceShare?: boolean
+  /** Guest bytes: where to begin. */
+  readonly offset?: number
+  /** Guest bytes: how far; default: to the end. */
+  readonly length?: number
+  readonly locking?: 'auto' | 'off'
+  readonly signal?: AbortSignal
+}
+
+/** A run of the guest's disk, and the file of the layer that says what it is. */
+export type MapEntry = Extent & { readonly file: string }
+
+/**
+ * How a disk is stored, through all backing files: runs in order, without gaps.
+ * @throws as openImage; RangeError ERR_OUT_OF_RANGE
+ */
+export async function* mapImage(path: string, options?: MapOptions): AsyncGenerator<MapEntry, void, undefined> {
+  checkPath('mapImage', path)
+  const { offset, length, ...given } = checkOptions('mapImage', options, {
+    format: enumOption(imageFormats),
+    backing: backingOption,
+    forceShare: booleanOption,
+    offset: integerOption({ min: 0 }),
+    length: integerOption({ min: 0 }),
+    locking: enumOption(['auto', 'off']),
+    signal: signalOption,
+  })
+  const image = await openImage(path, { readOnly: true, ...given })
+  try {
+    const files = DiskImage.layersOf(image).map(({ backend }) => backend.path)
+    const range = { ...(offset === undefined ? {} : { offset }), ...(length === undefined ? {} : { length }) }
+    for await (const extent of image.extents(range)) {
+      given.signal?.throwIfAborted()
+      yield { ...extent, file: files[extent.depth] ?? path }
+    }
+  } finally {
+    await image.close()
+  }
+}

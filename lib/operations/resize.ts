@@ -1,0 +1,57 @@
+import { invalid, outOfRange } from '../base/errors.js'
+import { booleanOption, checkOptions, checkPath, enumOption, signalOption } from '../base/options.js'
+import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
+import { openImage } from '../image/open.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
+
+export type ResizeOptions = {
+  /** Default: probed. */
+  readonly format?: ImageFormat
+  /** Must be true to make the disk smaller: the bytes beyond are lost. */
+  readonly shrink?: boolean
+  readonly cache?: CacheMode | CacheOptions
+  /** Which backing files are opened. Default 'same-directory'. */
+  readonly backing?: BackingGate
+  readonly locking?: 'auto' | 'off'
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Change the size of an image's disk. New bytes read as zeros.
+ * @param size  bytes, rounded up to whole sectors of 512; or by how many bytes it grows (negative: shrinks)
+ * @returns the sizes before and after, in bytes
+ * @throws as openImage and DiskImage.resize
+ */
+export async function resizeImage(
+  path: string,
+  size: number | { readonly by: number },
+  options?: ResizeOptions,
+): Promise<{ before: number; after: number }> {
+  checkPath('resizeImage', path)
+  const { shrink = false, ...given } = checkOptions('resizeImage', options, {
+    format: enumOption(imageFormats),
+    shrink: booleanOption,
+    cache: cacheOption,
+    backing: backingOption,
+    locking: enumOption(['auto', 'off']),
+    signal: signalOption,
+  })
+  const { cache, ...rest } = given
+  const image = await openImage(path, { ...rest, ...(cache === undefined ? {} : { cache: cacheOptionsOf(cache) }) })
+  try {
+    const before = image.size
+    await image.resize(newSize(before, size), { shrink })
+    return { before, after: image.size }
+  } finally {
+    await image.close()
+  }
+}
+
+function newSize(before: number, size: number | { readonly by: number }): number {
+  if (typeof size === 'number') return size
+  const by: unknown = typeof size === 'object' && size !== null ? size.by : undefined
+  if (typeof by !== 'number') throw invalid('resizeImage: the size must be a number of bytes or { by: bytes }')
+  if (before + by < 0) throw outOfRange(`resizeImage: the disk has ${before} bytes, fewer than the ${-by} to take away`)
+  return before + by
+}

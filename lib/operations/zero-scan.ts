@@ -1,0 +1,38 @@
+/** Compared with in pieces of this many bytes: a native comparison runs at memory speed, once it has begun. */
+const comparedBytes = 64 * 1024
+
+const zeros = Buffer.alloc(comparedBytes)
+
+/** Whether all bytes are zero. */
+export function isZero(bytes: Uint8Array): boolean {
+  // Most data shows itself in its first or last byte, without the cost of a native call.
+  if (bytes.length === 0) return true
+  if (bytes[0] !== 0 || bytes[bytes.length - 1] !== 0) return false
+  for (let at = 0; at < bytes.length; at += comparedBytes) {
+    const end = Math.min(at + comparedBytes, bytes.length)
+    if (zeros.compare(bytes, at, end, 0, end - at) !== 0) return false
+  }
+  return true
+}
+
+export type Run = { readonly start: number; readonly end: number; readonly zero: boolean }
+
+/**
+ * Split bytes into runs of zeros and of others.
+ * @param unit  bytes: runs begin at multiples of it, the last may end anywhere. Data with zeros among it stays data
+ */
+export function zeroRuns(bytes: Uint8Array, unit: number): Run[] {
+  const runs: Run[] = []
+  let start = 0
+  let zero: boolean | undefined
+  for (let at = 0; at < bytes.length; at += unit) {
+    const here = isZero(bytes.subarray(at, at + unit))
+    if (zero !== undefined && zero !== here) {
+      runs.push({ start, end: at, zero })
+      start = at
+    }
+    zero = here
+  }
+  if (zero !== undefined) runs.push({ start, end: bytes.length, zero })
+  return runs
+}

@@ -1,0 +1,133 @@
+import { isAligned } from '../base/integers.js'
+import { type CheckState, hex64 } from './check-state.js'
+import type { ReadTable } from './check-tables.js'
+import { hostOf } from './l2-entry.js'
+import { incompatible } from './spec.js'
+
+/** Where the next cluster would have to be for the disk not to be fragmented; 0: anywhere. */
+export type Fragmentation = { next: number }
+
+const copiedBit = 0x80000000
+const compressedBit = 0x40000000
+const zeroBit = 0x1
+const reservedHigh = 0x3f000000
+const reservedLow = 0x1fe
+
+/** How this image's L2 entries are made. */
+export type L2Format = {
+  readonly entryBytes: 8 | 16
+  readonly extended: boolean
+  readonly dataFile: boolean
+}
+
+export function l2FormatOf(state: CheckState): L2Format {
+  const features = state.header.incompatibleFeatures
+  const extended = (features & incompatible.extendedL2) !== 0n
+  return { entryBytes: extended ? 16 : 8, extended, dataFile: (features & incompatible.dataFile) !== 0n }
+}
+
+/**
+ * Count what one L2 table refers to.
+ * @param firstCluster  number of the guest cluster of the first entry, in standard tables
+ */
+export function checkL2Table(
+  state: CheckState,
+  table: ReadTable,
+  firstCluster: number,
+  fragmentation: Fragmentation | undefined,
+): void {
+  const format = l2FormatOf(state)
+  const { view } = table
+  for (let at = 0; at < view.byteLength; at += format.entryBytes) {
+    const high = view.getUint32(at)
+    const low = view.getUint32(at + 4)
+    const bitmap = format.extended ? { zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) } : undefined
+    if (high === 0 && low === 0 && !bitmap?.zero && !bitmap?.allocated) continue
+    const entry = { high, low, bitmap, offset: table.offset + at, index: at / format.entryBytes }
+    checkEntry(state, entry, format, fragmentation)
+  }
+}
+
+type Entry = {
+  readonly high: number
+  readonly low: number
+  readonly bitmap: { readonly zero: number; readonly allocated: number } | undefined
+  /** Of the entry in the file. */
+  readonly offset: number
+  /** Within its table. */
+  readonly index: number
+}
+
+function checkEntry(
+  state: CheckState,
+  entry: Entry,
+  format: L2Format,
+  fragmentation: Fragmentation | undefined,
+): void {
+  if ((entry.high & compressedBit) !== 0) checkCompressed(state, entry, format, fragmentation)
+  else checkStandard(state, entry, format, fragmentation)
+}
+
+function checkCompressed(
+  state: CheckState,
+  { high, low, bitmap, offset, index }: Entry,
+  format: L2Format,
+  fragmentation: Fragmentation | undefined,
+): void {
+  const fail = (text: string): void => state.corruption('invalid-entry', text, { offset })
+  const highBits = 62 - (state.geometry.clusterBits - 8) - 32
+  const host = (high & 0x3fffffff & (2 ** highBits - 1)) * 2 ** 32 + low
+  if ((high & copiedBit) !== 0) {
+    fail(`ERROR: coffset=0x${host.toString(16)}: copied flag must never be set for compressed clusters`)
+  }
+  const plain = hex64(high & ~copiedBit, low)
+  if (format.dataFile) {
+    fail(`ERROR compressed cluster ${index} with data file, entry=0x${plain}`)
+    return
+  }
+  if (bitmap !== undefined && (bitmap.zero !== 0 || bitmap.allocated !== 0)) {
+    fail(`ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, entry=0x${plain}`)
+    return
+  }
+  const sectors = ((high & 0x3fffffff) >>> highBits) + 1
+  state.count(host, sectors * 512 - (host % 512))
+  if (fragmentation === undefined) return
+  state.result.allocatedClusters++
+  state.result.compressedClusters++
+  // each one starts anywhere, and takes a read of its own
+  state.result.fragmentedClusters++
+}
+
+function checkStandard(
+  state: CheckState,
+  { high, low, bitmap, offset }: Entry,
+  format: L2Format,
+  fragmentation: Fragmentation | undefined,
+): void {
+  const fail = (text: string): void => state.corruption('invalid-entry', text, { offset })
+  const { clusterSize } = state.geometry
+  if ((high & reservedHigh) !== 0 || (low & reservedLow) !== 0) {
+    fail(`ERROR found l2 entry with reserved bits set: ${hex64(high, low)}`)
+  }
+  const host = hostOf(high, low)
+  const copied = (high & copiedBit) !== 0
+  if (host === 0 && !(format.dataFile && copied)) {
+    if (bitmap?.allocated) fail('ERROR: Unallocated cluster has non-zero subcluster allocation map')
+    return
+  }
+  if (bitmap !== undefined && (bitmap.zero & bitmap.allocated) !== 0) {
+    fail(`ERROR offset=${host.toString(16)}: Allocated cluster has corrupted subcluster allocation bitmap`)
+    return
+  }
+  if (!isAligned(host, clusterSize)) {
+    const holdsData = bitmap === undefined ? (low & zeroBit) === 0 : bitmap.allocated !== 0
+    const what = `${holdsData ? 'Data' : 'Preallocated'} cluster is not properly aligned; L2 entry corrupted.`
+    fail(`ERROR offset=${host.toString(16)}: ${what}`)
+  }
+  if (fragmentation !== undefined) {
+    state.result.allocatedClusters++
+    if (fragmentation.next !== 0 && host !== fragmentation.next) state.result.fragmentedClusters++
+    fragmentation.next = host + clusterSize
+  }
+  if (!format.dataFile) state.count(host, clusterSize)
+}

@@ -1,0 +1,70 @@
+import type { BlockBackend } from '../queue/backend.js'
+
+/** Tables are read this much at a time: enough to keep a disk busy, and bounded. */
+const batchBytes = 2 * 1024 * 1024
+/** Requests under way at once. */
+const batchTables = 128
+
+/** One table of a batch. `index`: its position in the list it came from. */
+export type ReadTable = { readonly index: number; readonly offset: number; readonly view: DataView }
+
+/**
+ * Read tables of one size, many at a time, in the order given; neighbours in the file cost one read.
+ * @param tables  index and byte offset of each
+ */
+export async function* readTables(
+  backend: BlockBackend,
+  tables: Iterable<readonly [index: number, offset: number]>,
+  tableBytes: number,
+): AsyncGenerator<ReadTable[]> {
+  const most = Math.max(1, Math.min(batchTables, Math.floor(batchBytes / tableBytes)))
+  let batch: (readonly [number, number])[] = []
+  for (const table of tables) {
+    batch.push(table)
+    if (batch.length < most) continue
+    yield await readBatch(backend, batch, tableBytes)
+    batch = []
+  }
+  if (batch.length > 0) yield await readBatch(backend, batch, tableBytes)
+}
+
+async function readBatch(
+  backend: BlockBackend,
+  batch: readonly (readonly [number, number])[],
+  tableBytes: number,
+): Promise<ReadTable[]> {
+  const bytes = new Uint8Array(batch.length * tableBytes)
+  const reads: Promise<void>[] = []
+  for (let first = 0; first < batch.length; ) {
+    const offset = offsetOf(batch, first)
+    let end = first + 1
+    while (end < batch.length && offsetOf(batch, end) === offset + (end - first) * tableBytes) end++
+    reads.push(backend.readQueued(bytes.subarray(first * tableBytes, end * tableBytes), offset))
+    first = end
+  }
+  await Promise.all(reads)
+  return batch.map(([index, offset], position) => ({
+    index,
+    offset,
+    view: new DataView(bytes.buffer, position * tableBytes, tableBytes),
+  }))
+}
+
+function offsetOf(batch: readonly (readonly [number, number])[], position: number): number {
+  return batch[position]?.[1] ?? 0
+}
+
+/** An L1 or similar table of 64-bit entries, read piece by piece: it may have 32 MiB. */
+export async function* readEntries(
+  backend: BlockBackend,
+  offset: number,
+  entries: number,
+): AsyncGenerator<{ readonly first: number; readonly count: number; readonly view: DataView }> {
+  const most = batchBytes / 8
+  for (let first = 0; first < entries; first += most) {
+    const count = Math.min(most, entries - first)
+    const bytes = new Uint8Array(count * 8)
+    await backend.readQueued(bytes, offset + first * 8)
+    yield { first, count, view: new DataView(bytes.buffer) }
+  }
+}

@@ -1,0 +1,356 @@
+import { Qcow2Error } from '../base/errors.js'
+import { section, type Section } from '../base/units.js'
+import { addon } from '../native/addon.js'
+import type { NativeBlockQueue, NativeConstants, NativeCounters, NativeOperation } from '../native/types.js'
+import { Admission } from './admission.js'
+import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
+import { type Requester, requests } from './requests.js'
+import { poisonedError, systemError } from './system-error.js'
+
+export type BlockQueueOptions = {
+  readonly readOnly: boolean
+  /** Bypass the host's page cache. */
+  readonly direct: boolean
+  readonly syncPolicy: SyncPolicy
+  /** Make the file; it must not exist. */
+  readonly create?: boolean
+  /** Most bytes of metadata that may wait. */
+  readonly queueBytes?: number
+  /** Most metadata writes that may wait. */
+  readonly queueNodes?: number
+  /** Nodes older than this are written without being asked for. Milliseconds; 0 is never. */
+  readonly idleMs?: number
+}
+
+/** Some 1000 nodes of 4 KiB: enough for one sync to serve hundreds of requests, little enough to be written within a blink. */
+const defaultQueueBytes = 4 * 1024 ** 2
+const defaultQueueNodes = 4096
+
+/** What a crash may cost a guest that never flushes. */
+const defaultIdleMs = 5000
+
+/** What the messages of failures call the operations of the addon. */
+const verbs: Readonly<Record<NativeOperation, string>> = {
+  open: 'open',
+  close: 'close',
+  read: 'read',
+  readQueued: 'read',
+  write: 'write',
+  writeZeroes: 'write zeroes',
+  unmapZeroes: 'write zeroes',
+  punch: 'punch hole',
+  allocate: 'allocate',
+  truncate: 'truncate',
+  extent: 'seek',
+  flush: 'flush',
+  durable: 'flush',
+}
+
+/** One file and its queue, on the addon. */
+export class BlockQueue implements BlockBackend, Requester {
+  readonly path: string
+  readonly readOnly: boolean
+  readonly direct: boolean
+  readonly syncPolicy: SyncPolicy
+  /** Of this file, in the addon. */
+  readonly number: number
+  readonly #native: NativeBlockQueue
+  readonly #requests = requests()
+  /** Written by the addon, on this thread. */
+  readonly #state: Float64Array
+  readonly #places: NativeConstants['state']
+  readonly #admission: Admission
+  readonly #listeners: (() => void)[] = []
+  #alignment = 1
+  #length = 0
+  #poisoned: Qcow2Error | undefined
+  #closing: Promise<void> | undefined
+  /** As of the closing, when the addon does not tell any more. */
+  #lastCounters: NativeCounters | undefined
+  #requestsOut = 0
+  #allSettled: (() => void) | undefined
+  #barriersAsked = 0
+  #dataReads = 0
+  #dataReadBytes = 0
+  #dataWrites = 0
+  #dataWriteBytes = 0
+
+  /**
+   * Open a file; nothing of it is read.
+   * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY, ERR_IS_A_DIRECTORY, ERR_EXISTS, ERR_IO
+   * @throws ERR_NOT_SUPPORTED  neither a regular file nor a block device; or `direct` where the file system cannot
+   */
+  static async open(path: string, options: BlockQueueOptions): Promise<BlockQueue> {
+    const queue = new BlockQueue(path, options)
+    await queue.#open()
+    return queue
+  }
+
+  private constructor(path: string, options: BlockQueueOptions) {
+    const { BlockQueue: Native, constants } = addon()
+    this.path = path
+    this.readOnly = options.readOnly
+    this.direct = options.direct
+    this.syncPolicy = options.syncPolicy
+    this.#places = constants.state
+    this.#state = new Float64Array(constants.state.length)
+    const flags =
+      (options.readOnly ? constants.flags.readOnly : 0) +
+      (options.direct ? constants.flags.direct : 0) +
+      (options.create === true ? constants.flags.create : 0)
+    const policy = constants.policies[options.syncPolicy]
+    this.#native = new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state)
+    this.number = this.#native.number
+    this.#admission = new Admission(
+      { bytes: options.queueBytes ?? defaultQueueBytes, nodes: options.queueNodes ?? defaultQueueNodes },
+      {
+        queued: () => ({
+          bytes: this.#state[this.#places.queuedBytes] as number,
+          nodes: this.#state[this.#places.queuedNodes] as number,
+        }),
+        failed: () => this.poisoned !== undefined,
+        drain: () => this.#native.drain(),
+      },
+    )
+    this.#requests.add(this)
+  }
+
+  async #open(): Promise<void> {
+    try {
+      await this.#send('open', 0, 0)
+    } catch (error) {
+      this.#requests.remove(this)
+      throw error
+    }
+    const { offsetAlignment, length } = this.#native.geometry()
+    this.#alignment = offsetAlignment
+    this.#length = length
+  }
+
+  /** The memory that spares requests a copy where the page cache is bypassed. Bytes, a power of two. */
+  get memoryAlignment(): number {
+    return this.#native.geometry().memoryAlignment
+  }
+
+  get alignment(): number {
+    return this.#alignment
+  }
+
+  get length(): number {
+    return this.#length
+  }
+
+  get durableSection(): Section {
+    return section(this.#state[this.#places.durableSection] as number)
+  }
+
+  get poisoned(): Qcow2Error | undefined {
+    const errno = this.#state[this.#places.poisoned] as number
+    if (errno === 0) return undefined
+    this.#poisoned ??= systemError(errno, 'metadata write or sync', { path: this.path })
+    return this.#poisoned
+  }
+
+  read(bytes: Uint8Array, offset: number): Promise<void> {
+    if (bytes.length === 0) return Promise.resolve()
+    this.#dataReads++
+    this.#dataReadBytes += bytes.length
+    return this.#send('read', offset, bytes.length, bytes)
+  }
+
+  readQueued(bytes: Uint8Array, offset: number): Promise<void> {
+    if (bytes.length === 0) return Promise.resolve()
+    return this.#send('readQueued', offset, bytes.length, bytes)
+  }
+
+  write(bytes: Uint8Array, offset: number): Promise<void> {
+    this.#dataWrites++
+    this.#dataWriteBytes += bytes.length
+    return this.#change('write', offset, bytes.length, bytes)
+  }
+
+  writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
+    return this.#change(options.unmap ? 'unmapZeroes' : 'writeZeroes', offset, length)
+  }
+
+  punch(offset: number, length: number): Promise<void> {
+    return this.#change('punch', offset, length)
+  }
+
+  allocate(offset: number, length: number): Promise<void> {
+    return this.#change('allocate', offset, length)
+  }
+
+  truncate(length: number): Promise<void> {
+    return this.#change('truncate', length, 0)
+  }
+
+  async extent(offset: number): Promise<FileExtent> {
+    if (this.#closing !== undefined) throw closedError(this.path)
+    this.#requestsOut++
+    const answer = await this.#requests.askExtent(this, offset)
+    return { length: Math.abs(answer), data: answer > 0 }
+  }
+
+  enqueue(bytes: Uint8Array, offset: number, earliest: Section): Section {
+    const refused = this.#refusal('write')
+    if (refused !== undefined) throw refused
+    const placed = section(this.#native.enqueue(bytes, offset, earliest))
+    this.#reach(offset + bytes.length)
+    return placed
+  }
+
+  sectionAfterData(): Section {
+    return section(this.#native.sectionAfterData())
+  }
+
+  pendingSection(offset: number, length: number): Section {
+    return section(this.#native.pendingSection(offset, length))
+  }
+
+  onProgress(listener: () => void): void {
+    this.#listeners.push(listener)
+  }
+
+  countBarrier(): void {
+    this.#barriersAsked++
+  }
+
+  admit(bytes: number): Promise<void> | undefined {
+    return this.#admission.admit(bytes)
+  }
+
+  release(bytes: number): void {
+    this.#admission.release(bytes)
+  }
+
+  flush(): Promise<void> {
+    return this.#send('flush', 0, 0)
+  }
+
+  durable(section: Section): Promise<void> {
+    if (section <= this.durableSection && this.poisoned === undefined) return Promise.resolve()
+    return this.#send('durable', section, 0)
+  }
+
+  lock(held: readonly number[], tested: readonly number[]): number | undefined {
+    const answer = this.#native.lock(held, tested)
+    if (answer === undefined || answer >= 0) return answer
+    throw systemError(-answer, 'lock', { path: this.path })
+  }
+
+  unlock(held: readonly number[]): void {
+    this.#native.unlock(held)
+  }
+
+  stats(): QueueStats {
+    return {
+      ...(this.#lastCounters ?? this.#native.counters()),
+      barriersAsked: this.#barriersAsked,
+      queuedBytesNow: this.#state[this.#places.queuedBytes] as number,
+      queuedNodesNow: this.#state[this.#places.queuedNodes] as number,
+      admissionWaits: this.#admission.waits,
+      dataReads: this.#dataReads,
+      dataReadBytes: this.#dataReadBytes,
+      dataWrites: this.#dataWrites,
+      dataWriteBytes: this.#dataWriteBytes,
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    if (this.#requestsOut > 0) {
+      await new Promise<void>((resolve) => {
+        this.#allSettled = resolve
+      })
+    }
+    let failure: unknown
+    try {
+      if (!this.readOnly) await this.#request('flush', 0, 0)
+    } catch (error) {
+      failure = error
+    }
+    this.#lastCounters = this.#native.counters()
+    await this.#request('close', 0, 0)
+    this.#requests.remove(this)
+    if (failure !== undefined) throw failure
+  }
+
+  // What the requests of this thread ask of whoever sends them.
+
+  failure(errno: number, operation: NativeOperation, offset: number): Error {
+    const isOfQueue = operation === 'flush' || operation === 'durable'
+    if (isOfQueue && this.poisoned !== undefined) return poisonedError(this.poisoned, this.path)
+    if (operation === 'open') return openError(errno, this.path, this)
+    const place = isOfQueue || operation === 'close' ? {} : { offset }
+    return systemError(errno, verbs[operation], { path: this.path, ...place })
+  }
+
+  settled(): void {
+    if (--this.#requestsOut === 0) this.#allSettled?.()
+  }
+
+  progressed(): void {
+    this.#admission.progressed()
+    for (const listener of this.#listeners) listener()
+  }
+
+  #change(operation: NativeOperation, offset: number, length: number, bytes?: Uint8Array): Promise<void> {
+    const refused = this.#refusal(verbs[operation])
+    if (refused !== undefined) return Promise.reject(refused)
+    if (length === 0 && operation !== 'truncate') return Promise.resolve()
+    if (operation !== 'punch') this.#reach(offset + length)
+    return this.#send(operation, offset, length, bytes)
+  }
+
+  /** Why the file cannot be changed, if it cannot. */
+  #refusal(verb: string): Qcow2Error | undefined {
+    if (this.#closing !== undefined) return closedError(this.path)
+    if (this.readOnly) {
+      return new Qcow2Error('ERR_READ_ONLY', `'${this.path}' was opened read-only: cannot ${verb}`, {
+        path: this.path,
+      })
+    }
+    return this.poisoned === undefined ? undefined : poisonedError(this.poisoned, this.path)
+  }
+
+  #reach(end: number): void {
+    if (end > this.#length) this.#length = end
+  }
+
+  #send(operation: NativeOperation, offset: number, length: number, bytes?: Uint8Array): Promise<void> {
+    if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
+    return this.#request(operation, offset, length, bytes)
+  }
+
+  #request(operation: NativeOperation, offset: number, length: number, bytes?: Uint8Array): Promise<void> {
+    this.#requestsOut++
+    return this.#requests.send(this, operation, offset, length, bytes)
+  }
+}
+
+function closedError(path: string): Qcow2Error {
+  return new Qcow2Error('ERR_CLOSED', `'${path}' is closed`, { path })
+}
+
+function openError(errno: number, path: string, options: { readonly direct: boolean }): Qcow2Error {
+  const error = systemError(errno, 'open', { path })
+  if (error.message.startsWith('EINVAL') && options.direct) {
+    return new Qcow2Error(
+      'ERR_NOT_SUPPORTED',
+      `'${path}' cannot be opened past the page cache (cache modes none, directsync, unsafe-direct): its file system does not support O_DIRECT`,
+      { path, errno, cause: error },
+    )
+  }
+  if (error.message.startsWith('ENODEV')) {
+    return new Qcow2Error('ERR_NOT_SUPPORTED', `'${path}' is neither a regular file nor a block device`, {
+      path,
+      errno,
+    })
+  }
+  return error
+}

@@ -1,0 +1,159 @@
+import { addon } from '../native/addon.js'
+import type { NativeAddon, NativeOperation } from '../native/types.js'
+
+/** Whose requests they are. */
+export type Requester = {
+  /** Of its file, in the addon. */
+  readonly number: number
+  /** What a request that failed rejects with. @param errno positive */
+  failure(errno: number, operation: NativeOperation, offset: number): Error
+  /** One of its requests is over. */
+  settled(): void
+  /** The state of the queue has changed. */
+  progressed(): void
+}
+
+type Request = {
+  readonly requester: Requester
+  readonly operation: NativeOperation
+  readonly offset: number
+  /** Kept here so that the memory lives until the addon is through with it. */
+  readonly bytes: Uint8Array | undefined
+  readonly resolve: (value: number) => void
+  readonly reject: (error: Error) => void
+}
+
+/**
+ * The requests of all files of this thread on their way to the addon and back. Those of one turn of the event loop go over as
+ * one batch, rung in by process.nextTick; results come back as one batch for each wake-up.
+ */
+class Requests {
+  readonly #addon: NativeAddon
+  readonly #operations: NativeAddon['constants']['operations']
+  readonly #numbersPerRequest: number
+  readonly #numbersPerCompletion: number
+  /** By number. */
+  readonly #out: (Request | undefined)[] = []
+  readonly #freeNumbers: number[] = []
+  /** The batch being collected. */
+  readonly #batch: Float64Array
+  readonly #buffers: (Uint8Array | undefined)[]
+  #collected = 0
+  readonly #completions: Float64Array
+  readonly #files: Float64Array
+  /** Weak: a file that nobody uses any more is closed by the garbage collector. */
+  readonly #requesters = new Map<number, WeakRef<Requester>>()
+  readonly #forgotten = new FinalizationRegistry<number>((number) => this.#requesters.delete(number))
+  readonly #ring = (): void => this.#submit()
+
+  constructor(native: NativeAddon) {
+    const { operations, numbersPerRequest, numbersPerCompletion, mostCompletions, mostFiles } =
+      native.constants
+    this.#addon = native
+    this.#operations = operations
+    this.#numbersPerRequest = numbersPerRequest
+    this.#numbersPerCompletion = numbersPerCompletion
+    this.#batch = new Float64Array(mostCompletions * numbersPerRequest)
+    this.#buffers = new Array<Uint8Array | undefined>(mostCompletions).fill(undefined)
+    this.#completions = new Float64Array(mostCompletions * numbersPerCompletion)
+    this.#files = new Float64Array(mostFiles)
+    native.start((completions, files) => this.#deliver(completions, files), this.#completions, this.#files)
+    // Ends the addon's threads in order; the clean-up hooks of the environment do not run on process.exit().
+    process.on('exit', () => native.shutDown())
+  }
+
+  add(requester: Requester): void {
+    this.#requesters.set(requester.number, new WeakRef(requester))
+    this.#forgotten.register(requester, requester.number, requester)
+  }
+
+  remove(requester: Requester): void {
+    this.#requesters.delete(requester.number)
+    this.#forgotten.unregister(requester)
+  }
+
+  /**
+   * @param offset  bytes; of 'truncate' the new length, of 'durable' the section
+   * @param length  bytes
+   */
+  send(
+    requester: Requester,
+    operation: NativeOperation,
+    offset: number,
+    length: number,
+    bytes?: Uint8Array,
+  ): Promise<void> {
+    return this.#send(requester, operation, offset, length, bytes) as Promise<unknown> as Promise<void>
+  }
+
+  /** @returns bytes to where the file is stored differently, negative for a hole */
+  askExtent(requester: Requester, offset: number): Promise<number> {
+    return this.#send(requester, 'extent', offset, 0, undefined)
+  }
+
+  #send(
+    requester: Requester,
+    operation: NativeOperation,
+    offset: number,
+    length: number,
+    bytes: Uint8Array | undefined,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const number = this.#freeNumbers.pop() ?? this.#out.length
+      this.#out[number] = { requester, operation, offset, bytes, resolve, reject }
+      const index = this.#collected++
+      const at = index * this.#numbersPerRequest
+      const batch = this.#batch
+      batch[at] = requester.number
+      batch[at + 1] = this.#operations[operation]
+      batch[at + 2] = number
+      batch[at + 3] = offset
+      batch[at + 4] = length
+      this.#buffers[index] = bytes
+      if (index === 0) process.nextTick(this.#ring)
+      else if (this.#collected === this.#buffers.length) this.#submit()
+    })
+  }
+
+  #submit(): void {
+    const count = this.#collected
+    if (count === 0) return
+    this.#collected = 0
+    const over = this.#addon.submit(this.#batch, this.#buffers, count)
+    this.#buffers.fill(undefined, 0, count)
+    if (over > 0) this.#settle(over)
+  }
+
+  #deliver(completionCount: number, fileCount: number): void {
+    // First what stands in the array: a listener may send a request, and with it a batch, whose results go to the same place.
+    // Nobody who waits goes on before all have been told: promises run their continuations later.
+    this.#settle(completionCount)
+    for (let i = 0; i < fileCount; i++)
+      this.#requesters
+        .get(this.#files[i] as number)
+        ?.deref()
+        ?.progressed()
+  }
+
+  #settle(count: number): void {
+    const completions = this.#completions
+    for (let i = 0, at = 0; i < count; i++, at += this.#numbersPerCompletion) {
+      const number = completions[at] as number
+      const errno = completions[at + 1] as number
+      const request = this.#out[number]
+      if (request === undefined) continue
+      this.#out[number] = undefined
+      this.#freeNumbers.push(number)
+      request.requester.settled()
+      if (errno === 0) request.resolve(completions[at + 2] as number)
+      else request.reject(request.requester.failure(errno, request.operation, request.offset))
+    }
+  }
+}
+
+let ofThisThread: Requests | undefined
+
+export function requests(): Requests {
+  ofThisThread ??= new Requests(addon())
+  return ofThisThread
+}

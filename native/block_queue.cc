@@ -1,0 +1,256 @@
+#include "block_queue.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace block_queue {
+
+namespace {
+
+constexpr double kLargestExactInteger = 9007199254740991.0;
+
+void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
+
+// An argument that is an integer from 0 to 2^53 - 1.
+std::optional<uint64_t> count_at(const Napi::CallbackInfo& info, size_t index) {
+  double number = -1;
+  if (napi_get_value_double(info.Env(), info[index], &number) != napi_ok) return std::nullopt;
+  if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return std::nullopt;
+  return static_cast<uint64_t>(number);
+}
+
+std::optional<std::vector<uint64_t>> counts_at(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsArray()) return std::nullopt;
+  const Napi::Array array = info[index].As<Napi::Array>();
+  std::vector<uint64_t> counts;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value value = array.Get(i);
+    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+    if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return std::nullopt;
+    counts.push_back(static_cast<uint64_t>(number));
+  }
+  return counts;
+}
+
+Napi::Number number_of(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+
+// Lock held bytes, then test: two who come at once may both fail, but never both succeed.
+// Answers 0 and the byte that somebody else holds, if one does; or an errno.
+int lock_and_test(QueuedFile* file, const std::vector<uint64_t>& held, const std::vector<uint64_t>& tested,
+                  std::optional<uint64_t>* conflict) {
+  for (const uint64_t byte : held) {
+    if (file->locked_bytes.count(byte) != 0) continue;
+    const int error = file->file().lock_shared(byte);
+    if (error == EAGAIN) *conflict = byte;
+    if (error != 0) return error == EAGAIN ? 0 : error;
+    file->locked_bytes.insert(byte);
+  }
+  for (const uint64_t byte : tested) {
+    bool free = false;
+    const int error = file->file().test_exclusive(byte, &free);
+    if (error != 0) return error;
+    if (!free) {
+      *conflict = byte;
+      return 0;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+Napi::Function BlockQueue::define(Napi::Env env) {
+  return DefineClass(env, "BlockQueue",
+                     {
+                         InstanceAccessor<&BlockQueue::number>("number"),
+                         InstanceMethod<&BlockQueue::geometry>("geometry"),
+                         InstanceMethod<&BlockQueue::enqueue>("enqueue"),
+                         InstanceMethod<&BlockQueue::section_after_data>("sectionAfterData"),
+                         InstanceMethod<&BlockQueue::pending_section>("pendingSection"),
+                         InstanceMethod<&BlockQueue::drain>("drain"),
+                         InstanceMethod<&BlockQueue::lock>("lock"),
+                         InstanceMethod<&BlockQueue::unlock>("unlock"),
+                         InstanceMethod<&BlockQueue::counters>("counters"),
+                     });
+}
+
+BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockQueue>(info) {
+  const Napi::Env env = info.Env();
+  const auto flags = count_at(info, 1);
+  const auto policy = count_at(info, 2);
+  const auto idle_limit_ms = count_at(info, 3);
+  if (!info[0].IsString() || !flags || !policy || *policy > static_cast<uint64_t>(SyncPolicy::kEveryWrite) ||
+      !idle_limit_ms || !info[4].IsTypedArray() ||
+      info[4].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array ||
+      info[4].As<Napi::TypedArray>().ElementLength() < kStateLength) {
+    refuse(env, "new BlockQueue(path, flags, policy, idleLimitMs, state) takes a string, three counts and an array");
+    return;
+  }
+  Napi::Float64Array state = info[4].As<Napi::Float64Array>();
+  state_reference_ = Napi::Persistent(state);
+  state_ = state.Data();
+  QueuedFile::Options options;
+  options.path = info[0].As<Napi::String>().Utf8Value();
+  options.open.read_only = (*flags & kReadOnly) != 0;
+  options.open.direct = (*flags & kDirect) != 0;
+  options.open.create = (*flags & kCreate) != 0;
+  options.policy = static_cast<SyncPolicy>(*policy);
+  options.idle_limit_ms = *idle_limit_ms;
+  environment_ = Environment::of(env);
+  number_ = environment_->add(this);
+  file_ = environment_->make_file(number_, std::move(options));
+}
+
+// Collected without close(), as a rule: what is queued is still written, on another thread.
+BlockQueue::~BlockQueue() {
+  if (!file_) return;
+  if (is_moving_) environment_->count_moving(-1);
+  environment_->remove(number_);
+  environment_->close_unasked(std::move(file_));
+}
+
+Napi::Value BlockQueue::number(const Napi::CallbackInfo& info) { return number_of(info.Env(), number_); }
+
+Napi::Value BlockQueue::geometry(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  Napi::Object geometry = Napi::Object::New(env);
+  geometry.Set("memoryAlignment", number_of(env, file_->file().memory_alignment()));
+  geometry.Set("offsetAlignment", number_of(env, file_->file().offset_alignment()));
+  geometry.Set("length", number_of(env, file_->length_at_open()));
+  return geometry;
+}
+
+Napi::Value BlockQueue::enqueue(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* bytes = nullptr;
+  const auto offset = count_at(info, 1);
+  const auto earliest = count_at(info, 2);
+  if (napi_get_typedarray_info(env, info[0], &type, &length, &bytes, nullptr, nullptr) != napi_ok ||
+      type != napi_uint8_array || length == 0 || !offset || !earliest) {
+    refuse(env, "enqueue(bytes, offset, earliest) takes a Uint8Array that is not empty and two counts");
+    return {};
+  }
+  const uint64_t alignment = file_->file().offset_alignment();
+  if (*offset % alignment != 0 || length % alignment != 0) {
+    refuse(env, "a node consists of whole units of the file's alignment");
+    return {};
+  }
+  QueueState state;
+  const Section section =
+      file_->worker().enqueue(*offset, static_cast<const uint8_t*>(bytes), length, *earliest, &state);
+  if (section == Worker::kNoSuchSection) {
+    refuse(env, "earliest is beyond every section that was ever answered");
+    return {};
+  }
+  if (section == 0) {
+    Napi::RangeError::New(env, "Out of memory: a metadata write could not be queued").ThrowAsJavaScriptException();
+    return {};
+  }
+  show(state);
+  return number_of(env, section);
+}
+
+Napi::Value BlockQueue::section_after_data(const Napi::CallbackInfo& info) {
+  if (!check_open(info.Env())) return {};
+  return number_of(info.Env(), file_->worker().section_after_data());
+}
+
+Napi::Value BlockQueue::pending_section(const Napi::CallbackInfo& info) {
+  if (!check_open(info.Env())) return {};
+  const auto offset = count_at(info, 0);
+  const auto length = count_at(info, 1);
+  if (!offset || !length) {
+    refuse(info.Env(), "pendingSection(offset, length) takes two counts");
+    return {};
+  }
+  return number_of(info.Env(), file_->worker().pending_section(*offset, *length));
+}
+
+void BlockQueue::drain(const Napi::CallbackInfo& info) {
+  if (!check_open(info.Env())) return;
+  file_->worker().drain();
+  refresh();
+}
+
+// (held, tested) -> undefined, or the first byte that somebody else holds, or -errno
+Napi::Value BlockQueue::lock(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  const auto held = counts_at(info, 0);
+  const auto tested = counts_at(info, 1);
+  if (!held || !tested) {
+    refuse(env, "lock(held, tested) takes two arrays of counts");
+    return {};
+  }
+  const std::set<uint64_t> before = file_->locked_bytes;
+  std::optional<uint64_t> conflict;
+  const int error = lock_and_test(file_.get(), *held, *tested, &conflict);
+  if (error == 0 && !conflict) return env.Undefined();
+  for (const uint64_t byte : *held) {
+    if (before.count(byte) == 0 && file_->locked_bytes.erase(byte) != 0) file_->file().unlock(byte);
+  }
+  return conflict ? number_of(env, *conflict) : Napi::Number::New(env, -error);
+}
+
+void BlockQueue::unlock(const Napi::CallbackInfo& info) {
+  if (!check_open(info.Env())) return;
+  const auto held = counts_at(info, 0);
+  if (!held) return refuse(info.Env(), "unlock(held) takes an array of counts");
+  for (const uint64_t byte : *held) {
+    if (file_->locked_bytes.erase(byte) != 0) file_->file().unlock(byte);
+  }
+}
+
+Napi::Value BlockQueue::counters(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  const WorkerCounters counters = file_->worker().counters();
+  Napi::Object answer = Napi::Object::New(env);
+  answer.Set("nodesQueued", number_of(env, counters.queue.nodes_queued));
+  answer.Set("nodesCoalesced", number_of(env, counters.queue.nodes_coalesced));
+  answer.Set("nodesMerged", number_of(env, counters.nodes_merged));
+  answer.Set("nodeBytesWritten", number_of(env, counters.queue.node_bytes_written));
+  answer.Set("barriersIssued", number_of(env, counters.queue.barriers_issued));
+  answer.Set("flushesAsked", number_of(env, counters.queue.flushes_asked));
+  answer.Set("syncsIssued", number_of(env, counters.queue.syncs_issued));
+  answer.Set("queuedBytesPeak", number_of(env, counters.queue.queued_bytes_peak));
+  answer.Set("queuedNodesPeak", number_of(env, counters.queue.queued_nodes_peak));
+  Napi::Array histogram = Napi::Array::New(env, counters.sync_microseconds.size());
+  for (size_t i = 0; i < counters.sync_microseconds.size(); ++i) {
+    histogram.Set(static_cast<uint32_t>(i), number_of(env, counters.sync_microseconds[i]));
+  }
+  answer.Set("syncMicrosecondsHistogram", histogram);
+  return answer;
+}
+
+bool BlockQueue::check_open(Napi::Env env) {
+  if (file_->is_open()) return true;
+  refuse(env, "the file is not open");
+  return false;
+}
+
+void BlockQueue::refresh() {
+  show(file_->is_open() ? file_->worker().state() : QueueState());
+}
+
+void BlockQueue::show(const QueueState& state) {
+  state_[kDurableSection] = static_cast<double>(state.durable_section);
+  state_[kQueuedBytes] = static_cast<double>(state.queued_bytes);
+  state_[kQueuedNodes] = static_cast<double>(state.queued_nodes);
+  state_[kPoisoned] = state.poisoned;
+  if (state.will_move == is_moving_) return;
+  is_moving_ = state.will_move;
+  environment_->count_moving(is_moving_ ? 1 : -1);
+}
+
+}  // namespace block_queue

@@ -1,0 +1,228 @@
+#include "environment.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "block_queue.h"
+
+namespace block_queue {
+
+namespace {
+
+// Two threads keep the page cache busy; more only fight for the processor. A disk wants many requests at once.
+constexpr size_t kMostCachedThreads = 2;
+constexpr size_t kMostDirectThreads = 16;
+
+// Reads that are in the page cache are done on the JavaScript thread: it takes less than handing them over. Bounded, as
+// reading for ever without a turn of the event loop would starve everything else.
+constexpr size_t kMostReadsAtOnce = 64;
+constexpr uint64_t kLongestReadAtOnce = uint64_t{64} << 10;
+
+constexpr auto kShutDownTime = std::chrono::seconds(2);
+
+constexpr double kLargestExactInteger = 9007199254740991.0;
+
+bool is_count(double number) { return number >= 0 && number <= kLargestExactInteger && std::floor(number) == number; }
+
+bool needs_memory(Operation operation) {
+  return operation == Operation::kRead || operation == Operation::kReadQueued || operation == Operation::kWrite;
+}
+
+// The memory of a Uint8Array of at least length bytes, or nullptr.
+uint8_t* memory_of(napi_env env, napi_value buffers, uint32_t index, uint64_t length) {
+  napi_value buffer;
+  bool is_typed_array = false;
+  if (napi_get_element(env, buffers, index, &buffer) != napi_ok) return nullptr;
+  if (napi_is_typedarray(env, buffer, &is_typed_array) != napi_ok || !is_typed_array) return nullptr;
+  napi_typedarray_type type;
+  size_t size = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(env, buffer, &type, &size, &data, nullptr, nullptr) != napi_ok) return nullptr;
+  return type == napi_uint8_array && size >= length ? static_cast<uint8_t*>(data) : nullptr;
+}
+
+void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
+
+bool is_float64_array(const Napi::Value& value, size_t least_length) {
+  if (!value.IsTypedArray()) return false;
+  const Napi::TypedArray array = value.As<Napi::TypedArray>();
+  return array.TypedArrayType() == napi_float64_array && array.ElementLength() >= least_length;
+}
+
+}  // namespace
+
+Environment::Environment(Napi::Env env)
+    : completions_(env, [this](Napi::Env environment) { deliver(environment); }),
+      cached_pool_(kMostCachedThreads, /*gather=*/true, &completions_),
+      direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_),
+      reads_at_once_left_(kMostReadsAtOnce) {}
+
+std::shared_ptr<Environment> Environment::of(Napi::Env env) {
+  if (const auto* existing = env.GetInstanceData<std::shared_ptr<Environment>>()) return *existing;
+  auto made = std::make_unique<std::shared_ptr<Environment>>(std::make_shared<Environment>(env));
+  const std::shared_ptr<Environment> environment = *made;
+  env.SetInstanceData(made.release());
+  // Hooks run in reverse order: this one before that of the thread-safe function, which the threads still call.
+  env.AddCleanupHook([environment] { environment->shut_down(); });
+  return environment;
+}
+
+Napi::Value Environment::start(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsFunction() || !is_float64_array(info[1], kMostCompletions * kNumbersPerCompletion) ||
+      !is_float64_array(info[2], kMostFiles)) {
+    refuse(env, "start(deliver, completions, files) takes a function and two arrays that are long enough");
+    return {};
+  }
+  deliver_ = Napi::Persistent(info[0].As<Napi::Function>());
+  completion_numbers_ = Napi::Persistent(info[1].As<Napi::Float64Array>());
+  file_numbers_ = Napi::Persistent(info[2].As<Napi::Float64Array>());
+  return env.Undefined();
+}
+
+Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const double count_asked = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : -1;
+  if (deliver_.IsEmpty() || !is_count(count_asked) || count_asked > kMostCompletions || !info[1].IsArray() ||
+      !is_float64_array(info[0], static_cast<size_t>(count_asked) * kNumbersPerRequest)) {
+    refuse(env, "submit(requests, buffers, count) takes two arrays and how much of them counts, after start()");
+    return {};
+  }
+  const double* number = info[0].As<Napi::Float64Array>().Data();
+  double* over = completion_numbers_.Value().Data();
+  const auto count = static_cast<uint32_t>(count_asked);
+  uint32_t over_count = 0;
+  for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
+    Job job;
+    if (!std::all_of(number, number + kNumbersPerRequest, is_count)) {
+      refuse(env, "a request consists of integers from 0 to 2^53 - 1");
+      return {};
+    }
+    job.request = static_cast<uint64_t>(number[2]);
+    job.offset = static_cast<uint64_t>(number[3]);
+    job.length = static_cast<uint64_t>(number[4]);
+    job.operation = static_cast<Operation>(static_cast<uint8_t>(std::min(number[1], 255.0)));
+    const auto queue = queues_.find(static_cast<uint32_t>(number[0]));
+    int error = 0;
+    if (queue == queues_.end() || is_shut_down_) {
+      error = EBADF;
+    } else if (job.operation > Operation::kLast ||
+               job.length > static_cast<uint64_t>(kLargestExactInteger) - job.offset) {
+      error = EINVAL;
+    } else if (needs_memory(job.operation)) {
+      job.data = memory_of(env, info[1], i, job.length);
+      if (job.data == nullptr) error = EFAULT;
+    }
+    bool is_over = error != 0;
+    if (error == 0) {
+      job.file = queue->second->file();
+      is_over = read_at_once(&job);
+    }
+    if (is_over) {
+      double* const entry = over + size_t{over_count++} * kNumbersPerCompletion;
+      entry[0] = number[2];
+      entry[1] = error;
+      entry[2] = 0;
+      continue;
+    }
+    ++requests_out_;
+    QueuedFile* const file = job.file.get();
+    file->submit(std::move(job), file->is_direct() ? &direct_jobs_ : &cached_jobs_);
+  }
+  cached_pool_.submit(&cached_jobs_);
+  direct_pool_.submit(&direct_jobs_);
+  hold();
+  return Napi::Number::New(env, over_count);
+}
+
+bool Environment::read_at_once(Job* job) {
+  if (job->operation != Operation::kRead && job->operation != Operation::kReadQueued) return false;
+  if (reads_at_once_left_ == 0 || job->length > kLongestReadAtOnce || !job->file->read_at_once(*job)) return false;
+  --reads_at_once_left_;
+  return true;
+}
+
+void Environment::deliver(Napi::Env env) {
+  completions_.take(kMostCompletions, kMostFiles, &delivered_, &progressed_);
+  reads_at_once_left_ = kMostReadsAtOnce;
+  requests_out_ -= delivered_.size();
+  size_t file_count = 0;
+  const Napi::HandleScope scope(env);
+  double* entry = completion_numbers_.Value().Data();
+  for (const Completion& completion : delivered_) {
+    *entry++ = static_cast<double>(completion.request);
+    *entry++ = completion.error;
+    *entry++ = completion.value;
+  }
+  double* const files = file_numbers_.Value().Data();
+  for (const uint32_t number : progressed_) {
+    const auto queue = queues_.find(number);
+    if (queue == queues_.end()) continue;
+    queue->second->refresh();
+    files[file_count++] = number;
+  }
+  hold();
+  if (delivered_.empty() && file_count == 0) return;
+  deliver_.Call({Napi::Number::New(env, static_cast<double>(delivered_.size())),
+                 Napi::Number::New(env, static_cast<double>(file_count))});
+}
+
+void Environment::hold() { completions_.hold(requests_out_ > 0 || moving_files_ > 0); }
+
+void Environment::count_moving(int change) {
+  moving_files_ += change;
+  hold();
+}
+
+void Environment::shut_down() {
+  if (std::exchange(is_shut_down_, true)) return;
+  const Clock::time_point deadline = Clock::now() + kShutDownTime;
+  std::vector<std::shared_ptr<QueuedFile>> files;
+  for (const auto& weak : files_) {
+    if (auto file = weak.lock()) files.push_back(std::move(file));
+  }
+  for (const auto& file : files) file->request_stop(deadline);
+  cached_pool_.request_stop(deadline);
+  direct_pool_.request_stop(deadline);
+  cached_pool_.join();
+  direct_pool_.join();
+  for (const auto& file : files) {
+    file->abandon_gate();
+    file->request_stop(deadline);  // once more for those that a pool has just opened
+    file->join();
+  }
+  completions_.close();
+}
+
+uint32_t Environment::add(BlockQueue* queue) {
+  queues_.emplace(++last_number_, queue);
+  return last_number_;
+}
+
+void Environment::remove(uint32_t number) { queues_.erase(number); }
+
+std::shared_ptr<QueuedFile> Environment::make_file(uint32_t number, QueuedFile::Options options) {
+  files_.erase(std::remove_if(files_.begin(), files_.end(), [](const auto& file) { return file.expired(); }),
+               files_.end());
+  IoPool* const pool = options.open.direct ? &direct_pool_ : &cached_pool_;
+  auto file = std::make_shared<QueuedFile>(number, std::move(options), pool, &completions_);
+  files_.push_back(file);
+  return file;
+}
+
+void Environment::close_unasked(std::shared_ptr<QueuedFile> file) {
+  if (is_shut_down_ || !file->is_open()) return;
+  Job job;
+  job.operation = Operation::kClose;
+  job.file = std::move(file);
+  QueuedFile* const target = job.file.get();
+  std::vector<Job> jobs;
+  target->submit(std::move(job), &jobs);
+  (target->is_direct() ? direct_pool_ : cached_pool_).submit(&jobs);
+}
+
+}  // namespace block_queue

@@ -1,0 +1,87 @@
+// JavaScript thread of one environment only.
+#ifndef BLOCK_QUEUE_ENVIRONMENT_H_
+#define BLOCK_QUEUE_ENVIRONMENT_H_
+
+#include <napi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "completion.h"
+#include "io_pool.h"
+#include "queued_file.h"
+
+namespace block_queue {
+
+class BlockQueue;
+
+// What one environment (the main thread, a worker_thread, an Electron window) has of this addon: there is nothing else
+// that outlives a call, so environments know nothing of each other.
+class Environment {
+ public:
+  // How many numbers stand for one request in a batch, each way.
+  static constexpr size_t kNumbersPerRequest = 5;     // file, operation, request, offset, length
+  static constexpr size_t kNumbersPerCompletion = 3;  // request, errno, value
+  // What one wake-up delivers at most: timers and sockets have their turn after it. A batch of requests is not longer.
+  static constexpr size_t kMostCompletions = 256;
+  static constexpr size_t kMostFiles = 64;
+
+  explicit Environment(Napi::Env env);
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  // That of this environment; made on first use. Shared with whoever may be finalized after the environment is.
+  static std::shared_ptr<Environment> of(Napi::Env env);
+
+  // (deliver, completions, files): deliver(completionCount, fileCount) is called when that much stands in the two
+  // arrays.
+  Napi::Value start(const Napi::CallbackInfo& info);
+  // (requests, buffers, count): hand over a batch; buffers[i] is the memory of request i, if it has any.
+  // -> how many were over at once: they stand in the array of completions, and are not delivered again.
+  Napi::Value submit(const Napi::CallbackInfo& info);
+
+  // Finish what has begun, carry on with the rest for two seconds at most, drop what is left then. Joins all threads.
+  void shut_down();
+
+  uint32_t add(BlockQueue* queue);
+  void remove(uint32_t number);
+  std::shared_ptr<QueuedFile> make_file(uint32_t number, QueuedFile::Options options);
+  void close_unasked(std::shared_ptr<QueuedFile> file);
+  // A file began, or ceased, to write nodes without being asked.
+  void count_moving(int change);
+
+ private:
+  void deliver(Napi::Env env);
+  bool read_at_once(Job* job);
+  void hold();
+
+  CompletionQueue completions_;
+  IoPool cached_pool_;
+  IoPool direct_pool_;
+  bool is_shut_down_ = false;
+
+  uint32_t last_number_ = 0;
+  std::unordered_map<uint32_t, BlockQueue*> queues_;
+  std::vector<std::weak_ptr<QueuedFile>> files_;  // those of queues_, and those that are being closed for nobody
+
+  Napi::FunctionReference deliver_;
+  Napi::Reference<Napi::Float64Array> completion_numbers_;
+  Napi::Reference<Napi::Float64Array> file_numbers_;
+
+  size_t requests_out_ = 0;
+  int moving_files_ = 0;
+  size_t reads_at_once_left_ = 0;  // until JavaScript gives the event loop a turn
+
+  // Kept for their memory.
+  std::vector<Job> cached_jobs_;
+  std::vector<Job> direct_jobs_;
+  std::vector<Completion> delivered_;
+  std::vector<uint32_t> progressed_;
+};
+
+}  // namespace block_queue
+
+#endif  // BLOCK_QUEUE_ENVIRONMENT_H_

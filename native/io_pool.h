@@ -1,0 +1,61 @@
+// Callable from any thread. Owns the threads of the data path.
+#ifndef BLOCK_QUEUE_IO_POOL_H_
+#define BLOCK_QUEUE_IO_POOL_H_
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "completion.h"
+#include "job.h"
+#include "worker.h"
+
+namespace block_queue {
+
+// Threads that carry out requests, shared by all files of an environment; started when there is work and none is free.
+class IoPool {
+ public:
+  // gather: tell JavaScript of short requests in groups. For cached I/O, where a wake-up costs more than a request.
+  IoPool(size_t most_threads, bool gather, CompletionQueue* completions);
+  // The threads are joined.
+  ~IoPool() = default;
+  IoPool(const IoPool&) = delete;
+  IoPool& operator=(const IoPool&) = delete;
+
+  // Takes the jobs out of the vector.
+  void submit(std::vector<Job>* jobs);
+  void submit(Job job);
+
+  // Carry on until all is done or the deadline has passed; what has not begun then is dropped, and all that comes
+  // later.
+  void request_stop(Clock::time_point deadline);
+  void join();
+
+ private:
+  // With the lock held.
+  void start_threads(size_t wanted);
+  bool is_over() const;
+
+  void run();
+
+  const size_t most_threads_;
+  const bool gather_;
+  CompletionQueue* const completions_;
+
+  std::mutex mutex_;
+  std::condition_variable work_;
+  // All below are guarded by mutex_.
+  std::deque<Job> jobs_;
+  std::vector<std::thread> threads_;
+  size_t starting_threads_ = 0;  // not yet in run()
+  size_t idle_threads_ = 0;
+  std::optional<Clock::time_point> stop_deadline_;
+};
+
+}  // namespace block_queue
+
+#endif  // BLOCK_QUEUE_IO_POOL_H_

@@ -1,0 +1,49 @@
+// Plain data: belongs to whoever holds it.
+#ifndef BLOCK_QUEUE_JOB_H_
+#define BLOCK_QUEUE_JOB_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "request_queue.h"
+
+namespace block_queue {
+
+class QueuedFile;
+
+// What JavaScript can ask of a file in a batch. The values go over the boundary: see constants in addon.cc.
+enum class Operation : uint8_t {
+  kOpen = 0,
+  kClose,
+  kRead,
+  kReadQueued,
+  kWrite,
+  kWriteZeroes,
+  kUnmapZeroes,
+  kPunch,
+  kAllocate,
+  kTruncate,
+  kExtent,
+  kFlush,
+  kDurable,
+  kLast = kDurable,
+};
+
+// One request on its way through a pool.
+struct Job {
+  static constexpr uint64_t kNobody = UINT64_MAX;
+
+  std::shared_ptr<QueuedFile> file;
+  Operation operation = Operation::kRead;
+  uint64_t request = kNobody;  // whom to tell
+  uint64_t offset = 0;         // bytes; kTruncate: the new length
+  uint64_t length = 0;         // bytes
+  uint8_t* data = nullptr;     // memory of V8, pinned by JavaScript until it is told
+  uint64_t ticket = 0;         // at the file's gate, 0 without
+  std::vector<RequestQueue::OverlayPiece> overlay;
+};
+
+}  // namespace block_queue
+
+#endif  // BLOCK_QUEUE_JOB_H_

@@ -1,0 +1,283 @@
+#include "queued_file.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace block_queue {
+
+namespace {
+
+bool changes_file(Operation operation) {
+  switch (operation) {
+    case Operation::kWrite:
+    case Operation::kWriteZeroes:
+    case Operation::kUnmapZeroes:
+    case Operation::kPunch:
+    case Operation::kAllocate:
+    case Operation::kTruncate:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void lay_over(const std::vector<RequestQueue::OverlayPiece>& overlay, const Job& job) {
+  for (const RequestQueue::OverlayPiece& piece : overlay) {
+    std::memcpy(job.data + (piece.offset - job.offset), piece.bytes.data(), piece.bytes.size());
+  }
+}
+
+}  // namespace
+
+QueuedFile::QueuedFile(uint32_t number, Options options, IoPool* pool, CompletionQueue* completions)
+    : number_(number), options_(std::move(options)), pool_(pool), completions_(completions) {}
+
+void QueuedFile::submit(Job job, std::vector<Job>* jobs_for_pool) {
+  if (job.operation != Operation::kOpen && !is_open()) return completions_->post({job.request, EBADF, 0}, true);
+  if (job.operation == Operation::kClose) close_submitted_ = true;
+  std::vector<Finished> finished;
+  switch (job.operation) {
+    case Operation::kFlush:
+      worker_->flush(job.request, &finished);
+      break;
+    case Operation::kDurable:
+      worker_->await_durable(job.request, job.offset, &finished);
+      break;
+    case Operation::kReadQueued:
+      // Before the file is read: a node that is written in between is then found in one place at least.
+      job.overlay = worker_->collect_overlay(job.offset, job.length);
+      jobs_for_pool->push_back(std::move(job));
+      break;
+    default:
+      if (!file_.direct() || !changes_file(job.operation) || enter_gate(&job)) jobs_for_pool->push_back(std::move(job));
+  }
+  if (!finished.empty()) tell(finished);
+}
+
+bool QueuedFile::read_at_once(const Job& job) {
+  if (is_direct() || !is_open()) return false;
+  std::vector<RequestQueue::OverlayPiece> overlay;
+  if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
+  if (file_.read_at_once(job.data, static_cast<size_t>(job.length), job.offset) != 0) return false;
+  lay_over(overlay, job);
+  return true;
+}
+
+Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
+  QueuedFile& self = *job.file;
+  Completion completion{job.request, 0, 0};
+  switch (job.operation) {
+    case Operation::kOpen:
+      completion.error = self.open();
+      break;
+    case Operation::kClose:
+      self.close();
+      break;
+    case Operation::kRead:
+    case Operation::kReadQueued:
+      completion.error = read_any(self.file_, scratch, job.data, static_cast<size_t>(job.length), job.offset);
+      if (completion.error == 0) lay_over(job.overlay, job);
+      break;
+    case Operation::kExtent: {
+      uint64_t length = 0;
+      bool data = false;
+      completion.error = self.file_.extent(job.offset, &length, &data);
+      completion.value = data ? static_cast<double>(length) : -static_cast<double>(length);
+      break;
+    }
+    default:
+      completion.error = self.change(job, scratch);
+      // The queue hears of it before JavaScript does: what is queued because of it must find its sync still to come.
+      if (completion.error == 0) self.worker_->data_written();
+      self.leave_gate(job, completion.error == 0);
+  }
+  return completion;
+}
+
+void QueuedFile::give_up(const Job& job) { job.file->leave_gate(job, false); }
+
+// ---- The file ----
+
+int QueuedFile::open() {
+  int error = file_.open(options_.path, options_.open);
+  if (error == 0) error = file_.length(&length_at_open_);
+  if (error != 0) {
+    file_.close();
+    return error;
+  }
+  certain_length_ = length_at_open_;
+  Worker::Callbacks callbacks;
+  callbacks.write = [this](const NodeRef* nodes, size_t count) { return write_nodes(nodes, count); };
+  callbacks.sync = [this] { return file_.sync(); };
+  callbacks.progress = [this](const std::vector<Finished>& finished) { tell(finished); };
+  worker_ = std::make_unique<Worker>(options_.policy, file_.memory_alignment(), options_.idle_limit_ms, callbacks);
+  opened_.store(true, std::memory_order_release);
+  return 0;
+}
+
+void QueuedFile::close() {
+  // Longer than any disk takes: nodes that nobody waits for any more are still written.
+  request_stop(Clock::now() + std::chrono::hours(24));
+  join();
+  file_.close();
+}
+
+int QueuedFile::change(const Job& job, Scratch* scratch) {
+  switch (job.operation) {
+    case Operation::kWrite:
+      return write_any(file_, scratch, job.data, static_cast<size_t>(job.length), job.offset);
+    case Operation::kWriteZeroes:
+    case Operation::kUnmapZeroes:
+      return write_zeroes(job, scratch);
+    case Operation::kPunch: {
+      const int error = file_.punch(job.offset, job.length);
+      return error == EOPNOTSUPP ? 0 : error;
+    }
+    case Operation::kAllocate:
+      return allocate(job, scratch);
+    case Operation::kTruncate:
+      return file_.truncate(job.offset);
+    default:
+      return EINVAL;
+  }
+}
+
+int QueuedFile::write_zeroes(const Job& job, Scratch* scratch) {
+  if (job.operation == Operation::kUnmapZeroes) {
+    const int error = file_.punch(job.offset, job.length);
+    if (error == 0) return extend(job.offset + job.length, scratch);
+    if (error != EOPNOTSUPP) return error;
+  }
+  int error = file_.zero_range(job.offset, job.length);
+  if (error != EOPNOTSUPP) return error;
+  // Some file systems (tmpfs) can do both halves, but not both at once.
+  error = file_.punch(job.offset, job.length);
+  if (error == 0) error = file_.allocate(job.offset, job.length);
+  return error == EOPNOTSUPP ? write_zero_bytes(file_, scratch, job.offset, job.length) : error;
+}
+
+int QueuedFile::allocate(const Job& job, Scratch* scratch) {
+  const int error = file_.allocate(job.offset, job.length);
+  return error == EOPNOTSUPP ? extend(job.offset + job.length, scratch) : error;
+}
+
+// Never by truncate: a write that extends the file further at the same time would be cut off.
+int QueuedFile::extend(uint64_t end, Scratch* scratch) {
+  uint64_t length = 0;
+  int error = file_.length(&length);
+  if (error != 0 || length >= end) return error;
+  error = file_.allocate(end - 1, 1);
+  return error == EOPNOTSUPP ? write_zero_bytes(file_, scratch, end - 1, 1) : error;
+}
+
+// On the queue's thread.
+int QueuedFile::write_nodes(const NodeRef* nodes, size_t count) {
+  std::vector<WritePiece> pieces(count);
+  for (size_t i = 0; i < count; ++i) pieces[i] = {nodes[i]->bytes.data(), nodes[i]->bytes.size()};
+  const uint64_t begin = nodes[0]->offset;
+  const uint64_t end = nodes[count - 1]->offset + nodes[count - 1]->bytes.size();
+  if (!file_.direct()) return file_.write_pieces(pieces.data(), count, begin);
+
+  std::unique_lock<std::mutex> lock(gate_mutex_);
+  const uint64_t ticket = ++last_ticket_;
+  if (!gate_.enter(ticket, {begin, end, false})) {
+    waiting_nodes_.insert(ticket);
+    admitted_.wait(lock, [&] { return gate_abandoned_ || waiting_nodes_.count(ticket) == 0; });
+    if (gate_abandoned_) return ECANCELED;
+  }
+  lock.unlock();
+  const int error = file_.write_pieces(pieces.data(), count, begin);
+  lock.lock();
+  if (error == 0 && truncations_ == 0) certain_length_ = std::max(certain_length_, end);
+  const std::vector<uint64_t> admitted = gate_.leave(ticket);
+  lock.unlock();
+  admit(admitted);
+  return error;
+}
+
+void QueuedFile::tell(const std::vector<Finished>& finished) {
+  std::vector<Completion> completions;
+  completions.reserve(finished.size());
+  for (const Finished& waiter : finished) completions.push_back({waiter.id, waiter.error, 0});
+  completions_->post_progress(number_, completions);
+}
+
+// ---- The gate ----
+
+WriteSpan QueuedFile::span_of(const Job& job) {
+  if (job.operation == Operation::kTruncate) return {0, WriteSpan::kToTheEnd, true};
+  const uint64_t unit = file_.offset_alignment();
+  const uint64_t begin = job.offset - job.offset % unit;
+  const uint64_t rest = (job.offset + job.length) % unit;
+  const uint64_t end = job.offset + job.length + (rest == 0 ? 0 : unit - rest);
+  const bool is_odd = begin != job.offset || rest != 0;
+  // What ends within a unit past the end of the file makes it longer than it may be and cuts it again; and what only
+  // has to make it longer may have to write the last byte.
+  const bool moves_end = end > certain_length_ && (is_odd || job.operation != Operation::kWrite);
+  return {begin, moves_end ? WriteSpan::kToTheEnd : end, is_odd || moves_end};
+}
+
+// Whether the job may go to the pool now; if not it is kept.
+bool QueuedFile::enter_gate(Job* job) {
+  const std::lock_guard<std::mutex> lock(gate_mutex_);
+  job->ticket = ++last_ticket_;
+  if (job->operation == Operation::kTruncate) {
+    ++truncations_;
+    certain_length_ = std::min(certain_length_, job->offset);
+  }
+  if (gate_.enter(job->ticket, span_of(*job))) return true;
+  waiting_jobs_.emplace(job->ticket, std::move(*job));
+  return false;
+}
+
+void QueuedFile::leave_gate(const Job& job, bool succeeded) {
+  if (job.ticket == 0) return;
+  std::unique_lock<std::mutex> lock(gate_mutex_);
+  if (job.operation == Operation::kTruncate) --truncations_;
+  if (succeeded && job.operation != Operation::kPunch && truncations_ == 0) {
+    certain_length_ = std::max(certain_length_, job.offset + job.length);
+  }
+  const std::vector<uint64_t> admitted = gate_.leave(job.ticket);
+  lock.unlock();
+  admit(admitted);
+}
+
+void QueuedFile::admit(const std::vector<uint64_t>& tickets) {
+  if (tickets.empty()) return;
+  std::vector<Job> jobs;
+  {
+    const std::lock_guard<std::mutex> lock(gate_mutex_);
+    for (const uint64_t ticket : tickets) {
+      if (waiting_nodes_.erase(ticket) > 0) continue;
+      const auto job = waiting_jobs_.find(ticket);
+      if (job == waiting_jobs_.end()) continue;
+      jobs.push_back(std::move(job->second));
+      waiting_jobs_.erase(job);
+    }
+    admitted_.notify_all();
+  }
+  pool_->submit(&jobs);
+}
+
+// ---- The end ----
+
+void QueuedFile::request_stop(Clock::time_point deadline) {
+  if (opened_.load(std::memory_order_acquire)) worker_->request_stop(deadline);
+}
+
+void QueuedFile::abandon_gate() {
+  std::map<uint64_t, Job> dropped;  // outlives the lock: a job may be what keeps this file alive
+  const std::lock_guard<std::mutex> lock(gate_mutex_);
+  gate_abandoned_ = true;
+  std::swap(dropped, waiting_jobs_);
+  admitted_.notify_all();
+}
+
+void QueuedFile::join() {
+  if (opened_.load(std::memory_order_acquire)) worker_->join();
+}
+
+}  // namespace block_queue

@@ -1,0 +1,108 @@
+// Construction, submit(), and the functions of the queue on the JavaScript thread; perform() on the threads of a pool.
+#ifndef BLOCK_QUEUE_QUEUED_FILE_H_
+#define BLOCK_QUEUE_QUEUED_FILE_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "completion.h"
+#include "direct_io.h"
+#include "file.h"
+#include "io_pool.h"
+#include "job.h"
+#include "worker.h"
+#include "write_gate.h"
+
+namespace block_queue {
+
+// One open file: its data path, its queue of ordered metadata writes, and the thread of that queue.
+// Alive while a job for it is under way, and until somebody has had it closed (Operation::kClose).
+class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
+ public:
+  struct Options {
+    std::string path;
+    File::OpenOptions open;
+    SyncPolicy policy = SyncPolicy::kOnFlush;
+    uint64_t idle_limit_ms = 0;
+  };
+
+  // number: of this file in its environment. Both the pool and completions outlive all jobs.
+  QueuedFile(uint32_t number, Options options, IoPool* pool, CompletionQueue* completions);
+  QueuedFile(const QueuedFile&) = delete;
+  QueuedFile& operator=(const QueuedFile&) = delete;
+
+  // What of the job has to be done in the order of JavaScript's calls; the rest goes to the pool, by way of
+  // jobs_for_pool.
+  void submit(Job job, std::vector<Job>* jobs_for_pool);
+
+  // Carry out a read on this thread if that takes no waiting.
+  bool read_at_once(const Job& job);
+  bool is_direct() const { return options_.open.direct; }
+
+  // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
+  static Completion perform(const Job& job, Scratch* scratch);
+  // There is no thread for the job: whoever waits for it at the gate must not wait for ever.
+  static void give_up(const Job& job);
+
+  // From the end of kOpen, until kClose is submitted: then, and only then, the three below it may be used.
+  bool is_open() const { return opened_.load(std::memory_order_acquire) && !close_submitted_; }
+  const File& file() const { return file_; }
+  Worker& worker() { return *worker_; }
+  uint64_t length_at_open() const { return length_at_open_; }
+
+  // The environment ends: the queue's thread finishes, nobody waits at the gate any more. May be called again.
+  void request_stop(Clock::time_point deadline);
+  void abandon_gate();
+  void join();
+
+  // Bytes on which this file holds shared locks. JavaScript thread only.
+  std::set<uint64_t> locked_bytes;
+
+ private:
+  int open();
+  void close();
+  int change(const Job& job, Scratch* scratch);
+  int write_zeroes(const Job& job, Scratch* scratch);
+  int allocate(const Job& job, Scratch* scratch);
+  int extend(uint64_t end, Scratch* scratch);
+  int write_nodes(const NodeRef* nodes, size_t count);
+  void tell(const std::vector<Finished>& finished);
+
+  bool enter_gate(Job* job);
+  void leave_gate(const Job& job, bool succeeded);
+  void admit(const std::vector<uint64_t>& tickets);
+  WriteSpan span_of(const Job& job);
+
+  const uint32_t number_;
+  const Options options_;
+  IoPool* const pool_;
+  CompletionQueue* const completions_;
+  File file_;
+  uint64_t length_at_open_ = 0;
+  std::unique_ptr<Worker> worker_;
+  std::atomic<bool> opened_{false};  // all above are set; they stay until the file is destroyed
+  bool close_submitted_ = false;     // JavaScript thread only
+
+  // The gate serves files with O_DIRECT only. All below are guarded by gate_mutex_.
+  std::mutex gate_mutex_;
+  std::condition_variable admitted_;
+  WriteGate gate_;
+  uint64_t last_ticket_ = 0;
+  std::map<uint64_t, Job> waiting_jobs_;
+  std::set<uint64_t> waiting_nodes_;  // tickets of the queue's thread that may not begin yet
+  bool gate_abandoned_ = false;
+  // The file is surely as long as this, whatever is under way.
+  uint64_t certain_length_ = 0;
+  size_t truncations_ = 0;  // under way or waiting
+};
+
+}  // namespace block_queue
+
+#endif  // BLOCK_QUEUE_QUEUED_FILE_H_

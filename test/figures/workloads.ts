@@ -1,0 +1,107 @@
+import { accessSync } from 'node:fs'
+import { createImage, openImage } from '../../lib/index.js'
+
+/**
+ * The workloads of the figures that the project promises, run in a process of their own under strace, or measured by
+ * scripts/figures.mjs. Usage: node workloads.js NAME PATH
+ */
+
+/** Shows up in a system call trace: what lies between the two is counted. */
+function mark(place: 'begin' | 'end'): void {
+  try {
+    accessSync(`/figures-${place}`)
+  } catch {
+    return
+  }
+}
+
+const cluster = 65536
+
+/** Run `work` for 0 to count - 1, at most `depth` at a time. */
+async function inParallel(count: number, depth: number, work: (index: number) => Promise<void>): Promise<void> {
+  let next = 0
+  const run = async (): Promise<void> => {
+    while (next < count) await work(next++)
+  }
+  await Promise.all(Array.from({ length: depth }, run))
+}
+
+async function sequentialAllocation(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 3 })
+  await using image = await openImage(path, { cache: 'none' })
+  const bytes = new Uint8Array(4096).fill(1)
+  mark('begin')
+  await inParallel(1000, 32, (index) => image.write(bytes, index * cluster))
+  await image.flush()
+  mark('end')
+}
+
+async function concurrentFlushes(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 3 })
+  await using image = await openImage(path, { cache: 'none' })
+  const bytes = new Uint8Array(4096).fill(1)
+  await inParallel(32, 32, (index) => image.write(bytes, index * cluster))
+  await image.flush()
+  mark('begin')
+  await inParallel(32, 32, (index) => image.write(bytes, index * cluster))
+  await Promise.all(Array.from({ length: 32 }, () => image.flush()))
+  mark('end')
+}
+
+async function flushingWriters(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 3 })
+  await using image = await openImage(path, { cache: 'none' })
+  const bytes = new Uint8Array(4096).fill(1)
+  mark('begin')
+  await inParallel(1000, 64, async (index) => {
+    await image.write(bytes, index * cluster)
+    await image.flush()
+  })
+  mark('end')
+}
+
+const residentMiB = (): number => Math.round(process.memoryUsage.rss() / 1024 ** 2)
+const peakMiB = (): number => Math.round(process.resourceUsage().maxRSS / 1024)
+
+async function memory(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 4, overwrite: true })
+  const idle = residentMiB()
+  const before = peakMiB()
+  await using image = await openImage(path, {})
+  const bytes = new Uint8Array(4096).fill(1)
+  let state = 12345
+  const random = (): number => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 2 ** 32
+  }
+  const begun = performance.now()
+  await inParallel(100_000, 32, () => image.write(bytes, Math.floor(random() * 2 ** 28) * 4096))
+  const seconds = (performance.now() - begun) / 1000
+  const peak = peakMiB()
+  process.stdout.write(`${JSON.stringify({ idle, before, peak, growth: peak - Math.max(idle, 0), seconds })}\n`)
+}
+
+async function opening(path: string): Promise<void> {
+  // Whatever is loaded on first use is not the image's.
+  await createImage(`${path}.warm`, { size: 1024 ** 2, overwrite: true })
+  await (await openImage(`${path}.warm`, {})).close()
+  const idle = residentMiB()
+  const begun = performance.now()
+  await using image = await openImage(path, {})
+  const milliseconds = performance.now() - begun
+  const growth = residentMiB() - idle
+  process.stdout.write(`${JSON.stringify({ size: image.size, milliseconds, growth })}\n`)
+}
+
+const workloads: Record<string, (path: string) => Promise<void>> = {
+  sequentialAllocation,
+  concurrentFlushes,
+  flushingWriters,
+  memory,
+  opening,
+}
+
+const [name, path] = process.argv.slice(2)
+const workload = workloads[name ?? '']
+if (workload === undefined || path === undefined) throw new Error(`usage: workloads.js ${Object.keys(workloads).join('|')} PATH`)
+await workload(path)

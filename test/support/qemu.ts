@@ -1,0 +1,61 @@
+import { execFile, execFileSync } from 'node:child_process'
+import { readFile, rm } from 'node:fs/promises'
+
+export type Outcome = { readonly code: number; readonly stdout: string; readonly stderr: string }
+
+/** Run a program to its end, whatever its exit code. */
+export function run(program: string, args: readonly string[], input?: string): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(program, args, { maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
+      if (error !== null && typeof error.code !== 'number') reject(error)
+      else resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
+    })
+    child.stdin?.end(input ?? '')
+  })
+}
+
+/** Run `qemu-img` and see that it succeeds. @returns its standard output */
+export async function qemuImg(...args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-img', args)
+  if (code !== 0) throw new Error(`qemu-img ${args.join(' ')} exits with ${code}: ${stdout}${stderr}`)
+  return stdout
+}
+
+/**
+ * Run `qemu-io` commands on an image in one process, in order. Commands are those of its own language:
+ * `write -P 7 4096 512` fills with bytes 7, `write -z [-u]` writes zeroes, `discard`, `truncate SIZE`, `flush`, ...
+ * @returns its standard output
+ * @throws Error  a command failed
+ */
+export async function qemuIo(path: string, commands: readonly string[], options: readonly string[] = []): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-io', [...options, path], `${commands.join('\n')}\nquit\n`)
+  const failure = /^.*(failed|error|invalid|unknown|Could not).*$/im.exec(stdout + stderr)
+  if (code !== 0 || failure !== null) throw new Error(`qemu-io ${path} exits with ${code}: ${stdout}${stderr}`)
+  return stdout
+}
+
+/** What the stock tool says is wrong with an image: '' if nothing is, leaks included. */
+export async function qemuCheck(path: string): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-img', ['check', '-f', 'qcow2', path])
+  return code === 0 ? '' : `qemu-img check exits with ${code}: ${stdout}${stderr}`
+}
+
+/** The guest's bytes as the stock tool reads them. The copy lies beside the image for a moment. */
+export async function qemuRead(path: string, format: 'qcow2' | 'raw' = 'qcow2'): Promise<Buffer> {
+  const copy = `${path}.read-by-qemu`
+  await qemuImg('convert', '-f', format, '-O', 'raw', path, copy)
+  try {
+    return await readFile(copy)
+  } finally {
+    await rm(copy)
+  }
+}
+
+/** 'qemu-img version 7.2.x'; undefined where there is none. */
+export function qemuVersion(): string | undefined {
+  try {
+    return /version (\d+\.\d+)/.exec(execFileSync('qemu-img', ['--version'], { encoding: 'utf8' }))?.[1]
+  } catch {
+    return undefined
+  }
+}
