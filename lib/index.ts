@@ -7,10 +7,23 @@ export type { ImageEvent, OnError } from './image/failure-policy.js'
 export type { Extent } from './image/layers.js'
 export { openImage, type OpenOptions } from './image/open.js'
 export type { ImageFormat } from './image/probe.js'
+export { checkImage, type CheckImageOptions, type NothingToCheck } from './operations/check.js'
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
-export { type CreatedImage, createImage, type CreateOptions, type PreallocationMode } from './operations/create.js'
-export { type ImageInfo, imageInfo, imageInfoChain, type InfoChainOptions, type InfoOptions } from './operations/info.js'
+export {
+  type CreatedImage,
+  createImage,
+  type CreateOptions,
+  type PreallocationMode,
+} from './operations/create.js'
+export {
+  type ImageInfo,
+  imageInfo,
+  imageInfoChain,
+  type InfoChainOptions,
+  type InfoOptions,
+} from './operations/info.js'
 export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
+export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'

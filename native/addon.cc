@@ -54,6 +54,7 @@ Napi::Object constants(Napi::Env env) {
   set(&state, "queuedBytes", BlockQueue::kQueuedBytes);
   set(&state, "queuedNodes", BlockQueue::kQueuedNodes);
   set(&state, "poisoned", BlockQueue::kPoisoned);
+  set(&state, "stalled", BlockQueue::kStalled);
   set(&state, "length", BlockQueue::kStateLength);
 
   Napi::Object all = Napi::Object::New(env);

@@ -240,7 +240,7 @@ bool BlockQueue::check_open(Napi::Env env) {
 }
 
 void BlockQueue::refresh() {
-  show(file_->is_open() ? file_->worker().state() : QueueState());
+  if (file_->was_opened()) show(file_->worker().state());
 }
 
 void BlockQueue::show(const QueueState& state) {
@@ -248,6 +248,7 @@ void BlockQueue::show(const QueueState& state) {
   state_[kQueuedBytes] = static_cast<double>(state.queued_bytes);
   state_[kQueuedNodes] = static_cast<double>(state.queued_nodes);
   state_[kPoisoned] = state.poisoned;
+  state_[kStalled] = state.stalled;
   if (state.will_move == is_moving_) return;
   is_moving_ = state.will_move;
   environment_->count_moving(is_moving_ ? 1 : -1);

@@ -18,7 +18,7 @@ namespace block_queue {
 class BlockQueue : public Napi::ObjectWrap<BlockQueue> {
  public:
   // What of the queue's state JavaScript reads from a Float64Array, without a call.
-  enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStateLength };
+  enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStalled, kStateLength };
   // Flags of the constructor.
   enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4 };
 

@@ -79,8 +79,10 @@ Napi::Value Environment::start(const Napi::CallbackInfo& info) {
     return {};
   }
   deliver_ = Napi::Persistent(info[0].As<Napi::Function>());
-  completion_numbers_ = Napi::Persistent(info[1].As<Napi::Float64Array>());
-  file_numbers_ = Napi::Persistent(info[2].As<Napi::Float64Array>());
+  completion_array_ = Napi::Persistent(info[1].As<Napi::Float64Array>());
+  file_array_ = Napi::Persistent(info[2].As<Napi::Float64Array>());
+  completion_numbers_ = info[1].As<Napi::Float64Array>().Data();
+  file_numbers_ = info[2].As<Napi::Float64Array>().Data();
   return env.Undefined();
 }
 
@@ -93,7 +95,6 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
     return {};
   }
   const double* number = info[0].As<Napi::Float64Array>().Data();
-  double* over = completion_numbers_.Value().Data();
   const auto count = static_cast<uint32_t>(count_asked);
   uint32_t over_count = 0;
   for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
@@ -123,7 +124,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       is_over = read_at_once(&job);
     }
     if (is_over) {
-      double* const entry = over + size_t{over_count++} * kNumbersPerCompletion;
+      double* const entry = completion_numbers_ + size_t{over_count++} * kNumbersPerCompletion;
       entry[0] = number[2];
       entry[1] = error;
       entry[2] = 0;
@@ -152,23 +153,27 @@ void Environment::deliver(Napi::Env env) {
   requests_out_ -= delivered_.size();
   size_t file_count = 0;
   const Napi::HandleScope scope(env);
-  double* entry = completion_numbers_.Value().Data();
+  double* entry = completion_numbers_;
   for (const Completion& completion : delivered_) {
     *entry++ = static_cast<double>(completion.request);
     *entry++ = completion.error;
     *entry++ = completion.value;
   }
-  double* const files = file_numbers_.Value().Data();
   for (const uint32_t number : progressed_) {
     const auto queue = queues_.find(number);
     if (queue == queues_.end()) continue;
     queue->second->refresh();
-    files[file_count++] = number;
+    file_numbers_[file_count++] = number;
   }
   hold();
   if (delivered_.empty() && file_count == 0) return;
-  deliver_.Call({Napi::Number::New(env, static_cast<double>(delivered_.size())),
-                 Napi::Number::New(env, static_cast<double>(file_count))});
+  // By Node-API itself: when the thread is being terminated this fails, and nothing is to be thrown then. What deliver
+  // throws stays pending, and becomes an uncaught exception.
+  napi_value arguments[2];
+  napi_value undefined = env.Undefined();
+  napi_create_double(env, static_cast<double>(delivered_.size()), &arguments[0]);
+  napi_create_double(env, static_cast<double>(file_count), &arguments[1]);
+  napi_call_function(env, undefined, deliver_.Value(), 2, arguments, nullptr);
 }
 
 void Environment::hold() { completions_.hold(requests_out_ > 0 || moving_files_ > 0); }

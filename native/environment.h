@@ -68,8 +68,11 @@ class Environment {
   std::vector<std::weak_ptr<QueuedFile>> files_;  // those of queues_, and those that are being closed for nobody
 
   Napi::FunctionReference deliver_;
-  Napi::Reference<Napi::Float64Array> completion_numbers_;
-  Napi::Reference<Napi::Float64Array> file_numbers_;
+  Napi::Reference<Napi::Float64Array> completion_array_;
+  Napi::Reference<Napi::Float64Array> file_array_;
+  // Their memory: V8 does not move it.
+  double* completion_numbers_ = nullptr;
+  double* file_numbers_ = nullptr;
 
   size_t requests_out_ = 0;
   int moving_files_ = 0;

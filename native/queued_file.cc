@@ -265,7 +265,7 @@ void QueuedFile::admit(const std::vector<uint64_t>& tickets) {
 // ---- The end ----
 
 void QueuedFile::request_stop(Clock::time_point deadline) {
-  if (opened_.load(std::memory_order_acquire)) worker_->request_stop(deadline);
+  if (was_opened()) worker_->request_stop(deadline);
 }
 
 void QueuedFile::abandon_gate() {
@@ -277,7 +277,7 @@ void QueuedFile::abandon_gate() {
 }
 
 void QueuedFile::join() {
-  if (opened_.load(std::memory_order_acquire)) worker_->join();
+  if (was_opened()) worker_->join();
 }
 
 }  // namespace block_queue

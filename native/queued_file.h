@@ -51,8 +51,10 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // There is no thread for the job: whoever waits for it at the gate must not wait for ever.
   static void give_up(const Job& job);
 
-  // From the end of kOpen, until kClose is submitted: then, and only then, the three below it may be used.
-  bool is_open() const { return opened_.load(std::memory_order_acquire) && !close_submitted_; }
+  // From the end of kOpen on, for ever: what is below may be called.
+  bool was_opened() const { return opened_.load(std::memory_order_acquire); }
+  // Until kClose is submitted: the descriptor is there.
+  bool is_open() const { return was_opened() && !close_submitted_; }
   const File& file() const { return file_; }
   Worker& worker() { return *worker_; }
   uint64_t length_at_open() const { return length_at_open_; }

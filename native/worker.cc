@@ -97,7 +97,8 @@ QueueState Worker::state_locked() const {
   state.queued_bytes = queue_.queued_bytes();
   state.queued_nodes = queue_.queued_nodes();
   state.poisoned = queue_.poisoned();
-  const bool may_move = state.queued_nodes > 0 && state.poisoned == 0 && queue_.stalled() == 0;
+  state.stalled = queue_.stalled();
+  const bool may_move = state.queued_nodes > 0 && state.poisoned == 0 && state.stalled == 0;
   state.will_move = may_move && thread_.joinable() && !resting_without_deadline_;
   return state;
 }

@@ -28,6 +28,7 @@ struct QueueState {
   uint64_t queued_bytes = 0;
   size_t queued_nodes = 0;
   int poisoned = 0;        // errno, 0 if sound
+  int stalled = 0;         // errno of a full disk since which nothing was asked for, or 0
   bool will_move = false;  // nodes wait, and will be written without anybody asking for it
 };
 

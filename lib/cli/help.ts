@@ -16,16 +16,16 @@ export function answerWithoutVerb(word: string | undefined, context: VerbContext
     print(`${versionLine(context)}\n`)
     return 0
   }
-  report(context, whatIsWrong(word))
+  for (const message of whatIsWrong(word)) report(context, message)
   hint(context)
   return 1
 }
 
-function whatIsWrong(word: string | undefined): string {
-  if (word === undefined) return 'Not enough arguments'
-  if (word.startsWith('-')) return `unrecognized option '${word}'`
+function whatIsWrong(word: string | undefined): string[] {
+  if (word === undefined) return ['Not enough arguments']
+  if (word.startsWith('-')) return [`unrecognized option '${word}'`]
   const meant = Object.keys(verbs).find((name) => isNear(word, name))
-  return `Command not found: ${word}${meant === undefined ? '' : `\nDid you mean '${meant}'?`}`
+  return [`Command not found: ${word}`, ...(meant === undefined ? [] : [`Did you mean '${meant}'?`])]
 }
 
 /** One letter wrong, missing, too many, or two changed about; or the beginning of a verb. */

@@ -50,8 +50,12 @@ function fail(error: unknown, context: VerbContext): number {
     return failed
   }
   if ((error as NodeJS.ErrnoException).code === 'EPIPE') return brokenPipe
-  report(context, error instanceof Error ? error.message : String(error))
-  if (error instanceof UsageError && error.showHelpHint) hint(context)
+  if (error instanceof UsageError) {
+    for (const message of error.messages) report(context, message)
+    if (error.showHelpHint) hint(context)
+  } else {
+    report(context, error instanceof Error ? error.message : String(error))
+  }
   return failed
 }
 

@@ -19,18 +19,8 @@ export function parseOptionList(list: string): ListedOption[] {
 }
 
 function splitAtCommas(list: string): string[] {
-  const items = ['']
-  for (let at = 0; at < list.length; at++) {
-    if (list[at] !== ',') {
-      items[items.length - 1] += list.charAt(at)
-    } else if (list[at + 1] === ',') {
-      items[items.length - 1] += ','
-      at++
-    } else {
-      items.push('')
-    }
-  }
-  return items
+  // A comma counts where an even number of commas stands in front of it.
+  return list.split(/(?<=(?:^|[^,])(?:,,)*),(?!,)/).map((item) => item.replaceAll(',,', ','))
 }
 
 /** The value as it stands in a list. */

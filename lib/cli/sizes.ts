@@ -33,10 +33,10 @@ export function sizeArgument(what: string, text: string): number {
   if (size.type !== 'malformed') {
     throw new UsageError(`Invalid ${what} specified. Must be between 0 and ${2n ** 63n - 1n}.`)
   }
-  throw new UsageError(
-    `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for\n` +
-      'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
-  )
+  throw new UsageError([
+    `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`,
+    'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
+  ])
 }
 
 /**

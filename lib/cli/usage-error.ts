@@ -1,12 +1,19 @@
 /** The command line itself is wrong, or asks for what there is not. Its text is printed as it is, never a stack trace. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
+  /** Each is printed behind the program's name; one may have several lines. */
+  readonly messages: readonly string[]
   /** Whether the reader is sent to --help. */
   readonly showHelpHint: boolean
 
-  /** @param message  one or more lines, without the program's name and without a newline at the end */
-  constructor(message: string, { showHelpHint = false }: { showHelpHint?: boolean } = {}) {
-    super(message)
+  /** @param message  one, or several; without the program's name and without a newline at the end */
+  constructor(
+    message: string | readonly string[],
+    { showHelpHint = false }: { showHelpHint?: boolean } = {},
+  ) {
+    const messages = typeof message === 'string' ? [message] : message
+    super(messages.join('\n'))
+    this.messages = messages
     this.showHelpHint = showHelpHint
   }
 }

@@ -34,8 +34,8 @@ const exitCodes = { clean: 0, failed: 1, corruptions: 2, leaks: 3, noCheck: 63 }
 export async function check(argv: readonly string[], context: VerbContext): Promise<number> {
   const line = parseCommandLine(options, argv)
   const repair = repairArgument(line.value('repair'))
-  const json = wantsJson(line.value('output'))
   const operand = onlyOperand(line.operands)
+  const json = wantsJson(line.value('output'))
   const cache = cacheArgument('source cache', line.value('cache'))
   checkObjects(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })

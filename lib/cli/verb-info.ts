@@ -16,8 +16,8 @@ const options = {
 /** `qcow2 info`: what an image says about itself. */
 export async function info(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
-  const json = wantsJson(line.value('output'))
   const operand = onlyOperand(line.operands)
+  const json = wantsJson(line.value('output'))
   checkObjects(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { imageInfo, imageInfoChain } = await import('../operations/info.js')

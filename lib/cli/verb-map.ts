@@ -21,10 +21,10 @@ const chunkCharacters = 64 * 1024
 /** `qcow2 map`: which bytes of the guest's disk are where. */
 export async function map(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
-  const json = wantsJson(line.value('output'))
   const start = sizeOption('start offset', line.value('start')) ?? 0
   const length = sizeOption('max length', line.value('length')) ?? Number.MAX_SAFE_INTEGER
   const operand = onlyOperand(line.operands)
+  const json = wantsJson(line.value('output'))
   checkObjects(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { mapImage } = await import('../operations/map.js')
@@ -111,8 +111,12 @@ const textRow = (offset: string, length: string, host: string, file: string): st
 const hexadecimal = (value: number): string => (value === 0 ? '0' : `0x${value.toString(16)}`)
 
 async function* textPieces(entries: AsyncIterable<MapEntry>): AsyncGenerator<string, void, undefined> {
-  yield textRow('Offset', 'Length', 'Mapped to', 'File')
+  const header = textRow('Offset', 'Length', 'Mapped to', 'File')
+  let begun = false
   for await (const entry of entries) {
+    // Not before the image has been opened: a message that it could not be stands alone.
+    if (!begun) yield header
+    begun = true
     if (!entry.data || entry.zero) continue
     if (entry.hostOffset === undefined) {
       throw new UsageError('File contains external, encrypted or compressed clusters.')
@@ -124,4 +128,5 @@ async function* textPieces(entries: AsyncIterable<MapEntry>): AsyncGenerator<str
     ]
     yield textRow(...numbers, escapeName(entry.file))
   }
+  if (!begun) yield header
 }

@@ -5,7 +5,7 @@ import { interruptible } from './interrupts.js'
 import { print, printError } from './output.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, quietOption, report, type VerbContext } from './verb.js'
+import { checkObjects, commonOptions, quietOption } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -20,7 +20,7 @@ const options = {
 const preallocationModes = ['off', 'metadata', 'falloc', 'full']
 
 /** `qcow2 resize`: a larger or smaller disk. */
-export async function resize(argv: readonly string[], context: VerbContext): Promise<number> {
+export async function resize(argv: readonly string[]): Promise<number> {
   // The size is the last word, whatever it looks like: -1M is no option.
   const [words, sizeText] = [argv.slice(0, -1), argv.at(-1)]
   if (sizeText === '--help' || sizeText === '-h') parseCommandLine(options, [sizeText])
@@ -40,11 +40,11 @@ export async function resize(argv: readonly string[], context: VerbContext): Pro
   if (before.format === 'raw' && name.format === undefined) printError(guessedRaw(name.text))
   const size = newSize(before, change)
   if (size < before.virtualSize && !line.has('shrink')) {
-    report(context, 'Use the --shrink option to perform a shrink operation.')
-    throw new UsageError(
+    throw new UsageError([
+      'Use the --shrink option to perform a shrink operation.',
       "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
         'Before performing such an operation, make sure there is no important data there.',
-    )
+    ])
   }
   if (size <= before.virtualSize && preallocation !== 'off') {
     throw new UsageError('Preallocation can only be used for growing images')

@@ -20,7 +20,11 @@ export type BackingReference = {
  * What a caller lets a reference stand for: a path (relative ones from the referring image's folder), a path and its
  * format, an image that is open already and stays the caller's to close, or undefined: denied.
  */
-export type BackingAnswer = string | { readonly path: string; readonly format?: ImageFormat } | DiskImage | undefined
+export type BackingAnswer =
+  | string
+  | { readonly path: string; readonly format?: ImageFormat }
+  | DiskImage
+  | undefined
 
 /**
  * Whether files that an image names may be opened. Opening them is a permission, never a side effect: the name may come
@@ -36,6 +40,9 @@ export type BackingGate =
   | 'allow'
   | 'deny'
   | ((reference: BackingReference) => BackingAnswer | Promise<BackingAnswer>)
+
+/** Deepest backing chain that is followed; longer ones are mistakes, and each level costs a file descriptor. */
+export const maxBackingDepth = 200
 
 const gateNames = enumOption(['same-directory', 'allow', 'deny'])
 
@@ -68,7 +75,10 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
     throw denied(reference, 'its real path cannot be found out', cause)
   })
   if (dirname(real) !== folder) {
-    throw denied(reference, "it lies outside the image's folder; pass the option backing: 'allow' to follow it")
+    throw denied(
+      reference,
+      "it lies outside the image's folder; pass the option backing: 'allow' to follow it",
+    )
   }
   // The real path, so that a link that changes now leads nowhere else.
   return { type: 'file', path: real, format }
@@ -81,7 +91,8 @@ function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing
   return {
     type: 'file',
     path: resolve(dirname(reference.image), path),
-    format: format === undefined ? knownFormat(reference) : enumOption(imageFormats)(format, 'backing: the format'),
+    format:
+      format === undefined ? knownFormat(reference) : enumOption(imageFormats)(format, 'backing: the format'),
   }
 }
 
@@ -101,12 +112,20 @@ function knownFormat({ format, image, name }: BackingReference): ImageFormat | u
 
 function denied(reference: BackingReference, why: string, cause?: unknown): Qcow2Error {
   const message = `Backing file ${quote(reference.name)} is not opened: ${why}`
-  return new Qcow2Error('ERR_BACKING_DENIED', message, { path: reference.image, structure: 'backing file name', cause })
+  return new Qcow2Error('ERR_BACKING_DENIED', message, {
+    path: reference.image,
+    structure: 'backing file name',
+    cause,
+  })
 }
 
 function missing(reference: BackingReference, cause: unknown): Qcow2Error {
   const message = `Could not open backing file: Could not open ${quote(reference.name)}: No such file or directory`
-  return new Qcow2Error('ERR_NOT_FOUND', message, { path: reference.image, structure: 'backing file name', cause })
+  return new Qcow2Error('ERR_NOT_FOUND', message, {
+    path: reference.image,
+    structure: 'backing file name',
+    cause,
+  })
 }
 
 /** A name from an image, fit for a terminal and a log. */

@@ -1,18 +1,17 @@
 import { Qcow2Error } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
-import { checkQcow2 } from '../qcow2/check.js'
 import type { Header } from '../qcow2/header.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { openQcow2 } from '../qcow2/image.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import { incompatible } from '../qcow2/spec.js'
 import { RawImage } from '../raw/raw-image.js'
-import { type BackingGate, passGate } from './backing-gate.js'
+import { type BackingGate, maxBackingDepth, passGate } from './backing-gate.js'
 import type { CacheSettings } from './cache-modes.js'
 import { DiskImage } from './disk-image.js'
 import { type FileIdentity, identifyFile, openFile } from './image-file.js'
 import { type Layer, LayersBelow } from './layers.js'
-import { type LockUse, takeLocks } from './locks.js'
+import { lockUse, takeLocks } from './locks.js'
 import { type ImageFormat, probeFormat } from './probe.js'
 
 /** How the images of a chain are opened. */
@@ -36,9 +35,6 @@ export type Chain = {
   /** The format of the first was not given, and nothing but the lack of a magic said raw. */
   readonly rawWasGuessed: boolean
 }
-
-/** Deepest backing chain that is opened; longer ones are mistakes, and each level costs a file descriptor. */
-export const maxBackingDepth = 200
 
 /**
  * Open an image and, where it refers to backing files that the gate lets pass, those too. All locks are taken before what
@@ -109,22 +105,20 @@ async function lockAndProbe(
   const found = format ?? (await probeFormat(backend))
   if (settings.locking) takeLocks(backend, lockUse(found, settings))
   if (format === undefined && (await probeFormat(backend)) !== found) {
-    throw new Qcow2Error('ERR_IMAGE_LOCKED', 'The file changed while it was being opened', { path: backend.path })
+    throw new Qcow2Error('ERR_IMAGE_LOCKED', 'The file changed while it was being opened', {
+      path: backend.path,
+    })
   }
   return found
-}
-
-export function lockUse(format: ImageFormat, access: { readOnly: boolean; forceShare: boolean }): LockUse {
-  if (access.forceShare) return 'force-share'
-  if (access.readOnly) return 'read-only'
-  return format === 'qcow2' ? 'qcow2 read-write' : 'raw read-write'
 }
 
 const isDirty = (header: Header): boolean => (header.incompatibleFeatures & incompatible.dirty) !== 0n
 
 /** Its refcounts were written lazily, and it was not closed: they must be right before anything is allocated. */
 async function repairDirty(backend: BlockBackend, signal: AbortSignal | undefined): Promise<void> {
-  const result = await checkQcow2(backend, { repair: 'all', signal })
+  // Loaded when it is needed, which is seldom: opening must be quick.
+  const { checkQcow2 } = await import('../qcow2/check.js')
+  const result = await checkQcow2(backend, { repair: 'all', ...(signal === undefined ? {} : { signal }) })
   if (result.corruptions > 0 || result.checkErrors > 0) {
     throw new Qcow2Error('ERR_CORRUPT', 'The image was not closed cleanly, and repairing it failed', {
       path: backend.path,
@@ -146,7 +140,9 @@ async function openBacking(
     return { layers: DiskImage.layersOf(backing.image), owned: [], rawWasGuessed: false }
   }
   if (above.length >= maxBackingDepth) {
-    throw new Qcow2Error('ERR_BACKING_LOOP', `The backing chain is longer than ${maxBackingDepth} files`, { path: image })
+    throw new Qcow2Error('ERR_BACKING_LOOP', `The backing chain is longer than ${maxBackingDepth} files`, {
+      path: image,
+    })
   }
   const identity = await identifyFile(backing.path)
   if (above.includes(identity)) {
@@ -175,7 +171,8 @@ async function probeBacking(backend: BlockBackend, name: string): Promise<ImageF
   const format = await probeFormat(backend)
   if (format === 'raw') return format
   const { header } = await readHeader(backend)
-  if (header.backingFile === undefined && (header.incompatibleFeatures & incompatible.dataFile) === 0n) return format
+  if (header.backingFile === undefined && (header.incompatibleFeatures & incompatible.dataFile) === 0n)
+    return format
   throw new Qcow2Error(
     'ERR_BACKING_DENIED',
     `Backing file '${escapeName(name)}' is not opened: the image does not say its format, and it refers to further files`,

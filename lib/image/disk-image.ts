@@ -124,7 +124,8 @@ export class DiskImage implements AsyncDisposable {
     if (this.#rawWasGuessed && offset < magicBytes) {
       return this.#change(() => this.#writeFirstBytes(bytes, offset), options?.fua)
     }
-    if (this.#failurePolicy !== undefined) return this.#change(() => this.#top.write(bytes, offset), options?.fua)
+    if (this.#failurePolicy !== undefined)
+      return this.#change(() => this.#top.write(bytes, offset), options?.fua)
     const written = this.#top.write(bytes, offset)
     return options?.fua === true ? this.#track(written.then(() => this.#top.flush())) : written
   }
@@ -172,7 +173,9 @@ export class DiskImage implements AsyncDisposable {
   }
 
   /** How a range is stored, through all backing files: runs in order, without gaps. Default: the whole disk. */
-  async *extents(range: { readonly offset?: number; readonly length?: number } = {}): AsyncGenerator<Extent, void, undefined> {
+  async *extents(
+    range: { readonly offset?: number; readonly length?: number } = {},
+  ): AsyncGenerator<Extent, void, undefined> {
     const { offset = 0 } = range
     this.#checkOpen()
     const length = range.length ?? Math.max(0, this.size - offset)
@@ -281,12 +284,15 @@ export class DiskImage implements AsyncDisposable {
   #checkWritable(): void {
     this.#checkOpen()
     if (this.readOnly) {
-      throw new Qcow2Error('ERR_READ_ONLY', `The image '${this.path}' was opened read-only`, { path: this.path })
+      throw new Qcow2Error('ERR_READ_ONLY', `The image '${this.path}' was opened read-only`, {
+        path: this.path,
+      })
     }
   }
 
   #checkRange(range: Range): void {
-    if (typeof range !== 'object' || range === null) throw invalid('a range must be an object { offset, length }')
+    if (typeof range !== 'object' || range === null)
+      throw invalid('a range must be an object { offset, length }')
     this.#checkSpan(range.offset, range.length)
   }
 

@@ -40,8 +40,6 @@ function alike(a: Extent, b: Extent): boolean {
     a.data === b.data &&
     a.compressed === b.compressed &&
     a.depth === b.depth &&
-    (a.hostOffset === undefined
-      ? b.hostOffset === undefined
-      : b.hostOffset === a.hostOffset + a.length)
+    (a.hostOffset === undefined ? b.hostOffset === undefined : b.hostOffset === a.hostOffset + a.length)
   )
 }

@@ -22,7 +22,11 @@ export async function identifyFile(path: string): Promise<FileIdentity> {
     throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not open '${path}': Is a directory`, { path })
   }
   if (!stats.isFile() && !stats.isBlockDevice()) {
-    throw new Qcow2Error('ERR_NOT_SUPPORTED', `Could not open '${path}': Not a regular file or block device`, { path })
+    throw new Qcow2Error(
+      'ERR_NOT_SUPPORTED',
+      `Could not open '${path}': Not a regular file or block device`,
+      { path },
+    )
   }
   return `${stats.dev}:${stats.ino}`
 }
@@ -42,7 +46,8 @@ export async function openFile(
 export function couldNotOpen(error: unknown): unknown {
   if (!(error instanceof Qcow2Error) || error.errno === undefined || error.path === undefined) return error
   const [name, text] = getSystemErrorMap().get(-error.errno) ?? ['', '']
-  if (!['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'EROFS', 'ETXTBSY', 'ELOOP', 'ENAMETOOLONG'].includes(name)) return error
+  if (!['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'EROFS', 'ETXTBSY', 'ELOOP', 'ENAMETOOLONG'].includes(name))
+    return error
   const { code, path, errno } = error
   const reason = text.charAt(0).toUpperCase() + text.slice(1)
   return new Qcow2Error(code, `Could not open '${path}': ${reason}`, { path, errno, cause: error })

@@ -31,7 +31,11 @@ export type Extent = {
  * @param length  > 0 and within the size of the first layer
  * @returns a run of at most `length` bytes
  */
-export async function lookUpExtent(layers: readonly Layer[], offset: number, length: number): Promise<Extent> {
+export async function lookUpExtent(
+  layers: readonly Layer[],
+  offset: number,
+  length: number,
+): Promise<Extent> {
   let run = length
   let depth = 0
   for (; ; depth++) {
@@ -52,17 +56,30 @@ export async function lookUpExtent(layers: readonly Layer[], offset: number, len
       }
       case 'data': {
         const { hostOffset } = mapping
-        if (layer.format.format === 'raw') return { ...found, length: run, zero: false, data: true, hostOffset }
+        if (layer.format.format === 'raw')
+          return { ...found, length: run, zero: false, data: true, hostOffset }
         // Preallocated clusters are holes of the file.
         const hole = await fileRun(layer.backend, hostOffset, run)
         return { ...found, length: hole.length, zero: !hole.data, data: true, hostOffset }
       }
     }
   }
-  return { offset, length: run, allocated: false, zero: true, data: false, compressed: false, depth: Math.max(0, depth - 1) }
+  return {
+    offset,
+    length: run,
+    allocated: false,
+    zero: true,
+    data: false,
+    compressed: false,
+    depth: Math.max(0, depth - 1),
+  }
 }
 
-async function fileRun(backend: BlockBackend, offset: number, length: number): Promise<{ length: number; data: boolean }> {
+async function fileRun(
+  backend: BlockBackend,
+  offset: number,
+  length: number,
+): Promise<{ length: number; data: boolean }> {
   if (offset >= backend.length) return { length, data: false }
   const extent = await backend.extent(offset)
   return { length: Math.min(length, extent.length), data: extent.data }

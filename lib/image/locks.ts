@@ -1,5 +1,6 @@
 import { Qcow2Error } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
+import type { ImageFormat } from './probe.js'
 
 /**
  * QEMU's image locks: shared locks on single bytes of the file. Byte 100 + i says "I use permission i", byte 200 + i
@@ -31,6 +32,13 @@ const lockRows = {
 } as const satisfies Record<string, LockRow>
 
 export type LockUse = keyof typeof lockRows
+
+/** What somebody who opens an image like this locks. */
+export function lockUse(format: ImageFormat, access: { readOnly: boolean; forceShare: boolean }): LockUse {
+  if (access.forceShare) return 'force-share'
+  if (access.readOnly) return 'read-only'
+  return format === 'qcow2' ? 'qcow2 read-write' : 'raw read-write'
+}
 
 const usedByte = (permission: Permission): number => usedBase + permissions.indexOf(permission)
 const unsharedByte = (permission: Permission): number => unsharedBase + permissions.indexOf(permission)

@@ -1,11 +1,19 @@
-import { invalid, Qcow2Error } from '../base/errors.js'
-import { booleanOption, checkOptions, checkPath, enumOption, functionOption, signalOption } from '../base/options.js'
+import { invalid } from '../base/errors.js'
+import {
+  booleanOption,
+  checkOptions,
+  checkPath,
+  enumOption,
+  functionOption,
+  signalOption,
+} from '../base/options.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { type BackingGate, backingOption } from './backing-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './cache-modes.js'
 import { openChain } from './chain.js'
 import { DiskImage } from './disk-image.js'
 import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
+import { openFailure } from './open-failure.js'
 import { type ImageFormat, imageFormats } from './probe.js'
 
 export type OpenOptions = {
@@ -55,7 +63,13 @@ export const openSchema = {
 export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
   const given = checkOptions('openImage', options, openSchema)
   const path = typeof source === 'object' && source !== null ? source.path : checkPath('openImage', source)
-  const { readOnly = false, forceShare = false, backing: gate = 'same-directory', onError = 'report', signal } = given
+  const {
+    readOnly = false,
+    forceShare = false,
+    backing: gate = 'same-directory',
+    onError = 'report',
+    signal,
+  } = given
   if (forceShare && !readOnly) {
     throw invalid('openImage: forceShare needs readOnly: two writers destroy an image', 'ERR_INVALID_OPTION')
   }
@@ -76,20 +90,5 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     readOnly,
     ...chain,
     failurePolicy: watched ? new FailurePolicy(onError, given.onEvent) : undefined,
-  })
-}
-
-/** Say which image it was that could not be opened, in QEMU's words. What is not ours passes as it is. */
-export function openFailure(path: string, error: unknown): unknown {
-  if (!(error instanceof Qcow2Error)) return error
-  if (error.code === 'ERR_ADDON_NOT_LOADED' || error.message.startsWith(`Could not open '${path}'`)) return error
-  const prefix = error.path === undefined || error.path === path ? '' : 'Could not open backing file: '
-  const { code, offset, structure, errno } = error
-  return new Qcow2Error(code, `Could not open '${path}': ${prefix}${error.message}`, {
-    path: error.path ?? path,
-    ...(offset === undefined ? {} : { offset }),
-    ...(structure === undefined ? {} : { structure }),
-    ...(errno === undefined ? {} : { errno }),
-    cause: error,
   })
 }

@@ -58,7 +58,7 @@ export type NativeConstants = {
   readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create', number>>
   /** Where what stands in the state of a BlockQueue. */
   readonly state: Readonly<
-    Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'length', number>
+    Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
   >
   readonly numbersPerRequest: number
   readonly numbersPerCompletion: number

@@ -60,7 +60,9 @@ async function lookAtTarget(
   const stats = await stat(target).catch(() => undefined)
   if (stats === undefined) return undefined
   if (stats.isDirectory()) {
-    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not create '${target}': Is a directory`, { path: target })
+    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not create '${target}': Is a directory`, {
+      path: target,
+    })
   }
   if (!options.overwrite) throw exists(target)
   if (!stats.isFile()) {
@@ -122,5 +124,9 @@ async function renameNew(temporary: string, target: string): Promise<void> {
 }
 
 function exists(path: string): Qcow2Error {
-  return new Qcow2Error('ERR_EXISTS', `Could not create '${path}': it exists; pass overwrite: true to replace it`, { path })
+  return new Qcow2Error(
+    'ERR_EXISTS',
+    `Could not create '${path}': it exists; pass overwrite: true to replace it`,
+    { path },
+  )
 }

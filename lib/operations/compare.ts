@@ -40,19 +40,27 @@ const pieceSize = 1024 * 1024
  * Whether two disks have the same content.
  * @throws as openImage, DiskImage.read; the signal's reason
  */
-export async function compareImages(first: string, second: string, options?: CompareOptions): Promise<Comparison> {
+export async function compareImages(
+  first: string,
+  second: string,
+  options?: CompareOptions,
+): Promise<Comparison> {
   checkPath('compareImages', first)
   checkPath('compareImages', second)
-  const { format, secondFormat, strict, cache, signal, onProgress, ...given } = checkOptions('compareImages', options, {
-    format: enumOption(imageFormats),
-    secondFormat: enumOption(imageFormats),
-    strict: booleanOption,
-    backing: backingOption,
-    forceShare: booleanOption,
-    cache: cacheOption,
-    locking: enumOption(['auto', 'off']),
-    ...longWorkSchema,
-  })
+  const { format, secondFormat, strict, cache, signal, onProgress, ...given } = checkOptions(
+    'compareImages',
+    options,
+    {
+      format: enumOption(imageFormats),
+      secondFormat: enumOption(imageFormats),
+      strict: booleanOption,
+      backing: backingOption,
+      forceShare: booleanOption,
+      cache: cacheOption,
+      locking: enumOption(['auto', 'off']),
+      ...longWorkSchema,
+    },
+  )
   const common = {
     readOnly: true,
     ...given,
@@ -61,7 +69,10 @@ export async function compareImages(first: string, second: string, options?: Com
   }
   const a = await openImage(first, { ...common, ...(format === undefined ? {} : { format }) })
   try {
-    const b = await openImage(second, { ...common, ...(secondFormat === undefined ? {} : { format: secondFormat }) })
+    const b = await openImage(second, {
+      ...common,
+      ...(secondFormat === undefined ? {} : { format: secondFormat }),
+    })
     try {
       return await compareDisks(a, b, { strict: strict === true, signal, onProgress })
     } finally {
@@ -100,7 +111,10 @@ export async function compareDisks(
 type Pair = { readonly offset: number; readonly length: number; readonly a: Extent; readonly b: Extent }
 
 /** Walk two disks at once: runs within which both are stored alike throughout. */
-async function* pairs(as: AsyncIterator<Extent>, bs: AsyncIterator<Extent>): AsyncGenerator<Pair, void, undefined> {
+async function* pairs(
+  as: AsyncIterator<Extent>,
+  bs: AsyncIterator<Extent>,
+): AsyncGenerator<Pair, void, undefined> {
   let a = await as.next()
   let b = await bs.next()
   for (let offset = 0; a.done !== true && b.done !== true; ) {
@@ -139,7 +153,8 @@ async function firstDifference(
   for (const { offset, length } of cut(run)) {
     signal?.throwIfAborted()
     const [left, right] = await Promise.all([a.read({ offset, length }), b.read({ offset, length })])
-    if (Buffer.compare(left, right) !== 0) return alignDown(offset + firstDifferentByte(left, right), sectorSize)
+    if (Buffer.compare(left, right) !== 0)
+      return alignDown(offset + firstDifferentByte(left, right), sectorSize)
     progress.advance(length)
   }
   return undefined
@@ -173,7 +188,8 @@ function* cut(run: { offset: number; length: number }): Generator<{ offset: numb
 /** @returns the index of the first byte that differs; they do differ */
 function firstDifferentByte(a: Uint8Array, b: Uint8Array): number {
   let at = 0
-  while (Buffer.compare(a.subarray(at, at + sectorSize), b.subarray(at, at + sectorSize)) === 0) at += sectorSize
+  while (Buffer.compare(a.subarray(at, at + sectorSize), b.subarray(at, at + sectorSize)) === 0)
+    at += sectorSize
   while (a[at] === b[at]) at++
   return at
 }

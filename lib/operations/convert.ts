@@ -11,7 +11,13 @@ import {
   required,
 } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
-import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf, type CacheSettings } from '../image/cache-modes.js'
+import {
+  cacheOption,
+  type CacheMode,
+  type CacheOptions,
+  cacheOptionsOf,
+  type CacheSettings,
+} from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
 import { openFile } from '../image/image-file.js'
 import { openImage } from '../image/open.js'
@@ -19,7 +25,14 @@ import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { writeTarget } from './atomic-target.js'
 import { Concatenation } from './concatenation.js'
 import { copyDisk } from './copy-disk.js'
-import { checkShape, type ImageShape, layImage, resolveShape, type ResolvedShape, shapeSchema } from './create.js'
+import {
+  checkShape,
+  type ImageShape,
+  layImage,
+  resolveShape,
+  type ResolvedShape,
+  shapeSchema,
+} from './create.js'
 
 export type ConvertOptions = Omit<ImageShape, 'format'> &
   LongWork & {
@@ -92,7 +105,8 @@ export async function convertImage(
   options: ConvertOptions,
 ): Promise<ConvertedImage> {
   const sources = typeof source === 'string' ? [source] : source
-  if (!Array.isArray(sources) || sources.length === 0) throw invalid('convertImage: the source must be a path or paths')
+  if (!Array.isArray(sources) || sources.length === 0)
+    throw invalid('convertImage: the source must be a path or paths')
   for (const path of sources) checkPath('convertImage', path)
   checkPath('convertImage', target)
   const given = checkOptions('convertImage', options, convertSchema)
@@ -142,7 +156,12 @@ type Work = LongWork & {
   readonly locking?: 'auto' | 'off'
 }
 
-async function copyToNew(input: Concatenation, target: string, shape: ResolvedShape, work: Work): Promise<number> {
+async function copyToNew(
+  input: Concatenation,
+  target: string,
+  shape: ResolvedShape,
+  work: Work,
+): Promise<number> {
   checkShape(shape, input.size)
   const { overwrite = false, locking = 'auto', signal } = work
   return writeTarget(target, { overwrite, locking: locking !== 'off', signal }, async (temporary) => {
@@ -208,7 +227,10 @@ function refuseShape(given: ImageShape): void {
   const { format: _, ...shape } = given
   for (const name of Object.keys(shapeSchema)) {
     if (name in shape) {
-      throw invalid(`convertImage: option "${name}" is for a new target, not for existingTarget`, 'ERR_INVALID_OPTION')
+      throw invalid(
+        `convertImage: option "${name}" is for a new target, not for existingTarget`,
+        'ERR_INVALID_OPTION',
+      )
     }
   }
 }

@@ -31,7 +31,11 @@ export type CopyOptions = {
  * Copy a whole disk. Several pieces are on their way at a time, each in memory of its own.
  * @returns bytes written as data
  */
-export async function copyDisk(source: Concatenation, target: DiskImage, options: CopyOptions): Promise<number> {
+export async function copyDisk(
+  source: Concatenation,
+  target: DiskImage,
+  options: CopyOptions,
+): Promise<number> {
   const unit = Math.max(target.clusterSize, rawUnit)
   const dense = options.sparseSize === 0
   const copier = new Copier(source, target, options, dense ? unit : alignUp(options.sparseSize, unit))

@@ -21,7 +21,8 @@ export async function* cutIntoPieces(
   let done = 0
   for await (const run of joinAlike(extents)) {
     // What a data run shares with the zeros beside it is data; what two data runs share went with the first.
-    const end = run.end === size ? size : run.zero ? alignDown(run.end, unit) : Math.min(alignUp(run.end, unit), size)
+    const end =
+      run.end === size ? size : run.zero ? alignDown(run.end, unit) : Math.min(alignUp(run.end, unit), size)
     if (end <= done) continue
     const longest = run.zero ? limits.zero : limits.data
     while (done < end) {

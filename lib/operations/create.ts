@@ -16,7 +16,7 @@ import {
 import { sectorSize } from '../base/units.js'
 import { defaultCache } from '../image/cache-modes.js'
 import { identifyFile, openFile } from '../image/image-file.js'
-import { openFailure } from '../image/open.js'
+import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
 import { openQcow2 } from '../qcow2/image.js'
@@ -166,7 +166,10 @@ export function resolveShape(where: string, given: ImageShape): ResolvedShape {
   if (format === 'raw') {
     const useless = qcow2Only.find((name) => given[name] !== undefined)
     if (useless !== undefined) {
-      throw invalid(`${where}: option "${useless}" is for format 'qcow2', a raw image has none`, 'ERR_INVALID_OPTION')
+      throw invalid(
+        `${where}: option "${useless}" is for format 'qcow2', a raw image has none`,
+        'ERR_INVALID_OPTION',
+      )
     }
     if (preallocation === 'metadata') {
       throw invalid(`${where}: preallocation 'metadata' is for format 'qcow2'`, 'ERR_INVALID_OPTION')
@@ -218,7 +221,12 @@ export async function layImage(
   if (shape.format === 'raw') {
     try {
       const mode = preallocation === 'metadata' ? 'off' : preallocation
-      await createRaw(backend, { size, preallocation: mode, signal, onWritten: (bytes) => progress.advance(bytes) })
+      await createRaw(backend, {
+        size,
+        preallocation: mode,
+        signal,
+        onWritten: (bytes) => progress.advance(bytes),
+      })
     } finally {
       await backend.close()
     }
@@ -242,7 +250,11 @@ export async function layImage(
 }
 
 /** Guest bytes of the file that a new image will refer to. It is only looked at: it may be in use. */
-async function sizeOfBacking(path: string, backingFile: string, format: ImageFormat | undefined): Promise<number> {
+async function sizeOfBacking(
+  path: string,
+  backingFile: string,
+  format: ImageFormat | undefined,
+): Promise<number> {
   const backing = resolve(dirname(path), backingFile)
   try {
     await identifyFile(backing)

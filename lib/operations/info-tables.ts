@@ -3,7 +3,14 @@ import { alignUp } from '../base/integers.js'
 import type { Header } from '../qcow2/header.js'
 import { findExtension } from '../qcow2/header-extensions.js'
 import { readSnapshotTable } from '../qcow2/snapshot-table.js'
-import { autoclear, bitmapEntry, bitmapsExtension, extensionTypes, limits, snapshotEntry } from '../qcow2/spec.js'
+import {
+  autoclear,
+  bitmapEntry,
+  bitmapsExtension,
+  extensionTypes,
+  limits,
+  snapshotEntry,
+} from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
 
 /** An entry of the snapshot table. qcow2 spec, "Snapshots". */
@@ -69,7 +76,11 @@ export type BitmapInfo = {
 export async function listBitmaps(backend: BlockBackend, header: Header): Promise<BitmapInfo[]> {
   const extension = findExtension(header.extensions, extensionTypes.bitmaps)
   if (extension === undefined || (header.autoclearFeatures & autoclear.bitmaps) === 0n) return []
-  const { count, directoryBytes, directoryOffset } = bitmapsExtension.decode(extension.data, 0, extension.offset + 8)
+  const { count, directoryBytes, directoryOffset } = bitmapsExtension.decode(
+    extension.data,
+    0,
+    extension.offset + 8,
+  )
   if (directoryBytes > limits.bitmapDirectoryBytes) throw broken(backend, directoryOffset, 'it is too large')
   if (directoryOffset + directoryBytes > backend.length) {
     throw broken(backend, directoryOffset, 'the file is truncated, it ends within the directory')
@@ -78,7 +89,8 @@ export async function listBitmaps(backend: BlockBackend, header: Header): Promis
   await backend.read(directory, directoryOffset)
   const bitmaps: BitmapInfo[] = []
   for (let at = 0; bitmaps.length < count; ) {
-    if (at + bitmapEntry.sizeBytes > directory.length) throw broken(backend, directoryOffset + at, 'it ends within an entry')
+    if (at + bitmapEntry.sizeBytes > directory.length)
+      throw broken(backend, directoryOffset + at, 'it ends within an entry')
     const entry = bitmapEntry.decode(directory, at, directoryOffset + at)
     const nameAt = at + bitmapEntry.sizeBytes + entry.extraBytes
     at = alignUp(nameAt + entry.nameBytes, 8)

@@ -3,12 +3,17 @@ import { Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { booleanOption, checkOptions, checkPath, enumOption, signalOption } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
-import { type BackingGate, backingOption, hasProtocol, passGate } from '../image/backing-gate.js'
+import {
+  type BackingGate,
+  backingOption,
+  hasProtocol,
+  maxBackingDepth,
+  passGate,
+} from '../image/backing-gate.js'
 import { defaultCache } from '../image/cache-modes.js'
-import { maxBackingDepth } from '../image/chain.js'
 import { identifyFile, openFile } from '../image/image-file.js'
 import { takeLocks } from '../image/locks.js'
-import { openFailure } from '../image/open.js'
+import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import type { Header } from '../qcow2/header.js'
 import { findExtension, textUpToNul } from '../qcow2/header-extensions.js'
@@ -99,7 +104,9 @@ export async function imageInfoChain(path: string, options?: InfoChainOptions): 
     given.signal?.throwIfAborted()
     const identity = await identifyFile(next.path)
     if (seen.includes(identity) || seen.length > maxBackingDepth) {
-      throw new Qcow2Error('ERR_BACKING_LOOP', `Backing file '${next.path}' creates an infinite loop.`, { path })
+      throw new Qcow2Error('ERR_BACKING_LOOP', `Backing file '${next.path}' creates an infinite loop.`, {
+        path,
+      })
     }
     seen.push(identity)
     const info: ImageInfo = await lookAt(next.path, next.format, given)
@@ -115,7 +122,11 @@ async function nextOf(
   gate: BackingGate,
 ): Promise<{ path: string; format: ImageFormat | undefined } | undefined> {
   if (info.backingFile === undefined) return undefined
-  const backing = await passGate(gate, { name: info.backingFile, format: info.backingFormat, image: info.path })
+  const backing = await passGate(gate, {
+    name: info.backingFile,
+    format: info.backingFormat,
+    image: info.path,
+  })
   if (backing.type === 'image') return { path: backing.image.path, format: backing.image.format }
   const path = typeof gate === 'function' ? backing.path : (info.fullBackingFile ?? backing.path)
   return { path, format: backing.format }
@@ -143,7 +154,10 @@ async function lookAt(
   }
 }
 
-async function qcow2Facts(backend: BlockBackend, path: string): Promise<Omit<ImageInfo, 'path' | 'format' | 'actualSize'>> {
+async function qcow2Facts(
+  backend: BlockBackend,
+  path: string,
+): Promise<Omit<ImageInfo, 'path' | 'format' | 'actualSize'>> {
   const { header } = await readHeader(backend)
   const { backingFile, backingFormat } = header
   const snapshots = await listSnapshots(backend, header)

@@ -1,4 +1,11 @@
-import { booleanOption, checkOptions, checkPath, enumOption, integerOption, signalOption } from '../base/options.js'
+import {
+  booleanOption,
+  checkOptions,
+  checkPath,
+  enumOption,
+  integerOption,
+  signalOption,
+} from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
@@ -26,7 +33,10 @@ export type MapEntry = Extent & { readonly file: string }
  * How a disk is stored, through all backing files: runs in order, without gaps.
  * @throws as openImage; RangeError ERR_OUT_OF_RANGE
  */
-export async function* mapImage(path: string, options?: MapOptions): AsyncGenerator<MapEntry, void, undefined> {
+export async function* mapImage(
+  path: string,
+  options?: MapOptions,
+): AsyncGenerator<MapEntry, void, undefined> {
   checkPath('mapImage', path)
   const { offset, length, ...given } = checkOptions('mapImage', options, {
     format: enumOption(imageFormats),

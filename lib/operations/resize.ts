@@ -38,7 +38,10 @@ export async function resizeImage(
     signal: signalOption,
   })
   const { cache, ...rest } = given
-  const image = await openImage(path, { ...rest, ...(cache === undefined ? {} : { cache: cacheOptionsOf(cache) }) })
+  const image = await openImage(path, {
+    ...rest,
+    ...(cache === undefined ? {} : { cache: cacheOptionsOf(cache) }),
+  })
   try {
     const before = image.size
     await image.resize(newSize(before, size), { shrink })
@@ -51,7 +54,9 @@ export async function resizeImage(
 function newSize(before: number, size: number | { readonly by: number }): number {
   if (typeof size === 'number') return size
   const by: unknown = typeof size === 'object' && size !== null ? size.by : undefined
-  if (typeof by !== 'number') throw invalid('resizeImage: the size must be a number of bytes or { by: bytes }')
-  if (before + by < 0) throw outOfRange(`resizeImage: the disk has ${before} bytes, fewer than the ${-by} to take away`)
+  if (typeof by !== 'number')
+    throw invalid('resizeImage: the size must be a number of bytes or { by: bytes }')
+  if (before + by < 0)
+    throw outOfRange(`resizeImage: the disk has ${before} bytes, fewer than the ${-by} to take away`)
   return before + by
 }

@@ -27,7 +27,9 @@ export async function countBitmaps(state: CheckState): Promise<void> {
     }
     const entry = bitmapEntry.decode(directory, at, offset)
     if (entry.tableEntries > limits.bitmapTableEntries) {
-      state.checkError(`ERROR bitmap directory entry ${index} has a table of ${entry.tableEntries} entries`, { offset })
+      state.checkError(`ERROR bitmap directory entry ${index} has a table of ${entry.tableEntries} entries`, {
+        offset,
+      })
       return
     }
     await countBitmap(state, entry.tableOffset, entry.tableEntries)

@@ -4,7 +4,7 @@ import type { ReadTable } from './check-tables.js'
 import { hostOf } from './l2-entry.js'
 import { incompatible } from './spec.js'
 
-/** Where the next cluster would have to be for the disk not to be fragmented; 0: anywhere. */
+/** Where the next cluster of a table would have to be for it not to be fragmented; 0: anywhere. */
 export type Fragmentation = { next: number }
 
 const copiedBit = 0x80000000
@@ -26,14 +26,10 @@ export function l2FormatOf(state: CheckState): L2Format {
   return { entryBytes: extended ? 16 : 8, extended, dataFile: (features & incompatible.dataFile) !== 0n }
 }
 
-/**
- * Count what one L2 table refers to.
- * @param firstCluster  number of the guest cluster of the first entry, in standard tables
- */
+/** Count what one L2 table refers to, and report what is wrong with its entries. */
 export function checkL2Table(
   state: CheckState,
   table: ReadTable,
-  firstCluster: number,
   fragmentation: Fragmentation | undefined,
 ): void {
   const format = l2FormatOf(state)
@@ -41,11 +37,24 @@ export function checkL2Table(
   for (let at = 0; at < view.byteLength; at += format.entryBytes) {
     const high = view.getUint32(at)
     const low = view.getUint32(at + 4)
-    const bitmap = format.extended ? { zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) } : undefined
+    const bitmap = format.extended
+      ? { zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) }
+      : undefined
     if (high === 0 && low === 0 && !bitmap?.zero && !bitmap?.allocated) continue
     const entry = { high, low, bitmap, offset: table.offset + at, index: at / format.entryBytes }
-    checkEntry(state, entry, format, fragmentation)
+    if ((high & compressedBit) !== 0) checkCompressed(state, entry, format, fragmentation)
+    else checkStandard(state, entry, format, fragmentation)
+    if (hasMisalignedZeros(state, view, at, format)) state.misalignedZeros++
   }
+}
+
+/** Whether the entry reads as zeros and keeps a cluster for it that cannot be one. */
+export function hasMisalignedZeros(state: CheckState, view: DataView, at: number, format: L2Format): boolean {
+  const high = view.getUint32(at)
+  if ((high & compressedBit) !== 0) return false
+  const low = view.getUint32(at + 4)
+  const zeros = format.extended ? view.getUint32(at + 12) === 0 : (low & zeroBit) !== 0
+  return zeros && !isAligned(hostOf(high, low), state.geometry.clusterSize)
 }
 
 type Entry = {
@@ -58,16 +67,6 @@ type Entry = {
   readonly index: number
 }
 
-function checkEntry(
-  state: CheckState,
-  entry: Entry,
-  format: L2Format,
-  fragmentation: Fragmentation | undefined,
-): void {
-  if ((entry.high & compressedBit) !== 0) checkCompressed(state, entry, format, fragmentation)
-  else checkStandard(state, entry, format, fragmentation)
-}
-
 function checkCompressed(
   state: CheckState,
   { high, low, bitmap, offset, index }: Entry,
@@ -76,9 +75,11 @@ function checkCompressed(
 ): void {
   const fail = (text: string): void => state.corruption('invalid-entry', text, { offset })
   const highBits = 62 - (state.geometry.clusterBits - 8) - 32
-  const host = (high & 0x3fffffff & (2 ** highBits - 1)) * 2 ** 32 + low
+  const hostHigh = high & 0x3fffffff & (2 ** highBits - 1)
+  const host = hostHigh * 2 ** 32 + low
+  const exact = (BigInt(hostHigh) << 32n) | BigInt(low)
   if ((high & copiedBit) !== 0) {
-    fail(`ERROR: coffset=0x${host.toString(16)}: copied flag must never be set for compressed clusters`)
+    fail(`ERROR: coffset=0x${exact.toString(16)}: copied flag must never be set for compressed clusters`)
   }
   const plain = hex64(high & ~copiedBit, low)
   if (format.dataFile) {
@@ -90,7 +91,7 @@ function checkCompressed(
     return
   }
   const sectors = ((high & 0x3fffffff) >>> highBits) + 1
-  state.count(host, sectors * 512 - (host % 512))
+  state.count(host, sectors * 512 - (low % 512), exact)
   if (fragmentation === undefined) return
   state.result.allocatedClusters++
   state.result.compressedClusters++

@@ -1,17 +1,21 @@
-import { alignDown, isAligned } from '../base/integers.js'
+import { corrupt } from '../base/errors.js'
+import { isAligned } from '../base/integers.js'
 import { countBitmaps } from './check-bitmaps.js'
-import { checkL2Table, type Fragmentation } from './check-l2.js'
+import { readL2Tables, snapshotL1Fault } from './check-l1.js'
+import { checkL2Table } from './check-l2.js'
 import { type CheckState, hex64 } from './check-state.js'
-import { type ReadTable, readEntries, readTables } from './check-tables.js'
+import { readEntries } from './check-tables.js'
 import { entryBytes } from './geometry.js'
 import { findExtension } from './header-extensions.js'
 import { hostOf } from './l2-entry.js'
 import type { SnapshotTable } from './snapshot-table.js'
-import { encryptionExtension, extensionHeader, extensionTypes, limits } from './spec.js'
+import { encryptionExtension, extensionHeader, extensionTypes } from './spec.js'
 
 /** Bits 0 to 8 of a refcount table entry are reserved, and bits 0 to 8 and 56 to 62 of an L1 entry. */
 const reservedLow = 0x1ff
 const l1ReservedHigh = 0x7f000000
+/** What version 3 demands of a snapshot's extra data: the size of the VM state and of the disk. */
+const leastSnapshotExtra = 16
 
 /**
  * Count every reference to every cluster of the file, in QEMU's order: header, active L1, snapshots, snapshot table,
@@ -20,22 +24,31 @@ const l1ReservedHigh = 0x7f000000
 export async function countReferences(state: CheckState, snapshotTable: SnapshotTable): Promise<void> {
   const { header, geometry } = state
   state.count(0, geometry.clusterSize)
-  await countL1(state, header.l1Offset, header.l1Entries, { next: 0 })
-  for (const snapshot of snapshotTable.snapshots) {
-    const { l1Offset, l1Entries, id, name } = snapshot
-    const fail = (field: string, value: number, what: string): void => {
-      const text = `ERROR snapshot ${id} (${name}) ${field}=0x${value.toString(16)}: L1 table is ${what}`
-      state.corruption('snapshot-table', `${text}; snapshot table entry corrupted`, { offset: snapshot.entryOffset })
+  await countL1(state, header.l1Offset, header.l1Entries, { statistics: true })
+  for (const [index, snapshot] of snapshotTable.snapshots.entries()) {
+    if (header.version === 3 && snapshot.extraBytes < leastSnapshotExtra) {
+      const text = `ERROR snapshot table entry ${index} is incomplete`
+      state.corruption('snapshot-table', text, { offset: snapshot.entryOffset })
     }
-    if (!isAligned(l1Offset, geometry.clusterSize)) fail('l1_offset', l1Offset, 'not cluster aligned')
-    else if (l1Entries > limits.l1Entries) fail('l1_size', l1Entries, 'too large')
-    else await countL1(state, l1Offset, l1Entries, undefined)
+    const fault = snapshotL1Fault(state, snapshot)
+    if (fault === undefined) {
+      if (snapshot.l1OffsetStored >= 2n ** 63n) {
+        throw corrupt('snapshot table entry', snapshot.entryOffset, 'L1 table offset is beyond any file')
+      }
+      await countL1(state, snapshot.l1Offset, snapshot.l1Entries, { statistics: false }, snapshot.l1OffsetStored)
+      continue
+    }
+    const text = `ERROR snapshot ${snapshot.id} (${snapshot.name}) ${fault}; snapshot table entry corrupted`
+    state.corruption('snapshot-table', text, { offset: snapshot.entryOffset })
   }
   state.count(header.snapshotsOffset, snapshotTable.bytes)
-  state.count(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize)
+  if (state.countsRefcountStructures) {
+    state.count(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize)
+  }
   countEncryptionHeader(state)
   await countBitmaps(state)
-  await countRefcountBlocks(state)
+  if (state.countsRefcountStructures) await countRefcountBlocks(state)
+  state.findOverlaps()
 }
 
 function countEncryptionHeader(state: CheckState): void {
@@ -45,37 +58,25 @@ function countEncryptionHeader(state: CheckState): void {
   state.count(pointer.offset, pointer.length)
 }
 
-/** @param fragmentation  for the active table: whose clusters the statistics are about */
+/** @param options  `statistics`: this is the active table, whose clusters the statistics are about */
 async function countL1(
   state: CheckState,
   offset: number,
   entries: number,
-  fragmentation: Fragmentation | undefined,
+  options: { statistics: boolean },
+  exactOffset?: bigint,
 ): Promise<void> {
   const { clusterSize } = state.geometry
-  state.count(offset, entries * entryBytes)
-  for await (const { first, count, view } of readEntries(state.backend, offset, entries)) {
-    const tables: [index: number, offset: number][] = []
-    for (let index = 0; index < count; index++) {
-      const table = hostOf(view.getUint32(index * entryBytes), view.getUint32(index * entryBytes + 4))
-      if (table !== 0) tables.push([index, alignDown(table, clusterSize)])
-      else if (view.getUint32(index * entryBytes) !== 0 || view.getUint32(index * entryBytes + 4) !== 0) {
-        tables.push([index, 0])
-      }
-    }
-    for await (const batch of readTables(state.backend, tables, clusterSize)) {
-      state.step('references', first + (batch[0]?.index ?? 0), entries)
-      for (const table of batch) {
-        checkL1Entry(state, view, table, offset + (first + table.index) * entryBytes)
-        checkL2Table(state, table, (first + table.index) * clusterSize, fragmentation)
-      }
-    }
+  state.count(offset, entries * entryBytes, exactOffset)
+  for await (const { table, l1Index, high, low } of readL2Tables(state, offset, entries, 'references')) {
+    checkL1Entry(state, high, low, offset + l1Index * entryBytes)
+    const cluster = Math.floor(table.offset / clusterSize)
+    state.l2References.set(cluster, state.l2References.get(cluster) + 1)
+    checkL2Table(state, table, options.statistics ? { next: 0 } : undefined)
   }
 }
 
-function checkL1Entry(state: CheckState, view: DataView, table: ReadTable, at: number): void {
-  const high = view.getUint32(table.index * entryBytes)
-  const low = view.getUint32(table.index * entryBytes + 4)
+function checkL1Entry(state: CheckState, high: number, low: number, at: number): void {
   if ((high & l1ReservedHigh) !== 0 || (low & reservedLow) !== 0) {
     const text = `ERROR found L1 entry with reserved bits set: ${hex64(high, low)}`
     state.corruption('invalid-entry', text, { offset: at })
@@ -108,6 +109,7 @@ function countRefcountBlock(state: CheckState, number: number, high: number, low
   const { clusterSize } = state.geometry
   const fail = (text: string): void => {
     state.corruption('refcount-block', text, { offset: at })
+    state.refcountCorruptions++
     state.needsRebuild = true
   }
   if ((low & reservedLow) !== 0) {
@@ -123,6 +125,7 @@ function countRefcountBlock(state: CheckState, number: number, high: number, low
   } else {
     state.count(host, clusterSize)
     const references = state.counts.get(cluster)
+    if (references !== 1) state.blocksShared = true
     if (references !== 1) fail(`ERROR refcount block ${number} refcount=${references}`)
   }
 }

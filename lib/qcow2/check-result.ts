@@ -81,3 +81,24 @@ export function checkExitCode(result: CheckResult): 0 | 1 | 2 | 3 {
   if (result.corruptions > 0) return 2
   return result.leaks > 0 ? 3 : 0
 }
+
+/** The line of statistics, in the words of qemu-img; undefined where it prints none. */
+export function checkStatistics(result: CheckResult): string | undefined {
+  const { totalClusters, allocatedClusters, fragmentedClusters, compressedClusters } = result
+  if (totalClusters === 0 || allocatedClusters === 0) return undefined
+  const allocated = percentage(allocatedClusters, totalClusters)
+  const fragmented = percentage(fragmentedClusters, allocatedClusters)
+  const compressed = percentage(compressedClusters, allocatedClusters)
+  return `${allocatedClusters}/${totalClusters} = ${allocated}% allocated, ${fragmented}% fragmented, ${compressed}% compressed clusters`
+}
+
+/** With two digits, rounded as C's printf does: a tie goes to the even digit, where toFixed rounds it up. */
+function percentage(part: number, whole: number): string {
+  const exact = (part * 100) / whole
+  const hundredths = exact * 100
+  // only eighths are ties in binary
+  const tie = Number.isInteger(exact * 8) && hundredths % 1 === 0.5
+  if (!tie) return exact.toFixed(2)
+  const below = Math.floor(hundredths)
+  return ((below % 2 === 0 ? below : below + 1) / 100).toFixed(2)
+}

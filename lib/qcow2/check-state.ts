@@ -1,8 +1,14 @@
 import { divideRoundingUp } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { ReferenceCounts } from './check-counts.js'
-import { type CheckResult, emptyResult, type Finding, type FindingKind, findingsKept } from './check-result.js'
-import { type Geometry, makeGeometry } from './geometry.js'
+import {
+  type CheckResult,
+  emptyResult,
+  type Finding,
+  type FindingKind,
+  findingsKept,
+} from './check-result.js'
+import { entryBytes, type Geometry, makeGeometry } from './geometry.js'
 import type { Header } from './header.js'
 
 export type Repair = 'leaks' | 'all' | undefined
@@ -18,6 +24,8 @@ export type CheckOptions = {
   readonly repair?: Repair
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: CheckProgress) => void) | undefined
+  /** Called when repairs are done, before the image is checked again, if there were any. */
+  readonly onRepaired?: ((fixed: { corruptions: number; leaks: number }) => void) | undefined
   /** Called with each finding as it is made; the result keeps the first ones only. */
   readonly onFinding?: ((finding: Finding) => void) | undefined
   /** Memory for the counts, bytes. */
@@ -26,6 +34,9 @@ export type CheckOptions = {
 
 /** 256 clusters cost about 300 bytes: enough for 400 million clusters in use. */
 const defaultCountBytes = 512 * 1024 * 1024
+
+/** More overflown clusters than this are not told apart: no count is relied on then. */
+const overflownKept = 100_000
 
 type FindingDetails = Partial<Pick<Finding, 'cluster' | 'refcount' | 'reference' | 'offset' | 'repaired'>>
 
@@ -43,15 +54,43 @@ export class CheckState {
   clusterCount: number
   /** The refcounts cannot be put right in place: they have to be built anew. */
   needsRebuild = false
+  /** Some refcount is not the number of references, or cannot be read. */
+  refcountsDiffer = false
+  /** Corruptions among those found that right refcounts, or new refcount structures, put an end to. */
+  refcountCorruptions = 0
+  /** Zero entries that keep a misaligned cluster. */
+  misalignedZeros = 0
+  /** How often each cluster is referred to as an L2 table. */
+  readonly l2References: ReferenceCounts
+  /** References to what lies past the end of the file; kept where a rebuild must not get in their way. */
+  readonly wild: ReferenceCounts
+  /** Some refcount block is something else as well: writing it would damage that. */
+  blocksShared = false
+  /** Clusters that have more references than their count can say. */
+  readonly #overflown = new Set<number>()
+  /** L2 tables that are something else as well; known when all references are counted. */
+  readonly #overlapped = new Set<number>()
+  #l1Overlapped = false
+  /** Whether the refcount table and blocks are counted: a rebuild replaces them. */
+  readonly countsRefcountStructures: boolean
 
-  constructor(backend: BlockBackend, header: Header, options: CheckOptions) {
+  constructor(
+    backend: BlockBackend,
+    header: Header,
+    options: CheckOptions,
+    special: { countsRefcountStructures: boolean; fileBytes: number } | undefined = undefined,
+  ) {
+    this.countsRefcountStructures = special?.countsRefcountStructures ?? true
     this.backend = backend
     this.header = header
     this.options = options
     this.geometry = makeGeometry(header.clusterBits, header.refcountOrder)
-    this.counts = new ReferenceCounts(options.maxCountBytes ?? defaultCountBytes)
+    const limit = options.maxCountBytes ?? defaultCountBytes
+    this.counts = new ReferenceCounts(limit)
+    this.l2References = new ReferenceCounts(limit)
+    this.wild = new ReferenceCounts(limit)
     this.result = emptyResult(divideRoundingUp(header.size, this.geometry.clusterSize))
-    this.fileBytes = backend.length
+    this.fileBytes = special?.fileBytes ?? backend.length
     this.clusterCount = divideRoundingUp(this.fileBytes, this.geometry.clusterSize)
   }
 
@@ -87,26 +126,69 @@ export class CheckState {
   /**
    * Count one reference to each cluster that the bytes touch. What ends a cluster or more past the end of the file is a
    * corruption and not counted: the last cluster may be short, a missing one cannot be.
+   * @param exact  the offset where a number does not hold it
    */
-  count(offset: number, bytes: number): void {
+  count(offset: number, bytes: number, exact: bigint = BigInt(offset)): void {
     if (bytes <= 0) return
     const { clusterSize, refcountMax } = this.geometry
     if (offset + bytes - this.fileBytes >= clusterSize) {
-      const where = `offset 0x${offset.toString(16)} size 0x${bytes.toString(16)}`
+      const where = `offset 0x${exact.toString(16)} size 0x${bytes.toString(16)}`
       const what = 'counting reference for region exceeding the end of the file by one cluster or more'
       this.corruption('beyond-end', `ERROR: ${what}: ${where}`, { offset })
+      this.#keepWild(offset, bytes)
       return
     }
     const last = Math.floor((offset + bytes - 1) / clusterSize)
     for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
       const before = this.counts.get(cluster)
       if (cluster >= this.clusterCount) this.clusterCount = cluster + 1
-      if (before >= refcountMax) this.#overflow(cluster * clusterSize)
+      if (before >= refcountMax) this.#overflow(cluster)
       else this.counts.set(cluster, before + 1)
     }
   }
 
-  #overflow(offset: number): void {
+  /** All references are counted: find the tables that must not be written, because they are something else as well. */
+  findOverlaps(): void {
+    for (const cluster of this.l2References.counted(0, Number.POSITIVE_INFINITY)) {
+      if (this.counts.get(cluster) !== this.l2References.get(cluster)) this.#overlapped.add(cluster)
+    }
+    const { clusterSize } = this.geometry
+    const { l1Offset, l1Entries } = this.header
+    const end = (l1Offset + l1Entries * entryBytes) / clusterSize
+    for (let cluster = Math.floor(l1Offset / clusterSize); cluster < end; cluster++) {
+      if (this.counts.get(cluster) !== 1 || !this.isExact(cluster)) this.#l1Overlapped = true
+    }
+  }
+
+  /** @param offset  of an L2 table, bytes */
+  mayWriteL2(offset: number): boolean {
+    const cluster = Math.floor(offset / this.geometry.clusterSize)
+    if (offset % this.geometry.clusterSize !== 0) return false
+    return this.l2References.get(cluster) > 0 && this.isExact(cluster) && !this.#overlapped.has(cluster)
+  }
+
+  /** Whether the active L1 may be written. */
+  get mayWriteL1(): boolean {
+    return !this.#l1Overlapped
+  }
+
+  /** Whether the number of references to a cluster is known: not if there are more than its refcount can say. */
+  isExact(cluster: number): boolean {
+    return this.#overflown.size < overflownKept && !this.#overflown.has(cluster)
+  }
+
+  #keepWild(offset: number, bytes: number): void {
+    if (this.countsRefcountStructures) return
+    const { clusterSize } = this.geometry
+    const last = Math.floor((offset + bytes - 1) / clusterSize)
+    // beyond that no cluster has a number that a refcount table could hold
+    if (last >= 2 ** 47) return
+    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) this.wild.set(cluster, 1)
+  }
+
+  #overflow(cluster: number): void {
+    const offset = cluster * this.geometry.clusterSize
+    if (this.#overflown.size < overflownKept) this.#overflown.add(cluster)
     this.corruption('overflow', `ERROR: overflow cluster offset=0x${offset.toString(16)}`, { offset })
     this.report(
       'note',

@@ -39,7 +39,7 @@ async function readBatch(
     const offset = offsetOf(batch, first)
     let end = first + 1
     while (end < batch.length && offsetOf(batch, end) === offset + (end - first) * tableBytes) end++
-    reads.push(backend.readQueued(bytes.subarray(first * tableBytes, end * tableBytes), offset))
+    reads.push(readWithin(backend, bytes.subarray(first * tableBytes, end * tableBytes), offset))
     first = end
   }
   await Promise.all(reads)
@@ -50,8 +50,43 @@ async function readBatch(
   }))
 }
 
+/** What lies past the end of the file reads as zeros, however far: wild entries point anywhere. */
+async function readWithin(backend: BlockBackend, bytes: Uint8Array, offset: number): Promise<void> {
+  if (offset < backend.length) await backend.readQueued(bytes, offset)
+}
+
 function offsetOf(batch: readonly (readonly [number, number])[], position: number): number {
   return batch[position]?.[1] ?? 0
+}
+
+/** What was changed in a table that was read: written back in units of `unit` bytes, only those that changed. */
+export class TableChanges {
+  readonly #table: ReadTable
+  readonly #unit: number
+  readonly #units = new Set<number>()
+
+  constructor(table: ReadTable, unit: number) {
+    this.#table = table
+    this.#unit = unit
+  }
+
+  /** @param byteOffset  of the change, within the table */
+  mark(byteOffset: number): void {
+    this.#units.add(Math.floor(byteOffset / this.#unit))
+  }
+
+  get empty(): boolean {
+    return this.#units.size === 0
+  }
+
+  async write(backend: BlockBackend): Promise<void> {
+    const { view, offset } = this.#table
+    for (const unit of this.#units) {
+      const at = unit * this.#unit
+      const length = Math.min(this.#unit, view.byteLength - at)
+      await backend.write(new Uint8Array(view.buffer, view.byteOffset + at, length), offset + at)
+    }
+  }
 }
 
 /** An L1 or similar table of 64-bit entries, read piece by piece: it may have 32 MiB. */
@@ -64,7 +99,7 @@ export async function* readEntries(
   for (let first = 0; first < entries; first += most) {
     const count = Math.min(most, entries - first)
     const bytes = new Uint8Array(count * 8)
-    await backend.readQueued(bytes, offset + first * 8)
+    await readWithin(backend, bytes, offset + first * 8)
     yield { first, count, view: new DataView(bytes.buffer) }
   }
 }

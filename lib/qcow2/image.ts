@@ -1,4 +1,4 @@
-import { Qcow2Error } from '../base/errors.js'
+import { outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset, type Section } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type { BackingSource, FormatImage, Mapping } from '../queue/format-image.js'
@@ -29,13 +29,13 @@ export type OpenQcow2Options = {
   readonly readOnly: boolean
   /** Where unallocated clusters come from; the caller keeps it open while the image is. */
   readonly backing?: BackingSource | undefined
-  /** Bytes of L2 tables kept in memory; default 16 MiB. */
+  /** Bytes of L2 tables kept in memory; default 8 MiB, which map 64 GiB in clusters of 64 KiB. */
   readonly l2CacheBytes?: number
   /** Bytes of refcount blocks kept in memory; default 4 MiB. */
   readonly refcountCacheBytes?: number
 }
 
-const defaultL2CacheBytes = 16 * 1024 * 1024
+const defaultL2CacheBytes = 8 * 1024 * 1024
 const defaultRefcountCacheBytes = 4 * 1024 * 1024
 
 /**
@@ -48,7 +48,8 @@ export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options
   return new Qcow2Image(assemble(backend, metadata, options), metadata, options)
 }
 
-function assemble(backend: BlockBackend, found: OpenMetadata, options: OpenQcow2Options): Parts {
+/** The parts of an image whose metadata has been read. */
+export function assemble(backend: BlockBackend, found: OpenMetadata, options: OpenQcow2Options): Parts {
   const { header } = found
   const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
   const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
@@ -121,6 +122,7 @@ export class Qcow2Image implements FormatImage {
   async read(bytes: Uint8Array, offset: number): Promise<void> {
     const { active, l2, backend } = this.#parts
     while (active.gate !== undefined) await active.gate
+    this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
     try {
       const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
@@ -133,17 +135,23 @@ export class Qcow2Image implements FormatImage {
 
   async write(bytes: Uint8Array, offset: number): Promise<void> {
     const guest = guestOffset(offset)
-    await this.#change(() => writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest))
+    await this.#change(
+      offset,
+      bytes.byteLength,
+      () => writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest),
+    )
   }
 
   async writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
-    await this.#change(() =>
+    await this.#change(offset, length, () =>
       writeZeroesGuest(this.#parts, guestOffset(offset), length, { ...options, size: this.#size }),
     )
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#change(() => discardGuest(this.#parts, guestOffset(offset), length, { size: this.#size }))
+    await this.#change(offset, length, () =>
+      discardGuest(this.#parts, guestOffset(offset), length, { size: this.#size }),
+    )
   }
 
   /** In 'write' mode all that has completed is durable already. */
@@ -183,19 +191,22 @@ export class Qcow2Image implements FormatImage {
     options: { shrink: boolean; preallocation?: Preallocation | 'off' },
   ): Promise<void> {
     const parts = this.#parts
-    const from = this.#size
-    checkResize(parts, { from, to: size, shrink: options.shrink, snapshots: this.#snapshots })
+    const check = (): void =>
+      checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#snapshots })
+    check()
     await this.#clearAutoclear()
     await parts.active.exclusively(async () => {
-      if (size > from) {
-        const mode = options.preallocation ?? 'off'
-        await grow(parts, from, size)
-        this.#size = size
-        if (mode !== 'off') await preallocate(parts, { from, to: size, mode })
-      } else if (size < from) {
-        await shrink(parts, from, size)
+      // Again: what ran before may have been another resize.
+      check()
+      const from = this.#size
+      const switched = (): void => {
         this.#size = size
       }
+      if (size > from) {
+        const mode = options.preallocation ?? 'off'
+        await grow(parts, from, size, switched)
+        if (mode !== 'off') await preallocate(parts, { from, to: size, mode })
+      } else if (size < from) await shrink(parts, from, size, switched)
     })
   }
 
@@ -230,17 +241,24 @@ export class Qcow2Image implements FormatImage {
   }
 
   /** Run a request that changes the image. */
-  async #change(work: () => Promise<void>): Promise<void> {
+  async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
     const { active, backend } = this.#parts
     if (this.#autoclear !== 0n) await this.#clearAutoclear()
     while (active.gate !== undefined) await active.gate
     if (backend.poisoned !== undefined) throw poisoned(backend)
+    this.#refuseOutside(offset, length)
     const ticket = active.begin()
     try {
       await work()
     } finally {
       this.#end(ticket)
     }
+  }
+
+  /** The caller has checked this; but the disk may have shrunk while the request waited to begin (H10). */
+  #refuseOutside(offset: number, length: number): void {
+    if (offset + length <= this.#size) return
+    throw outOfRange(`bytes ${offset} to ${offset + length} are not within the disk's ${this.#size}`)
   }
 
   #end(ticket: number): void {

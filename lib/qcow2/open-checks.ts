@@ -33,13 +33,7 @@ export function checkTablePlaces(
   if (!isAligned(header.refcountTableOffset, clusterSize)) {
     throw headerError(path, at.refcountTableOffset, 'Reference count table offset invalid')
   }
-  if (!repairing && header.snapshotCount > limits.snapshots) {
-    throw headerError(path, at.snapshotCount, 'Snapshot table too large')
-  }
-  if (!repairing && !isAligned(header.snapshotsOffset, clusterSize)) {
-    throw headerError(path, at.snapshotsOffset, 'Snapshot table offset invalid')
-  }
-  if (!isAligned(header.l1Offset, clusterSize) || (header.l1Offset === 0 && header.size > 0)) {
+  if (!isAligned(header.l1Offset, clusterSize)) {
     throw headerError(path, at.l1Offset, 'Active L1 table offset invalid')
   }
 }
@@ -50,6 +44,9 @@ export function checkTablePlaces(
  * @throws ERR_CORRUPT
  */
 export function checkTablesWithinFile(header: Header, fileBytes: number, path: string): void {
+  if (header.l1Offset === 0 && header.size > 0) {
+    throw headerError(path, headerV2.offsets.l1Offset, 'Active L1 table offset invalid')
+  }
   const l1End = header.l1Offset + header.l1Entries * entryBytes
   if (header.l1Entries > 0 && l1End > fileBytes) throw truncated(path, fileBytes, 'L1 table', header.l1Offset)
   if (header.refcountTableOffset >= fileBytes) {

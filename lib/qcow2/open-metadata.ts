@@ -71,16 +71,13 @@ export async function openMetadata(
     return { header, firstCluster, l1, refcountTable, snapshotTable: { snapshots: [], bytes: 0 } }
 
   checkEntriesWithinFile('L1 table', l1, header.l1Entries, header.l1Offset, length, path)
-  const refcountEntries = refcountTable.length / entryBytes
-  checkEntriesWithinFile(
-    'refcount table',
-    refcountTable,
-    refcountEntries,
-    header.refcountTableOffset,
-    length,
-    path,
-  )
   const snapshotTable = await readSnapshotTable(backend, header)
-  if (!options.readOnly) refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
+  checkSnapshotTableWithinFile(header, snapshotTable.bytes, length, path)
+  if (!options.readOnly) {
+    const entries = refcountTable.length / entryBytes
+    const at = header.refcountTableOffset
+    checkEntriesWithinFile('refcount table', refcountTable, entries, at, length, path)
+    refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
+  }
   return { header, firstCluster, l1, refcountTable, snapshotTable }
 }

@@ -11,7 +11,10 @@ export async function readGuest(parts: Parts, bytes: Uint8Array, guest: GuestOff
     for (let done = 0; done < bytes.byteLength; ) {
       const at = guestOffset(guest + done)
       const run = await parts.l2.find(at, bytes.byteLength - done)
-      reads.push(readRun(parts, run, bytes.subarray(done, done + run.length), at))
+      const read = readRun(parts, run, bytes.subarray(done, done + run.length), at)
+      // It may fail while the next table is being loaded, before anybody waits for it: below is where that is told.
+      read.catch(() => undefined)
+      reads.push(read)
       done += run.length
     }
   } finally {

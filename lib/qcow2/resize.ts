@@ -10,8 +10,8 @@ import { changeMapping, writeZeroesGuest } from './zero-discard.js'
  * Grow the disk to `size` bytes (E10, E21). The caller sees to it that no other request runs (H10).
  * What is newly exposed reads as zeros: bytes behind the old end in its last cluster, and a backing file that is longer than the disk was.
  */
-export async function grow(parts: Parts, oldSize: number, size: number): Promise<void> {
-  const { geometry, header, ordering, backing } = parts
+export async function grow(parts: Parts, oldSize: number, size: number, switched: () => void): Promise<void> {
+  const { geometry, backing } = parts
   const entries = l1EntriesFor(geometry, size)
   if (entries > limits.l1Entries) {
     const most = limits.l1Entries * geometry.l2TableCoverage
@@ -26,7 +26,15 @@ export async function grow(parts: Parts, oldSize: number, size: number): Promise
     size,
   })
   // The old end's cluster may hold bytes behind the new end too, if that lies in it.
-  await ordering.switchHeader(() => header.change({ size }))
+  await switchSize(parts, size, switched)
+}
+
+/** @param switched  called in the step that changes the header in memory, which is what counts: it is written whatever fails then */
+async function switchSize(parts: Parts, size: number, switched: () => void): Promise<void> {
+  await parts.ordering.switchHeader(() => {
+    switched()
+    return parts.header.change({ size })
+  })
 }
 
 /** Move the L1 table to a larger one, in one piece (E10). */
@@ -57,13 +65,18 @@ async function growL1(parts: Parts, entries: number): Promise<void> {
  * Shrink the disk to `size` bytes (E22): mappings go first, then the header, then counts, then the tail of the file. A crash in
  * between leaves a disk of the old size whose cut-off part is gone in parts, as the caller wanted.
  */
-export async function shrink(parts: Parts, oldSize: number, size: number): Promise<void> {
-  const { geometry, header, ordering, backend, frees } = parts
+export async function shrink(
+  parts: Parts,
+  oldSize: number,
+  size: number,
+  switched: () => void,
+): Promise<void> {
+  const { geometry, backend, frees } = parts
   const kept = alignUp(size, geometry.clusterSize)
   const end = alignUp(oldSize, geometry.clusterSize)
   await changeMapping(parts, guestOffset(kept), Math.max(0, end - kept), 'unallocate')
   await dropTables(parts, kept)
-  await ordering.switchHeader(() => header.change({ size }))
+  await switchSize(parts, size, switched)
   await frees.settled()
   await backend.flush()
   await frees.settled()

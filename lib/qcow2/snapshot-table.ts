@@ -1,15 +1,18 @@
 import { Qcow2Error } from '../base/errors.js'
-import { alignUp } from '../base/integers.js'
+import { alignUp, isAligned } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { Header } from './header.js'
-import { escapeName } from './header-extensions.js'
+import { escapeName, textUpToNul } from './header-extensions.js'
 import { limits, snapshotEntry } from './spec.js'
 
 /** Where a snapshot's L1 table is, and what to call it. */
 export type SnapshotTables = {
   /** Where the snapshot's entry begins in the file. */
   readonly entryOffset: number
+  /** Bytes; not exact from 2^53 on, where no table can be. */
   readonly l1Offset: number
+  /** As stored. */
+  readonly l1OffsetStored: bigint
   readonly l1Entries: number
   readonly extraBytes: number
   /** Escaped: for messages. */
@@ -34,6 +37,13 @@ const windowBytes = 2 * longestEntry
  * @throws ERR_CORRUPT  beyond the limits
  */
 export async function readSnapshotTable(backend: BlockBackend, header: Header): Promise<SnapshotTable> {
+  const place = { path: backend.path, offset: header.snapshotsOffset, structure: 'snapshot table' }
+  if (header.snapshotCount > limits.snapshots) {
+    throw new Qcow2Error('ERR_CORRUPT', `Snapshot table too large: ${header.snapshotCount} entries`, place)
+  }
+  if (!isAligned(header.snapshotsOffset, 2 ** header.clusterBits)) {
+    throw new Qcow2Error('ERR_CORRUPT', 'Snapshot table offset invalid', place)
+  }
   const snapshots: SnapshotTables[] = []
   let window = new Uint8Array(0)
   let windowAt = 0
@@ -57,7 +67,8 @@ export async function readSnapshotTable(backend: BlockBackend, header: Header): 
     const nameAt = idAt + entry.idBytes
     snapshots.push({
       entryOffset: at,
-      l1Offset: entry.l1Offset,
+      l1Offset: Number(entry.l1Offset),
+      l1OffsetStored: entry.l1Offset,
       l1Entries: entry.l1Entries,
       extraBytes: entry.extraBytes,
       id: textOf(window.subarray(idAt, nameAt)),
@@ -72,5 +83,5 @@ export async function readSnapshotTable(backend: BlockBackend, header: Header): 
 }
 
 function textOf(bytes: Uint8Array): string {
-  return escapeName(Buffer.from(bytes).toString('utf8'))
+  return escapeName(textUpToNul(bytes))
 }

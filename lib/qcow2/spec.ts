@@ -78,7 +78,7 @@ export const encryptionExtension = layout('full disk encryption header pointer',
 
 /** qcow2 spec, "Snapshots". Followed by extra data, id and name; each entry is padded to 8 bytes. */
 export const snapshotEntry = layout('snapshot table entry', [
-  ['l1Offset', 'u64'],
+  ['l1Offset', 'mask64'],
   ['l1Entries', 'u32'],
   ['idBytes', 'u16'],
   ['nameBytes', 'u16'],

@@ -1,11 +1,12 @@
 import { assert } from '../base/assert.js'
 import { isAligned } from '../base/integers.js'
-import type { HostOffset } from '../base/units.js'
+import { type HostOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 
 /** The canonical copy of one slice of a table: newest state, used by all reads and for all writes of it. */
 export type Slice = {
-  readonly host: HostOffset
+  /** Changes only when the slice has left the cache and comes back as another. */
+  host: HostOffset
   readonly bytes: Uint8Array
   readonly view: DataView
   /** Not evicted while above 0. */
@@ -32,7 +33,8 @@ export class TableCache {
   readonly #maxSlices: number
   readonly #slices = new Map<number, Slice>()
   readonly #loads = new Map<number, Load>()
-  readonly #spare: Uint8Array[] = []
+  /** Slices that have left the cache, for re-use: a cache that turns over makes no garbage. */
+  readonly #spare: Slice[] = []
 
   /** @param limitBytes  kept below this but for pinned slices and loads under way; at least 16 slices */
   constructor(backend: BlockBackend, sliceSize: number, limitBytes: number) {
@@ -60,26 +62,27 @@ export class TableCache {
   }
 
   async #read(host: HostOffset, load: Load): Promise<void> {
-    const bytes = this.#takeBuffer()
+    const slice = this.#takeSpare(host)
     try {
-      await this.#backend.readQueued(bytes, host)
+      await this.#backend.readQueued(slice.bytes, host)
     } catch (error) {
-      this.#spare.push(bytes)
+      this.#spare.push(slice)
       throw error
     } finally {
       if (!load.dropped) this.#loads.delete(host)
     }
     // Dropped: the table was freed or newly created meanwhile, and what was read is another table's past.
-    if (load.dropped) this.#spare.push(bytes)
-    else this.#insert(host, bytes)
+    if (load.dropped) this.#spare.push(slice)
+    else this.#insert(slice)
   }
 
   /** A slice of a new table, all zeros as the file is there. */
   insertZeros(host: HostOffset): Slice {
     this.drop(host, this.#sliceSize)
-    const bytes = this.#takeBuffer()
-    bytes.fill(0)
-    return this.#insert(host, bytes)
+    const slice = this.#takeSpare(host)
+    slice.bytes.fill(0)
+    this.#insert(slice)
+    return slice
   }
 
   /** Forget the slices of a table that is no longer one. */
@@ -94,41 +97,53 @@ export class TableCache {
       if (slice === undefined) continue
       assert(slice.pins === 0, 'a table in use is not freed')
       this.#slices.delete(at)
-      this.#spare.push(slice.bytes)
+      this.#spare.push(slice)
     }
   }
 
-  #insert(host: HostOffset, bytes: Uint8Array): Slice {
-    if (this.#slices.size >= this.#maxSlices) this.#evict()
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    const slice: Slice = { host, bytes, view, pins: 0, recent: true }
-    this.#slices.set(host, slice)
-    return slice
+  #insert(slice: Slice): void {
+    // More than one, after a time in which so much was pinned that the cache had to grow.
+    while (this.#slices.size >= this.#maxSlices && this.#evict());
+    this.#slices.set(slice.host, slice)
   }
 
-  /** Second chance: what was looked at since the last round stays for another. */
-  #evict(): void {
+  /** Second chance: what was looked at since the last round stays for another. @returns false when all are pinned */
+  #evict(): boolean {
     let visits = 2 * this.#slices.size
     for (const [host, slice] of this.#slices) {
-      if (visits-- === 0) return
+      if (visits-- === 0) return false
       this.#slices.delete(host)
       if (slice.pins > 0 || slice.recent) {
         slice.recent = false
         this.#slices.set(host, slice)
       } else {
-        this.#spare.push(slice.bytes)
-        return
+        this.#spare.push(slice)
+        return true
       }
     }
+    return false
   }
 
-  #takeBuffer(): Uint8Array {
-    const spare = this.#spare.pop()
-    if (spare !== undefined) return spare
-    const slab = new ArrayBuffer(slicesPerSlab * this.#sliceSize)
-    for (let index = 1; index < slicesPerSlab; index++) {
-      this.#spare.push(new Uint8Array(slab, index * this.#sliceSize, this.#sliceSize))
+  #takeSpare(host: HostOffset): Slice {
+    if (this.#spare.length === 0) {
+      const slab = new ArrayBuffer(slicesPerSlab * this.#sliceSize)
+      for (let index = 0; index < slicesPerSlab; index++)
+        this.#spare.push(newSlice(slab, index * this.#sliceSize, this.#sliceSize))
     }
-    return new Uint8Array(slab, 0, this.#sliceSize)
+    const slice = this.#spare.pop()
+    assert(slice !== undefined, 'a slab was cut')
+    slice.host = host
+    slice.recent = true
+    return slice
+  }
+}
+
+function newSlice(slab: ArrayBuffer, offset: number, length: number): Slice {
+  return {
+    host: hostOffset(0),
+    bytes: new Uint8Array(slab, offset, length),
+    view: new DataView(slab, offset, length),
+    pins: 0,
+    recent: false,
   }
 }

@@ -1,66 +1,90 @@
-/** What waits in the queue now. */
+/** What waits in the queue, or may. */
 export type Queued = { readonly bytes: number; readonly nodes: number }
 
-type Queue = {
+export type BoundedQueue = {
   queued(): Queued
-  /** Whether nothing will ever be written any more. */
-  failed(): boolean
+  /**
+   * Why the queue writes nothing now: `forGood` after a failure that nobody understands, otherwise until it is asked once more
+   * (the disk was full).
+   */
+  failure(): { readonly error: Error; readonly forGood: boolean } | undefined
   /** Start to write what is queued. */
   drain(): void
+}
+
+type Waiter = {
+  readonly bytes: number
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
 }
 
 /**
  * Bounds what the queue holds: an operation takes room before it writes data, and waits until there is some. First come, first
  * served. What is taken and not yet given back counts like what is queued.
+ *
+ * Whoever waits here must hold nothing that an operation with room may wait for, or neither goes on.
  */
 export class Admission {
   /** Operations that had to wait. */
   waits = 0
   readonly #limits: Queued
-  readonly #queue: Queue
+  readonly #queue: BoundedQueue
   /** Bytes taken by operations that have not yet queued their nodes. */
   #taken = 0
-  readonly #waiting: { readonly bytes: number; readonly go: () => void }[] = []
+  readonly #waiting: Waiter[] = []
 
-  constructor(limits: Queued, queue: Queue) {
+  constructor(limits: Queued, queue: BoundedQueue) {
     this.#limits = limits
     this.#queue = queue
   }
 
-  /** @returns undefined when there was room at once; else a promise that resolves when the room has been taken */
+  /**
+   * @returns undefined when there was room at once; else a promise that resolves when the room has been taken, and rejects when
+   *   there will be none: the disk is full, or the queue has failed
+   */
   admit(bytes: number): Promise<void> | undefined {
     if (this.#waiting.length === 0 && this.#hasRoom(bytes)) {
       this.#taken += bytes
       return undefined
     }
+    const failure = this.#queue.failure()
+    if (failure?.forGood) return Promise.reject(failure.error)
     this.waits++
-    return new Promise((go) => {
-      this.#waiting.push({ bytes, go })
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ bytes, resolve, reject })
+      // Also after the disk was full: it may have room by now. If not, `progressed` will say so.
       this.#queue.drain()
     })
   }
 
   release(bytes: number): void {
     this.#taken -= bytes
-    this.progressed()
+    this.#letGo()
   }
 
-  /** There may be more room than before. */
+  /** There may be more room than before, or none for the time being. */
   progressed(): void {
+    const failure = this.#queue.failure()
+    if (failure === undefined) {
+      this.#letGo()
+      return
+    }
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(failure.error)
+  }
+
+  #letGo(): void {
     let next = this.#waiting[0]
     if (next === undefined) return
     while (next !== undefined && this.#hasRoom(next.bytes)) {
       this.#taken += next.bytes
       this.#waiting.shift()
-      next.go()
+      next.resolve()
       next = this.#waiting[0]
     }
     if (next !== undefined) this.#queue.drain()
   }
 
   #hasRoom(bytes: number): boolean {
-    // A failed queue holds nobody up: whoever goes on learns of the failure.
-    if (this.#queue.failed()) return true
     const queued = this.#queue.queued()
     const used = queued.bytes + this.#taken
     // Alone, even an operation that asks for more than there is must go on.

@@ -108,8 +108,10 @@ export class BlockQueue implements BlockBackend, Requester {
           bytes: this.#state[this.#places.queuedBytes] as number,
           nodes: this.#state[this.#places.queuedNodes] as number,
         }),
-        failed: () => this.poisoned !== undefined,
-        drain: () => this.#native.drain(),
+        failure: () => this.#queueFailure(),
+        drain: () => {
+          if (this.#lastCounters === undefined) this.#native.drain()
+        },
       },
     )
     this.#requests.add(this)
@@ -316,6 +318,16 @@ export class BlockQueue implements BlockBackend, Requester {
       })
     }
     return this.poisoned === undefined ? undefined : poisonedError(this.poisoned, this.path)
+  }
+
+  /** Why nothing is written now. */
+  #queueFailure(): { error: Qcow2Error; forGood: boolean } | undefined {
+    if (this.poisoned !== undefined) {
+      return { error: poisonedError(this.poisoned, this.path), forGood: true }
+    }
+    const errno = this.#state[this.#places.stalled] as number
+    if (errno === 0) return undefined
+    return { error: systemError(errno, 'metadata write', { path: this.path }), forGood: false }
   }
 
   #reach(end: number): void {

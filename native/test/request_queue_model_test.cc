@@ -337,7 +337,7 @@ uint64_t explore(const Scenario& scenario) {
 
 }  // namespace
 
-// With the argument --long the largest scenario as well: minutes.
+// With the argument --long the largest scenarios as well: minutes.
 int main(int argc, char** argv) {
   const SyncPolicy on_flush = SyncPolicy::kOnFlush;
   std::vector<Scenario> scenarios = {
@@ -352,11 +352,13 @@ int main(int argc, char** argv) {
       {"one failure among allocations", on_flush, {"daf", "daw"}, true},
       {"every write synced", SyncPolicy::kEveryWrite, {"daf", "xw"}, false},
       {"every write synced, in space that is reserved", SyncPolicy::kEveryWrite, {"dlf", "dlw"}, false},
-      {"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "xf"}, true},
+      {"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "f"}, true},
       {"never synced", SyncPolicy::kNever, {"dafdaf", "xfxw"}, false},
       {"never synced, one failure", SyncPolicy::kNever, {"daf", "xfxf"}, true},
   };
   if (argc > 1 && std::string(argv[1]) == "--long") {
+    scenarios.push_back({"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "xf"}, true});
+    scenarios.push_back({"data in space that is reserved, and a free", on_flush, {"dlf", "dlw", "xw"}, false});
     scenarios.push_back({"two times two allocations with a flush each", on_flush, {"dafdaf", "dafdaf"}, false});
   }
   uint64_t schedules = 0;

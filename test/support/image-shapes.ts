@@ -32,9 +32,18 @@ export function randomShape(random: SeededRandom): Shape {
   const clusterSize = random.pick(clusterSizes)
   const size = randomSize(random, clusterSize)
   const backing = random.chance(0.5)
-    ? { format: random.pick(['raw', 'qcow2']), size: random.chance(0.3) ? size : randomSize(random, clusterSize) }
+    ? {
+        format: random.pick(['raw', 'qcow2']),
+        size: random.chance(0.3) ? size : randomSize(random, clusterSize),
+      }
     : undefined
-  return { version, clusterSize, size, backing, refcountBits: version === 2 ? 16 : random.pick(refcountWidths) }
+  return {
+    version,
+    clusterSize,
+    size,
+    backing,
+    refcountBits: version === 2 ? 16 : random.pick(refcountWidths),
+  }
 }
 
 export function describeShape(shape: Shape): string {

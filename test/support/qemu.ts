@@ -10,6 +10,8 @@ export function run(program: string, args: readonly string[], input?: string): P
       if (error !== null && typeof error.code !== 'number') reject(error)
       else resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
     })
+    // A program that fails early does not read its input; its exit code tells.
+    child.stdin?.on('error', () => undefined)
     child.stdin?.end(input ?? '')
   })
 }
@@ -27,10 +29,15 @@ export async function qemuImg(...args: readonly string[]): Promise<string> {
  * @returns its standard output
  * @throws Error  a command failed
  */
-export async function qemuIo(path: string, commands: readonly string[], options: readonly string[] = []): Promise<string> {
+export async function qemuIo(
+  path: string,
+  commands: readonly string[],
+  options: readonly string[] = [],
+): Promise<string> {
   const { code, stdout, stderr } = await run('qemu-io', [...options, path], `${commands.join('\n')}\nquit\n`)
   const failure = /^.*(failed|error|invalid|unknown|Could not).*$/im.exec(stdout + stderr)
-  if (code !== 0 || failure !== null) throw new Error(`qemu-io ${path} exits with ${code}: ${stdout}${stderr}`)
+  if (code !== 0 || failure !== null)
+    throw new Error(`qemu-io ${path} exits with ${code}: ${stdout}${stderr}`)
   return stdout
 }
 

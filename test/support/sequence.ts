@@ -46,7 +46,9 @@ export class SequenceRun {
         clusterSize: shape.clusterSize,
         compat: compatOf(shape),
         refcountBits: shape.refcountBits,
-        ...(backing && shape.backing ? { backingFile: backing.name, backingFormat: shape.backing.format } : {}),
+        ...(backing && shape.backing
+          ? { backingFile: backing.name, backingFormat: shape.backing.format }
+          : {}),
       })
     } else {
       const { clusterSize, refcountBits } = shape
@@ -69,7 +71,10 @@ export class SequenceRun {
     else this.#mustEqual(seen, 'qemu-img convert')
     const image = await openImage(this.#path, { readOnly: true })
     try {
-      this.#mustEqual(Buffer.from(await image.read({ offset: 0, length: image.size })), 'our reading of a closed image')
+      this.#mustEqual(
+        Buffer.from(await image.read({ offset: 0, length: image.size })),
+        'our reading of a closed image',
+      )
     } finally {
       await image.close()
     }
@@ -203,7 +208,8 @@ export class SequenceRun {
     const resized = Buffer.alloc(size)
     this.#content.copy(resized, 0, 0, size)
     this.#content = resized
-    if (this.#opened().size !== size) throw new Error(`size is ${this.#opened().size} after resizing to ${size}`)
+    if (this.#opened().size !== size)
+      throw new Error(`size is ${this.#opened().size} after resizing to ${size}`)
   }
 
   async #qemuPhase(operations: number): Promise<void> {

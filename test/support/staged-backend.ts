@@ -30,6 +30,8 @@ export type Held = {
   readonly reached: Promise<Operation>
   /** Let it go on, and fit no other. */
   release(): void
+  /** Let it fail without having reached the file, and fit no other. */
+  reject(error: Error): void
 }
 
 type Rule = {
@@ -58,11 +60,13 @@ export class StagedBackend implements BlockBackend {
   hold(fits: (operation: Operation) => boolean): Held {
     let reach = (_: Operation): void => undefined
     let release = (): void => undefined
+    let fail = (_: Error): void => undefined
     const reached = new Promise<Operation>((resolve) => {
       reach = resolve
     })
-    const released = new Promise<void>((resolve) => {
+    const released = new Promise<void>((resolve, reject) => {
       release = resolve
+      fail = reject
     })
     const rule: Rule = {
       fits,
@@ -78,6 +82,10 @@ export class StagedBackend implements BlockBackend {
       release: () => {
         rule.times = 0
         release()
+      },
+      reject: (error) => {
+        rule.times = 0
+        fail(error)
       },
     }
   }

@@ -1,0 +1,59 @@
+import type { CheckProgress, CheckState } from './check-state.js'
+import { type ReadTable, readEntries, readTables } from './check-tables.js'
+import { entryBytes } from './geometry.js'
+import { hostOf } from './l2-entry.js'
+import type { SnapshotTables } from './snapshot-table.js'
+import { limits } from './spec.js'
+
+/** One L2 table and the L1 entry that names it. */
+export type L2TableOfL1 = {
+  readonly table: ReadTable
+  readonly l1Index: number
+  readonly high: number
+  readonly low: number
+}
+
+/** The L2 tables that an L1 names, in its order; a misaligned one from where it is said to be, as QEMU does. */
+export async function* readL2Tables(
+  state: CheckState,
+  offset: number,
+  entries: number,
+  phase: CheckProgress['phase'],
+): AsyncGenerator<L2TableOfL1> {
+  const { clusterSize } = state.geometry
+  for await (const { first, count, view } of readEntries(state.backend, offset, entries)) {
+    const tables: [index: number, offset: number][] = []
+    for (let index = 0; index < count; index++) {
+      const at = index * entryBytes
+      const high = view.getUint32(at)
+      const low = view.getUint32(at + 4)
+      if (high !== 0 || low !== 0) tables.push([index, hostOf(high, low)])
+    }
+    for await (const batch of readTables(state.backend, tables, clusterSize)) {
+      state.step(phase, first + (batch[0]?.index ?? 0), entries)
+      for (const table of batch) {
+        const at = table.index * entryBytes
+        yield { table, l1Index: first + table.index, high: view.getUint32(at), low: view.getUint32(at + 4) }
+      }
+    }
+  }
+}
+
+/** Why a snapshot's L1 table cannot be where, or as long as, its entry says: what is wrong, in QEMU's words. */
+export function snapshotL1Fault(state: CheckState, snapshot: SnapshotTables): string | undefined {
+  if (snapshot.l1OffsetStored % BigInt(state.geometry.clusterSize) !== 0n) {
+    return `l1_offset=0x${snapshot.l1OffsetStored.toString(16)}: L1 table is not cluster aligned`
+  }
+  if (snapshot.l1Entries <= limits.l1Entries) return undefined
+  return `l1_size=0x${snapshot.l1Entries.toString(16)}: L1 table is too large`
+}
+
+/** The L1 tables of snapshots, as far as they can be one. */
+export function snapshotL1s(
+  state: CheckState,
+  snapshots: readonly SnapshotTables[],
+): { offset: number; entries: number }[] {
+  return snapshots
+    .filter(snapshot => snapshotL1Fault(state, snapshot) === undefined)
+    .map(({ l1Offset, l1Entries }) => ({ offset: l1Offset, entries: l1Entries }))
+}

@@ -1,0 +1,172 @@
+import { isAligned } from '../base/integers.js'
+import { findingsKept } from './check-result.js'
+import type { CheckState } from './check-state.js'
+import { type ReadTable, readEntries, readTables, TableChanges } from './check-tables.js'
+import { entryBytes } from './geometry.js'
+import { loadRefcount, storeRefcount } from './refcount-entry.js'
+
+/** What to do about a difference. */
+type Difference = (cluster: number, stored: number, counted: number, block: ReadTable | undefined) => void
+
+/** Compare the stored refcounts of all clusters of the file with the references counted. */
+export async function compareRefcounts(state: CheckState): Promise<void> {
+  let highest = 0
+  const used = (cluster: number): void => {
+    highest = Math.max(highest, cluster)
+  }
+  await walkRefcounts(
+    state,
+    used,
+    reportUnreadable,
+    async () => {},
+    (cluster, refcount, reference) => {
+      state.refcountsDiffer = true
+      const numbers = `cluster ${cluster} refcount=${refcount} reference=${reference}`
+      if (refcount > reference) {
+        state.leak(`Leaked ${numbers}`, { cluster, refcount, reference })
+        return
+      }
+      state.corruption('refcount', `ERROR ${numbers}`, { cluster, refcount, reference })
+      state.refcountCorruptions++
+      // a count of 0 means that nobody ever took the cluster: its block may be missing, or be another's
+      if (refcount === 0) state.needsRebuild = true
+    },
+  )
+  state.result.imageEndOffset = (highest + 1) * state.geometry.clusterSize
+}
+
+/**
+ * Put right what compareRefcounts found, as far as `state.options.repair` allows, and leave in `state.counts` what is
+ * stored then: the flags of L1 and L2 entries go by that.
+ */
+export async function settleRefcounts(state: CheckState): Promise<void> {
+  const { counts, geometry } = state
+  const { repair } = state.options
+  let changes: TableChanges | undefined
+  let changed: ReadTable | undefined
+  const written = async (): Promise<void> => {
+    await changes?.write(state.backend)
+    changes = undefined
+    changed = undefined
+  }
+  await walkRefcounts(
+    state,
+    () => {},
+    forgetCounts,
+    written,
+    (cluster, refcount, reference, block) => {
+      const allowed = refcount > reference ? repair !== undefined : repair === 'all'
+      const repairable = allowed && block !== undefined && !state.blocksShared
+      if (repairable) {
+        if (changed !== block || changes === undefined) {
+          changed = block
+          changes = new TableChanges(block, geometry.sliceSize)
+        }
+        const index = cluster % geometry.refcountsPerBlock
+        storeRefcount(block.view, index, geometry, reference)
+        changes.mark(Math.floor((index * geometry.refcountBits) / 8))
+        const details = { cluster, refcount, reference, repaired: true }
+        const text = `Repairing cluster ${cluster} refcount=${refcount} reference=${reference}`
+        if (refcount > reference) state.leak(text, details)
+        else state.corruption('refcount', text, details)
+      }
+      if (reference > 0) counts.set(cluster, repairable ? reference : refcount)
+    },
+  )
+}
+
+/**
+ * Go through the refcounts of the file's clusters in order: block by block where there is one, and where there is none
+ * through the clusters that are referred to. Never cluster by cluster through a hole.
+ * @param used       called with each cluster that has a refcount or a reference
+ * @param unreadable called with runs of clusters whose block cannot be where its entry says
+ * @param blockDone  called after each block's differences
+ */
+async function walkRefcounts(
+  state: CheckState,
+  used: (cluster: number) => void,
+  unreadable: (state: CheckState, from: number, to: number) => void,
+  blockDone: () => Promise<void>,
+  difference: Difference,
+): Promise<void> {
+  const { geometry, counts, clusterCount } = state
+  const perBlock = geometry.refcountsPerBlock
+  let next = 0
+
+  const withoutBlock = (to: number): void => {
+    for (const cluster of counts.counted(next, to)) {
+      used(cluster)
+      difference(cluster, 0, counts.get(cluster), undefined)
+    }
+    next = to
+  }
+
+  for await (const piece of readRefcountTable(state)) {
+    for await (const batch of readTables(state.backend, piece, geometry.clusterSize)) {
+      state.step('refcounts', next * geometry.clusterSize, state.fileBytes)
+      for (const block of batch) {
+        const from = block.index * perBlock
+        withoutBlock(from)
+        const to = Math.min(from + perBlock, clusterCount)
+        next = to
+        if (!isReadable(block.offset, geometry.clusterSize)) {
+          unreadable(state, from, to)
+          continue
+        }
+        for (let cluster = from; cluster < to; cluster++) {
+          const stored = loadRefcount(block.view, cluster - from, geometry)
+          const counted = counts.get(cluster)
+          if (stored === 0 && counted === 0) continue
+          used(cluster)
+          if (stored !== counted) difference(cluster, stored, counted, block)
+        }
+        await blockDone()
+      }
+    }
+  }
+  withoutBlock(clusterCount)
+}
+
+/** Whether a refcount block may stand there: aligned, and at an offset that a file can have (signed 64 bits). */
+export function isReadable(offset: number, clusterSize: number): boolean {
+  return isAligned(offset, clusterSize) && offset < 2 ** 63
+}
+
+/** The blocks that cover clusters of the file: pieces of the refcount table as lists of index and byte offset. */
+async function* readRefcountTable(state: CheckState): AsyncGenerator<[index: number, offset: number][]> {
+  const { header, geometry } = state
+  const entries = (header.refcountTableClusters * geometry.clusterSize) / entryBytes
+  const covered = Math.min(entries, Math.ceil(state.clusterCount / geometry.refcountsPerBlock))
+  for await (const { first, count, view } of readEntries(
+    state.backend,
+    header.refcountTableOffset,
+    covered,
+  )) {
+    const blocks: [number, number][] = []
+    for (let index = 0; index < count; index++) {
+      const offset = refcountBlockOffset(view, index)
+      if (offset !== 0) blocks.push([first + index, offset])
+    }
+    yield blocks
+  }
+}
+
+/** The block that a refcount table entry points to; its reserved low bits are masked off. */
+export function refcountBlockOffset(view: DataView, index: number): number {
+  const low = view.getUint32(index * entryBytes + 4)
+  return view.getUint32(index * entryBytes) * 2 ** 32 + (low - (low % 512))
+}
+
+/** What is stored for these clusters is not known. */
+function forgetCounts({ counts }: CheckState, from: number, to: number): void {
+  for (const cluster of counts.counted(from, to)) counts.set(cluster, 0)
+}
+
+function reportUnreadable(state: CheckState, from: number, to: number): void {
+  state.refcountsDiffer = true
+  for (let cluster = from; cluster < Math.min(to, from + findingsKept); cluster++) {
+    state.checkError(`Can't get refcount for cluster ${cluster}: Input/output error`, { cluster })
+  }
+  // a wild entry may cover millions of clusters; they all count
+  state.result.checkErrors += Math.max(0, to - from - findingsKept)
+}

@@ -1,0 +1,13 @@
+import test from 'ava'
+import { runProgram } from '../support/child.js'
+import { makeFolder } from '../support/temp-folder.js'
+
+test('a file that was forgotten without being closed is written out and its descriptor is freed', async (t) => {
+  const program = new URL('./programs/abandon-files.js', import.meta.url)
+  const result = await runProgram(program, [await makeFolder(t)], { nodeArguments: ['--expose-gc'] })
+  t.is(result.code, 0, result.stderr)
+  const { most, left, written } = JSON.parse(result.stdout) as { most: number; left: number; written: number }
+  t.true(most >= 1)
+  t.is(left, 0)
+  t.is(written, 20)
+})

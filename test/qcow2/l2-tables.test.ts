@@ -1,0 +1,130 @@
+import test from 'ava'
+import { guestOffset } from '../../lib/base/units.js'
+import { checkedClean, diskByQemu, fill, newDisk, newParts, readAll } from '../support/qcow2-disk.js'
+
+const tiny = { size: 65536, clusterSize: 512 } as const
+/** 4 KiB clusters: a table is one slice of 512 entries, 2 MiB of disk. */
+const medium = { size: 8 * 2 ** 20, clusterSize: 4096 } as const
+
+test("without a table a whole table's worth is unallocated, to the end of what is asked for", async (t) => {
+  const { parts } = await newParts(tiny)
+  t.deepEqual(parts.l2.lookup(guestOffset(1000), 50000), {
+    entry: { type: 'unallocated' },
+    length: 32768 - 1000,
+  })
+  t.deepEqual(parts.l2.lookup(guestOffset(32768), 100), { entry: { type: 'unallocated' }, length: 100 })
+})
+
+test('a run ends where type, flag or adjacency ends', async (t) => {
+  const disk = await newDisk(medium)
+  await disk.image.write(fill(3 * 4096, 1), 0)
+  await disk.image.write(fill(4096, 2), 5 * 4096)
+  await disk.image.write(fill(4096, 3), 4 * 4096)
+  await disk.image.writeZeroes(4096, 4096, { unmap: false })
+  const runs: unknown[] = []
+  for (let at = 0; at < 8 * 4096; ) {
+    const run = await disk.image.mapping(at, 8 * 4096 - at)
+    runs.push([run.type, run.length / 4096])
+    at += run.length
+  }
+  t.deepEqual(runs, [
+    ['data', 1],
+    ['zero', 1],
+    ['data', 1],
+    ['unallocated', 1],
+    // Written in the other order: their host clusters are not adjacent.
+    ['data', 1],
+    ['data', 1],
+    ['unallocated', 2],
+  ])
+  await checkedClean(t, disk)
+})
+
+test('adjacent clusters are one run, from the middle of a cluster to the middle of another', async (t) => {
+  const disk = await newDisk(medium)
+  await disk.image.write(fill(20 * 4096, 1), 0)
+  const first = await disk.image.mapping(0, 20 * 4096)
+  if (first.type !== 'data') return t.fail(first.type)
+  t.is(first.length, 20 * 4096)
+  t.deepEqual(await disk.image.mapping(4096 + 100, 2 * 4096), {
+    type: 'data',
+    length: 2 * 4096,
+    hostOffset: first.hostOffset + 4096 + 100,
+  })
+  await checkedClean(t, disk)
+})
+
+test('the quick way finds a run of plain clusters in memory, and nothing else', async (t) => {
+  const { parts, image } = await newDisk(medium)
+  await image.write(fill(4 * 4096, 1), 0)
+  const run = parts.l2.lookup(guestOffset(0), 4096)
+  if ('load' in run || run.entry.type !== 'normal') return t.fail('not in memory')
+  const { host } = run.entry
+  for (const inPlace of [true, false]) {
+    t.is(parts.l2.contiguousHost(guestOffset(0), 4096, { inPlace }), host)
+    t.is(parts.l2.contiguousHost(guestOffset(5000), 3 * 4096 - 5000, { inPlace }), host + 5000)
+    t.is(parts.l2.contiguousHost(guestOffset(0), 4 * 4096 + 1, { inPlace }), -1, 'the fifth is unallocated')
+    t.is(parts.l2.contiguousHost(guestOffset(2 ** 21), 512, { inPlace }), -1, 'no table')
+    t.is(parts.l2.contiguousHost(guestOffset(2 ** 21 - 512), 1024, { inPlace }), -1, 'two tables')
+  }
+  await image.writeZeroes(0, 4096, { unmap: false })
+  t.is(parts.l2.contiguousHost(guestOffset(0), 512, { inPlace: false }), -1, 'it reads as zeros')
+  parts.l2Cache.drop(parts.l1.table(0)?.host ?? 0, 4096)
+  t.is(parts.l2.contiguousHost(guestOffset(4096), 512, { inPlace: false }), -1, 'not in memory')
+})
+
+test('two requests that need the same new table share it', async (t) => {
+  const disk = await newDisk(tiny)
+  await Promise.all([0, 1, 2, 3].map((index) => disk.image.write(fill(512, index + 1), index * 512)))
+  const zeroed = disk.backend.log.filter(({ kind }) => kind === 'writeZeroes')
+  t.is(zeroed.length, 1, 'one table was made')
+  await checkedClean(t, disk)
+})
+
+test('a table that could not be made leaves nothing behind, and is made by the next request', async (t) => {
+  const disk = await newDisk(tiny)
+  const failure = new Error('no space')
+  disk.backend.fail(({ kind }) => kind === 'writeZeroes', failure, 1)
+  const outcomes = await Promise.allSettled([
+    disk.image.write(fill(512, 1), 0),
+    disk.image.write(fill(512, 2), 512),
+  ])
+  t.deepEqual(
+    outcomes.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  )
+  await disk.image.write(fill(512, 3), 0)
+  t.is((await readAll(disk))[0], 3)
+  t.is(disk.backend.admitted, 0)
+  await checkedClean(t, disk)
+})
+
+test('a table that a snapshot shares is copied before it is changed; the snapshot keeps its own', async (t) => {
+  const disk = await diskByQemu(t, {
+    create: ['-o', 'cluster_size=4096', 'disk.qcow2', '1M'],
+    io: ['write -P 1 0 64k'],
+    then: [['snapshot', '-c', 'before', 'disk.qcow2']],
+  })
+  await disk.image.write(fill(512, 2), 4096)
+  await disk.image.write(fill(4096, 3), 16384)
+  const seen = await readAll(disk)
+  t.deepEqual([seen[0], seen[4096], seen[4608], seen[16384], seen[20480]], [1, 2, 1, 3, 1])
+  await checkedClean(t, disk)
+})
+
+test('a write to a disk with a snapshot never touches a cluster that the snapshot has', async (t) => {
+  const disk = await diskByQemu(t, {
+    create: ['-o', 'cluster_size=512', 'disk.qcow2', '1M'],
+    io: ['write -P 1 0 256k'],
+    then: [['snapshot', '-c', 'before', 'disk.qcow2']],
+  })
+  const before = disk.backend.length
+  for (let at = 0; at < 2 ** 18; at += 700) await disk.image.write(fill(100, 2), at)
+  await disk.image.discard(0, 2 ** 17)
+  await disk.image.writeZeroes(2 ** 17, 2 ** 16, { unmap: false })
+  const touched = disk.backend.log.filter(
+    ({ kind, offset }) => (kind === 'write' || kind === 'punch') && offset < before,
+  )
+  t.deepEqual(touched, [], 'all that was there before belongs to the snapshot')
+  await checkedClean(t, disk)
+})

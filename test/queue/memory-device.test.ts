@@ -1,0 +1,121 @@
+import test from 'ava'
+import { section } from '../../lib/base/units.js'
+import { type DeviceOperation, MemoryDevice } from '../../lib/queue/memory-device.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+
+type Options = ConstructorParameters<typeof MemoryDevice>[0]
+
+function device(options: Partial<Options> = {}): MemoryDevice {
+  return new MemoryDevice({
+    contents: new SparseBytes(),
+    seed: undefined,
+    record: false,
+    fault: undefined,
+    ...options,
+  })
+}
+
+/** @returns the errno it ends with */
+function perform(
+  disk: MemoryDevice,
+  kind: DeviceOperation['kind'],
+  offset: number,
+  length: number,
+  bytes?: Uint8Array,
+): Promise<number> {
+  return new Promise((resolve) => {
+    disk.perform({ kind, offset, length, section: undefined }, bytes, resolve)
+  })
+}
+
+test('operations end in a later turn, without a seed in their order', async (t) => {
+  const disk = device()
+  const ended: number[] = []
+  const all = [1, 2, 3].map(async (value) => {
+    await perform(disk, 'write', 0, 1, Uint8Array.of(value))
+    ended.push(value)
+  })
+  t.deepEqual(ended, [])
+  await Promise.all(all)
+  t.deepEqual(ended, [1, 2, 3])
+  t.deepEqual([...disk.contents.toBytes()], [3])
+})
+
+test('with a seed they end in any order, and each of them once', async (t) => {
+  const orders = new Set<string>()
+  for (let seed = 0; seed < 50; seed++) {
+    const disk = device({ seed })
+    const ended: number[] = []
+    await Promise.all(
+      [1, 2, 3].map(async (value) => {
+        await perform(disk, 'write', value, 1, Uint8Array.of(value))
+        ended.push(value)
+      }),
+    )
+    t.deepEqual([...disk.contents.toBytes()], [0, 1, 2, 3])
+    orders.add(ended.join())
+  }
+  t.is(orders.size, 6, 'all there are')
+})
+
+test('each kind of operation does what it says', async (t) => {
+  const disk = device()
+  await perform(disk, 'write', 0, 4, Uint8Array.of(1, 2, 3, 4))
+  await perform(disk, 'zero', 3, 3)
+  t.deepEqual([...disk.contents.toBytes()], [1, 2, 3, 0, 0, 0])
+  await perform(disk, 'punch', 1, 100)
+  t.deepEqual([...disk.contents.toBytes()], [1, 0, 0, 0, 0, 0])
+  await perform(disk, 'allocate', 6, 2)
+  t.is(disk.contents.length, 8)
+  await perform(disk, 'truncate', 2, 0)
+  const bytes = new Uint8Array(3).fill(9)
+  await perform(disk, 'read', 0, 3, bytes)
+  t.deepEqual([...bytes], [1, 0, 0])
+  t.is(await perform(disk, 'sync', 0, 0), 0)
+})
+
+test('what fails changes nothing, and the log says so', async (t) => {
+  const seen: DeviceOperation[] = []
+  const disk = device({
+    record: true,
+    fault: (operation) => {
+      seen.push(operation)
+      return operation.index === 1 ? 5 : undefined
+    },
+  })
+  await perform(disk, 'write', 0, 1, Uint8Array.of(1))
+  t.is(await perform(disk, 'write', 0, 1, Uint8Array.of(2)), 5)
+  t.deepEqual([...disk.contents.toBytes()], [1])
+  t.deepEqual(
+    seen.map(({ index }) => index),
+    [0, 1],
+  )
+  t.deepEqual(
+    disk.log.map((event) => (event.type === 'NEND' ? event.error : event.type)),
+    ['NSUB', 0, 'NSUB', 5],
+  )
+})
+
+test('with the log on, bytes are those that were submitted', async (t) => {
+  const disk = device({ record: true })
+  const bytes = Uint8Array.of(1)
+  const written = perform(disk, 'write', 0, 1, bytes)
+  bytes[0] = 2
+  await written
+  t.deepEqual([...disk.contents.toBytes()], [1])
+  t.deepEqual(disk.log[0], {
+    type: 'NSUB',
+    id: 0,
+    kind: 'write',
+    offset: 0,
+    length: 1,
+    section: undefined,
+    bytes: Uint8Array.of(1),
+  })
+})
+
+test('the log knows nodes by their section', (t) => {
+  const disk = device({ record: true })
+  disk.perform({ kind: 'write', offset: 0, length: 1, section: section(7) }, Uint8Array.of(1), () => {})
+  t.like(disk.log[0], { type: 'NSUB', section: 7 })
+})
