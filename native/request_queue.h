@@ -119,6 +119,8 @@ class RequestQueue {
   // Queued and in flight.
   uint64_t queued_bytes() const { return queued_bytes_; }
   size_t queued_nodes() const { return index_.size(); }
+  // Flushes that no sync has been started for.
+  size_t flushes_waiting() const { return flushes_.size(); }
   // errno, 0 if sound. For good: no action is handed out any more; the nodes stay, for the overlay.
   int poisoned() const { return poisoned_; }
   // errno of a full disk since which nothing was asked for, or 0.

@@ -83,6 +83,7 @@ class Worker {
   void wake();
   QueueState state_locked() const;
   void rest(std::unique_lock<std::mutex>* lock);
+  void gather(std::unique_lock<std::mutex>* lock);
   void count_sync(uint64_t microseconds);
 
   void run();
@@ -105,6 +106,12 @@ class Worker {
   bool draining_ = false;                  // somebody waits for room
   bool untold_ = false;                    // nodes were written and nobody was told
   std::optional<Clock::time_point> stop_deadline_;
+  // Gathering: how many flushes have been asked for, and how many there will have been when those who were just
+  // answered are back with their next one; until when to wait for them; what a sync takes.
+  uint64_t flushes_asked_ = 0;
+  uint64_t flushes_expected_ = 0;
+  Clock::time_point gather_until_;
+  Clock::duration usual_sync_time_ = {};
 };
 
 }  // namespace block_queue

@@ -15,6 +15,7 @@ import {
   quietOption,
   report,
   type VerbContext,
+  warnOfGuessedRaw,
   wantsJson,
 } from './verb.js'
 
@@ -62,6 +63,7 @@ export async function check(argv: readonly string[], context: VerbContext): Prom
     }),
   ).finally(() => meter.finish('done'))
   if (!outcome.supported) {
+    if (repair !== undefined && name.format === undefined) warnOfGuessedRaw(name.text)
     report(context, 'This image format does not support checks')
     return exitCodes.noCheck
   }

@@ -1,11 +1,12 @@
 import type { ImageInfo } from '../operations/info.js'
+import { sectorSize } from '../base/units.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
-import { print, printError } from './output.js'
+import { print } from './output.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, quietOption } from './verb.js'
+import { checkObjects, commonOptions, quietOption, warnOfGuessedRaw } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -37,7 +38,7 @@ export async function resize(argv: readonly string[]): Promise<number> {
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { imageInfo } = await import('../operations/info.js')
   const before = await imageInfo(name.path, name.format === undefined ? {} : { format: name.format })
-  if (before.format === 'raw' && name.format === undefined) printError(guessedRaw(name.text))
+  if (before.format === 'raw' && name.format === undefined) warnOfGuessedRaw(name.text)
   const size = newSize(before, change)
   if (size < before.virtualSize && !line.has('shrink')) {
     throw new UsageError([
@@ -45,6 +46,9 @@ export async function resize(argv: readonly string[]): Promise<number> {
       "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
         'Before performing such an operation, make sure there is no important data there.',
     ])
+  }
+  if (before.format === 'qcow2' && size % sectorSize !== 0) {
+    throw new UsageError(`The new size must be a multiple of ${sectorSize}`)
   }
   if (size <= before.virtualSize && preallocation !== 'off') {
     throw new UsageError('Preallocation can only be used for growing images')
@@ -80,18 +84,9 @@ function parseChange(text: string): Change {
 }
 
 /** @returns bytes */
-function newSize({ virtualSize, format }: ImageInfo, { sign, bytes }: Change): number {
+function newSize({ virtualSize }: ImageInfo, { sign, bytes }: Change): number {
   const now = BigInt(virtualSize)
   const after = sign === '' ? bytes : sign === '+' ? now + bytes : now - bytes
   if (after <= 0n || after >= 2n ** 63n) throw new UsageError('New image size must be positive')
-  if (format === 'qcow2' && after % 512n !== 0n)
-    throw new UsageError('The new size must be a multiple of 512')
   return exactNumber('image size', after)
 }
-
-const guessedRaw = (
-  name: string,
-): string => `WARNING: Image format was not specified for '${name}' and probing guessed raw.
-         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
-         Specify the 'raw' format explicitly to remove the restrictions.
-`

@@ -65,3 +65,11 @@ export function onlyOperand(operands: readonly string[]): string {
   }
   return operand
 }
+
+/** Before something is written to an image that only looks raw: its guest could make it look like anything. */
+export function warnOfGuessedRaw(name: string): void {
+  printError(`WARNING: Image format was not specified for '${name}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions.
+`)
+}

@@ -65,7 +65,7 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
   if (typeof gate === 'function') return fromAnswer(await gate(reference), reference)
   if (gate === 'deny') throw denied(reference, 'backing files are not allowed here')
   if (hasProtocol(reference.name)) throw denied(reference, 'only plain paths are followed')
-  const path = resolve(dirname(reference.image), reference.name)
+  const path = besideImage(reference.image, reference.name)
   const format = knownFormat(reference)
   if (gate === 'allow') return { type: 'file', path, format }
 
@@ -94,6 +94,11 @@ function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing
     format:
       format === undefined ? knownFormat(reference) : enumOption(imageFormats)(format, 'backing: the format'),
   }
+}
+
+/** A relative name is relative to the image that has it: the name spelt with the image's folder, as QEMU shows it. */
+export function besideImage(image: string, name: string): string {
+  return name.startsWith('/') || hasProtocol(name) ? name : image.slice(0, image.lastIndexOf('/') + 1) + name
 }
 
 /** QEMU's rule: a colon in front of the first slash makes a protocol, `json:` among them. */

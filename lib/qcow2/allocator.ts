@@ -52,7 +52,7 @@ export class Allocator {
     for (;;) {
       const allocation = this.tryAllocate(most)
       if (allocation !== undefined) return allocation
-      await this.#growth.prepare(this.#lowest)
+      await this.#growth.prepare(this.#lowest, this.#lowest)
     }
   }
 
@@ -87,7 +87,12 @@ export class Allocator {
       const place = table.place(cluster)
       const slice = place && cache.get(place.slice)
       if (place === undefined || slice === undefined) {
-        await this.#growth.prepare(cluster)
+        // A new block goes to the run's first cluster: at one of its own it would cut every run that is longer than what a block counts.
+        await this.#growth.prepare(cluster, length > 0 ? first : cluster)
+        const [count = 0] = length > 0 ? await this.counts(first, 1) : []
+        if (count === 0) continue
+        first++
+        length--
       } else if (loadRefcount(slice.view, place.index, geometry) !== 0) {
         first = cluster + 1
         length = 0

@@ -1,5 +1,5 @@
 import { readL2Tables } from './check-l1.js'
-import { l2FormatOf } from './check-l2.js'
+import { keepsHostZero, l2FormatOf } from './check-l2.js'
 import { type CheckState, hex64 } from './check-state.js'
 import { type ReadTable, readEntries, TableChanges } from './check-tables.js'
 import { entryBytes } from './geometry.js'
@@ -67,7 +67,7 @@ async function checkL2Flags(
     if ((high & compressedBit) !== 0) continue
     const host = hostOf(high, low)
     const copied = (high & copiedBit) !== 0
-    if (host === 0 && !(format.dataFile && copied)) continue
+    if (host === 0 && !keepsHostZero(format, high, low)) continue
     const cluster = Math.floor(host / state.geometry.clusterSize)
     // what lies in a data file has one owner, always
     const refcount = format.dataFile ? 1 : (stored.known(cluster) ?? (await stored.get(cluster)))

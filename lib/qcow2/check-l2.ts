@@ -48,6 +48,11 @@ export function checkL2Table(
   }
 }
 
+/** In a data file, host offset 0 is a place like any other; COPIED tells it from nothing. */
+export function keepsHostZero(format: L2Format, high: number, low: number): boolean {
+  return format.dataFile && (high & copiedBit) !== 0 && (low & zeroBit) === 0
+}
+
 /** Whether the entry reads as zeros and keeps a cluster for it that cannot be one. */
 export function hasMisalignedZeros(state: CheckState, view: DataView, at: number, format: L2Format): boolean {
   const high = view.getUint32(at)
@@ -111,14 +116,12 @@ function checkStandard(
     fail(`ERROR found l2 entry with reserved bits set: ${hex64(high, low)}`)
   }
   const host = hostOf(high, low)
-  const copied = (high & copiedBit) !== 0
-  if (host === 0 && !(format.dataFile && copied)) {
+  if (host === 0 && !keepsHostZero(format, high, low)) {
     if (bitmap?.allocated) fail('ERROR: Unallocated cluster has non-zero subcluster allocation map')
     return
   }
   if (bitmap !== undefined && (bitmap.zero & bitmap.allocated) !== 0) {
     fail(`ERROR offset=${host.toString(16)}: Allocated cluster has corrupted subcluster allocation bitmap`)
-    return
   }
   if (!isAligned(host, clusterSize)) {
     const holdsData = bitmap === undefined ? (low & zeroBit) === 0 : bitmap.allocated !== 0

@@ -15,27 +15,31 @@ export function findMetadata(
   l1: L1Table,
   table: RefcountTable,
 ): Float64Array {
-  const entries: number[] = []
+  const few: number[] = []
   const add = (kind: MetadataKind, host: number, length: number): void => {
     if (length === 0) return
     const last = clusterOf(geometry, host + length - 1)
     for (let cluster = clusterOf(geometry, host); cluster <= last; cluster++)
-      entries.push(metadataEntry(kind, cluster))
+      few.push(metadataEntry(kind, cluster))
   }
   add('header', 0, geometry.clusterSize)
   add('L1 table', l1.host, l1.length)
-  for (let index = 0; index < l1.entries; index++) {
-    const l2 = l1.table(index)
-    if (l2 !== undefined) add('L2 table', l2.host, geometry.clusterSize)
-  }
   add('refcount table', table.host, table.length)
-  for (let index = 0; index < table.entries; index++) {
-    const block = table.block(index)
-    if (block !== undefined) add('refcount block', block, geometry.clusterSize)
-  }
   add('snapshot table', found.header.snapshotsOffset, found.snapshotTable.bytes)
   for (const snapshot of found.snapshotTable.snapshots) {
     add('inactive L1 table', snapshot.l1Offset, snapshot.l1Entries * entryBytes)
   }
-  return Float64Array.from(entries)
+  // There may be millions of L2 tables: straight into the array that is kept.
+  const entries = new Float64Array(few.length + l1.entries + table.entries)
+  entries.set(few)
+  let count = few.length
+  for (let index = 0; index < l1.entries; index++) {
+    const host = l1.plainTable(index, false) || l1.table(index)?.host
+    if (host) entries[count++] = metadataEntry('L2 table', clusterOf(geometry, host))
+  }
+  for (let index = 0; index < table.entries; index++) {
+    const block = table.block(index)
+    if (block) entries[count++] = metadataEntry('refcount block', clusterOf(geometry, block))
+  }
+  return entries.slice(0, count)
 }

@@ -14,6 +14,11 @@ const kinds = [
 ] as const
 export type MetadataKind = (typeof kinds)[number]
 
+const kindNumbers = Object.fromEntries(kinds.map((kind, number) => [kind, number])) as Record<
+  MetadataKind,
+  number
+>
+
 /**
  * Which clusters hold metadata. Asked before every write of data and every allocation: a damaged image, whose refcounts or mappings
  * name a table's cluster, must not be made worse. As QEMU's overlap-check=cached, with active L2 tables.
@@ -82,5 +87,5 @@ export class MetadataMap {
 
 /** One cluster in the form that MetadataMap is built from. */
 export function metadataEntry(kind: MetadataKind, cluster: number): number {
-  return cluster * kinds.length + kinds.indexOf(kind)
+  return cluster * kinds.length + kindNumbers[kind]
 }

@@ -1,5 +1,6 @@
 import { throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
+import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import { entryBytes } from './geometry.js'
 import { storeCopied } from './l2-entry.js'
@@ -14,13 +15,14 @@ export type Preallocation = 'metadata' | 'falloc' | 'full'
 /** Zeros are written in pieces of at most this many bytes. */
 const fullPieceBytes = 2 * 1024 * 1024
 
-/** Map all unallocated clusters of a range. The caller sees to it that no other request runs. */
+/** Map all unallocated clusters that begin in a range. The caller sees to it that no other request runs. */
 export async function preallocate(
   parts: Parts,
   range: { from: number; to: number; mode: Preallocation },
   control: { signal?: AbortSignal | undefined; onBytes?: ((done: number) => void) | undefined } = {},
 ): Promise<void> {
-  for (let at = range.from; at < range.to; ) {
+  // Not the cluster in which the range begins: what is before the range in it may be the backing file's.
+  for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to; ) {
     throwIfAborted(control.signal)
     at += await preallocateRun(parts, guestOffset(at), range.to - at, range.mode)
     control.onBytes?.(Math.min(at, range.to) - range.from)

@@ -43,39 +43,46 @@ export class RefcountGrowth {
     return published
   }
 
-  /** Bring the count of `cluster` into memory, or make one step towards it. */
-  prepare(cluster: number): Promise<void> {
-    this.#preparing ??= this.#step(cluster).finally(() => {
+  /**
+   * Bring the count of `cluster` into memory, or make one step towards it.
+   * @param home  the free cluster that a new block goes to: `cluster` itself, or one that has a count. Where it matters nobody else asks.
+   */
+  prepare(cluster: number, home: number): Promise<void> {
+    this.#preparing ??= this.#step(cluster, home).finally(() => {
       this.#preparing = undefined
     })
     return this.#preparing
   }
 
-  async #step(cluster: number): Promise<void> {
+  async #step(cluster: number, home: number): Promise<void> {
     const { table, cache } = this.#parts
     const place = table.place(cluster)
     if (place !== undefined) return await cache.load(place.slice)
     if (table.blockIndex(cluster) >= table.entries) return await this.#growTable()
-    return await this.#addBlock(cluster)
+    return await this.#addBlock(cluster, home)
   }
 
-  /** A new block at the lowest cluster that it counts: it counts itself, so that one write carries both (E8). */
-  async #addBlock(cluster: number): Promise<void> {
+  /** A new block. Usually at a cluster that it counts: it counts itself, so that one write carries both (E8). */
+  async #addBlock(cluster: number, home: number): Promise<void> {
     const { backend, geometry, metadata, cache, table, ordering } = this.#parts
-    const host = hostOffset(cluster * geometry.clusterSize)
+    const host = hostOffset(home * geometry.clusterSize)
+    const blockIndex = table.blockIndex(cluster)
     metadata.refuse('a new refcount block', host, geometry.clusterSize)
     await backend.writeZeroes(host, geometry.clusterSize, { unmap: false })
     await ordering.dataWritten()
 
-    const inBlock = cluster % geometry.refcountsPerBlock
-    const index = inBlock % geometry.refcountsPerSlice
-    const block = cache.insertZeros(
-      hostOffset(host + ((inBlock - index) / geometry.refcountsPerSlice) * geometry.sliceSize),
-    )
-    storeRefcount(block.view, index, geometry, 1)
-    const blockIndex = table.blockIndex(cluster)
-    const published = ordering.publishRefcountBlock(block, table.setBlock(blockIndex, host))
-    this.#published.set(blockIndex, published)
+    // No await between here and the end.
+    const countsItself = table.blockIndex(home) === blockIndex
+    const place = countsItself ? table.placeIn(host, home) : table.place(home)
+    const count = place && (countsItself ? cache.insertZeros(place.slice) : cache.get(place.slice))
+    if (place === undefined || count === undefined) {
+      assert(place !== undefined, 'a home outside its block has a count')
+      return await cache.load(place.slice)
+    }
+    storeRefcount(count.view, place.index, geometry, 1)
+    const counted = countsItself ? noSection : this.publishedAfter(home)
+    const entry = table.setBlock(blockIndex, host)
+    this.#published.set(blockIndex, ordering.publishRefcountBlock(count, entry, counted))
     metadata.add('refcount block', host, geometry.clusterSize)
   }
 

@@ -68,7 +68,11 @@ export class RefcountTable {
   /** Where the count of `cluster` stands, or undefined: no block, so it is 0. */
   place(cluster: number): RefcountPlace | undefined {
     const block = this.block(this.blockIndex(cluster))
-    if (block === undefined) return undefined
+    return block && this.placeIn(block, cluster)
+  }
+
+  /** Where the count of `cluster` stands in the block at `block`, which counts it. */
+  placeIn(block: HostOffset, cluster: number): RefcountPlace {
     const inBlock = cluster % this.#geometry.refcountsPerBlock
     const index = inBlock % this.#geometry.refcountsPerSlice
     const slice = ((inBlock - index) / this.#geometry.refcountsPerSlice) * this.#geometry.sliceSize

@@ -50,12 +50,16 @@ export class WriteOrdering {
   }
 
   /**
-   * A new refcount block that counts itself (E8). Its cluster has been zeroed as data.
+   * A new refcount block, whose cluster has been zeroed as data.
+   * @param count    the slice that holds the block's own count: one of the block's if it counts itself (E8), else another block's (E7)
+   * @param counted  the section behind which clusters may be referred to that the other block counts
    * @returns the section of the refcount table's entry: whatever refers to a cluster that the block covers comes after it (E7)
    */
-  publishRefcountBlock(block: TableBytes, table: TableBytes): Section {
+  publishRefcountBlock(count: TableBytes, table: TableBytes, counted: Section): Section {
     return this.#chain((context) => {
-      context.write(block.bytes, block.host)
+      context.write(count.bytes, count.host)
+      // Guards against an entry that names a block which a block counts that is not there itself: the new one would be given out again.
+      context.after(counted)
       // Guards the entry against pointing to a block whose zeros or own count are not there: counts would be garbage.
       context.afterData()
       context.barrier()

@@ -1,11 +1,12 @@
 import { Qcow2Error } from '../base/errors.js'
 import { section, type Section } from '../base/units.js'
 import { addon } from '../native/addon.js'
-import type { NativeBlockQueue, NativeConstants, NativeCounters, NativeOperation } from '../native/types.js'
+import type { NativeBlockQueue, NativeCounters, NativeOperation } from '../native/types.js'
 import { Admission } from './admission.js'
 import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
+import { QueueState } from './queue-state.js'
 import { type Requester, requests } from './requests.js'
-import { poisonedError, systemError } from './system-error.js'
+import { closedError, openError, poisonedError, systemError } from './system-error.js'
 
 export type BlockQueueOptions = {
   readonly readOnly: boolean
@@ -56,14 +57,11 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly number: number
   readonly #native: NativeBlockQueue
   readonly #requests = requests()
-  /** Written by the addon, on this thread. */
-  readonly #state: Float64Array
-  readonly #places: NativeConstants['state']
+  readonly #state: QueueState
   readonly #admission: Admission
   readonly #listeners: (() => void)[] = []
   #alignment = 1
   #length = 0
-  #poisoned: Qcow2Error | undefined
   #closing: Promise<void> | undefined
   /** As of the closing, when the addon does not tell any more. */
   #lastCounters: NativeCounters | undefined
@@ -92,23 +90,19 @@ export class BlockQueue implements BlockBackend, Requester {
     this.readOnly = options.readOnly
     this.direct = options.direct
     this.syncPolicy = options.syncPolicy
-    this.#places = constants.state
-    this.#state = new Float64Array(constants.state.length)
+    this.#state = new QueueState(path, constants.state)
     const flags =
       (options.readOnly ? constants.flags.readOnly : 0) +
       (options.direct ? constants.flags.direct : 0) +
       (options.create === true ? constants.flags.create : 0)
     const policy = constants.policies[options.syncPolicy]
-    this.#native = new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state)
+    this.#native = new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers)
     this.number = this.#native.number
     this.#admission = new Admission(
       { bytes: options.queueBytes ?? defaultQueueBytes, nodes: options.queueNodes ?? defaultQueueNodes },
       {
-        queued: () => ({
-          bytes: this.#state[this.#places.queuedBytes] as number,
-          nodes: this.#state[this.#places.queuedNodes] as number,
-        }),
-        failure: () => this.#queueFailure(),
+        queued: () => this.#state.queued,
+        failure: () => this.#state.failure,
         drain: () => {
           if (this.#lastCounters === undefined) this.#native.drain()
         },
@@ -143,14 +137,11 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   get durableSection(): Section {
-    return section(this.#state[this.#places.durableSection] as number)
+    return this.#state.durableSection
   }
 
   get poisoned(): Qcow2Error | undefined {
-    const errno = this.#state[this.#places.poisoned] as number
-    if (errno === 0) return undefined
-    this.#poisoned ??= systemError(errno, 'metadata write or sync', { path: this.path })
-    return this.#poisoned
+    return this.#state.poisoned
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
@@ -246,11 +237,12 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   stats(): QueueStats {
+    const { bytes, nodes } = this.#state.queued
     return {
       ...(this.#lastCounters ?? this.#native.counters()),
       barriersAsked: this.#barriersAsked,
-      queuedBytesNow: this.#state[this.#places.queuedBytes] as number,
-      queuedNodesNow: this.#state[this.#places.queuedNodes] as number,
+      queuedBytesNow: bytes,
+      queuedNodesNow: nodes,
       admissionWaits: this.#admission.waits,
       dataReads: this.#dataReads,
       dataReadBytes: this.#dataReadBytes,
@@ -287,7 +279,7 @@ export class BlockQueue implements BlockBackend, Requester {
   failure(errno: number, operation: NativeOperation, offset: number): Error {
     const isOfQueue = operation === 'flush' || operation === 'durable'
     if (isOfQueue && this.poisoned !== undefined) return poisonedError(this.poisoned, this.path)
-    if (operation === 'open') return openError(errno, this.path, this)
+    if (operation === 'open') return openError(errno, this.path, { direct: this.direct })
     const place = isOfQueue || operation === 'close' ? {} : { offset }
     return systemError(errno, verbs[operation], { path: this.path, ...place })
   }
@@ -313,21 +305,10 @@ export class BlockQueue implements BlockBackend, Requester {
   #refusal(verb: string): Qcow2Error | undefined {
     if (this.#closing !== undefined) return closedError(this.path)
     if (this.readOnly) {
-      return new Qcow2Error('ERR_READ_ONLY', `'${this.path}' was opened read-only: cannot ${verb}`, {
-        path: this.path,
-      })
+      const what = `'${this.path}' was opened read-only: cannot ${verb}`
+      return new Qcow2Error('ERR_READ_ONLY', what, { path: this.path })
     }
     return this.poisoned === undefined ? undefined : poisonedError(this.poisoned, this.path)
-  }
-
-  /** Why nothing is written now. */
-  #queueFailure(): { error: Qcow2Error; forGood: boolean } | undefined {
-    if (this.poisoned !== undefined) {
-      return { error: poisonedError(this.poisoned, this.path), forGood: true }
-    }
-    const errno = this.#state[this.#places.stalled] as number
-    if (errno === 0) return undefined
-    return { error: systemError(errno, 'metadata write', { path: this.path }), forGood: false }
   }
 
   #reach(end: number): void {
@@ -343,26 +324,4 @@ export class BlockQueue implements BlockBackend, Requester {
     this.#requestsOut++
     return this.#requests.send(this, operation, offset, length, bytes)
   }
-}
-
-function closedError(path: string): Qcow2Error {
-  return new Qcow2Error('ERR_CLOSED', `'${path}' is closed`, { path })
-}
-
-function openError(errno: number, path: string, options: { readonly direct: boolean }): Qcow2Error {
-  const error = systemError(errno, 'open', { path })
-  if (error.message.startsWith('EINVAL') && options.direct) {
-    return new Qcow2Error(
-      'ERR_NOT_SUPPORTED',
-      `'${path}' cannot be opened past the page cache (cache modes none, directsync, unsafe-direct): its file system does not support O_DIRECT`,
-      { path, errno, cause: error },
-    )
-  }
-  if (error.message.startsWith('ENODEV')) {
-    return new Qcow2Error('ERR_NOT_SUPPORTED', `'${path}' is neither a regular file nor a block device`, {
-      path,
-      errno,
-    })
-  }
-  return error
 }

@@ -46,3 +46,30 @@ export function poisonedError(first: Qcow2Error, path: string): Qcow2Error {
     { path, cause: first, ...(first.errno === undefined ? {} : { errno: first.errno }) },
   )
 }
+
+/** Every request after the closing. */
+export function closedError(path: string): Qcow2Error {
+  return new Qcow2Error('ERR_CLOSED', `'${path}' is closed`, { path })
+}
+
+/**
+ * Why a file could not be opened, in words that help.
+ * @param options  how it was to be opened
+ */
+export function openError(errno: number, path: string, options: { readonly direct: boolean }): Qcow2Error {
+  const error = systemError(errno, 'open', { path })
+  if (error.message.startsWith('EINVAL') && options.direct) {
+    return new Qcow2Error(
+      'ERR_NOT_SUPPORTED',
+      `'${path}' cannot be opened past the page cache (cache modes none, directsync, unsafe-direct): its file system does not support O_DIRECT`,
+      { path, errno, cause: error },
+    )
+  }
+  if (error.message.startsWith('ENODEV')) {
+    return new Qcow2Error('ERR_NOT_SUPPORTED', `'${path}' is neither a regular file nor a block device`, {
+      path,
+      errno,
+    })
+  }
+  return error
+}

@@ -132,7 +132,7 @@ test('what would break the queue is refused, and nothing changes', (t) => {
 
 test('its methods refuse to be called on anything else', (t) => {
   const { drain, state } = RequestQueue.prototype as unknown as Record<string, () => unknown>
-  for (const other of [{}, undefined, Object.create(RequestQueue.prototype) as object]) {
+  for (const other of [{}, undefined, Object.create(RequestQueue.prototype as object) as unknown]) {
     t.throws(() => drain?.call(other), { instanceOf: TypeError })
     t.throws(() => state?.call(other), { instanceOf: TypeError })
   }

@@ -114,6 +114,6 @@ test('a refcount table of the largest size does not grow: there is no space', as
   largest.set(parts.table.bytes)
   parts.table.replace(parts.table.host, largest)
   const growth = new RefcountGrowth(parts, parts.header)
-  const error = await t.throwsAsync(growth.prepare(2 ** 26), { code: 'ERR_NO_SPACE' })
+  const error = await t.throwsAsync(growth.prepare(2 ** 26, 2 ** 26), { code: 'ERR_NO_SPACE' })
   t.like(error, { structure: 'refcount table' })
 })

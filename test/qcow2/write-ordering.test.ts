@@ -1,5 +1,5 @@
 import test from 'ava'
-import { section } from '../../lib/base/units.js'
+import { noSection, section } from '../../lib/base/units.js'
 import { WriteOrdering } from '../../lib/qcow2/write-ordering.js'
 import { fill, newBackend } from '../support/qcow2-disk.js'
 import type { StagedBackend } from '../support/staged-backend.js'
@@ -43,7 +43,7 @@ test('a mapping of data comes behind a sync that starts after the data was writt
   const { backend, ordering } = await setUp()
   await backend.write(fill(512, 5), 0x4000)
   const before = backend.stats().syncsIssued
-  const linked = ordering.linkData(table(0x800), section(0))
+  const linked = ordering.linkData(table(0x800), noSection)
   await backend.durable(linked)
   t.is(backend.stats().syncsIssued - before, 2, 'one for the data, one for the mapping')
 })
@@ -86,7 +86,7 @@ test('counts go down only when the removal is durable: anything else is a mistak
 
 test('a refcount table entry comes behind the block that it names', async (t) => {
   const { backend, ordering } = await setUp()
-  const published = ordering.publishRefcountBlock(table(0x1000), table(0x200))
+  const published = ordering.publishRefcountBlock(table(0x1000), table(0x200), noSection)
   const [block = 0] = sectionsOf(backend, 0x1000)
   t.deepEqual(sectionsOf(backend, 0x200), [published])
   t.true(published > block)
@@ -94,7 +94,7 @@ test('a refcount table entry comes behind the block that it names', async (t) =>
 
 test('what refers to a cluster of a new refcount block comes behind the entry of the block', async (t) => {
   const { ordering } = await setUp()
-  const published = ordering.publishRefcountBlock(table(0x1000), table(0x200))
+  const published = ordering.publishRefcountBlock(table(0x1000), table(0x200), noSection)
   t.true(ordering.linkData(table(0x800), published) > published)
 })
 
@@ -127,7 +127,7 @@ test('where every write is synced, data is durable before its mapping is queued,
   const before = backend.stats().syncsIssued
   await ordering.dataWritten()
   t.is(backend.stats().syncsIssued - before, 1)
-  const linked = ordering.linkData(table(0x800), section(0))
+  const linked = ordering.linkData(table(0x800), noSection)
   await ordering.completed(linked)
   t.true(backend.durableSection >= linked)
   t.is(backend.stats().syncsIssued - before, 2)
@@ -138,6 +138,6 @@ test('where a flush syncs, requests end without one', async (t) => {
   await backend.write(fill(512, 5), 0x4000)
   const before = backend.stats().syncsIssued
   await ordering.dataWritten()
-  await ordering.completed(ordering.linkData(table(0x800), section(0)))
+  await ordering.completed(ordering.linkData(table(0x800), noSection))
   t.is(backend.stats().syncsIssued, before)
 })

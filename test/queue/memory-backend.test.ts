@@ -252,6 +252,5 @@ test('an open image in memory keeps no process alive, not even with nodes that w
     console.log(backend.stats().queuedNodesNow)
   `
   const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
-  t.is(stdout, '1
-')
+  t.is(stdout, '1\n')
 })

@@ -1,0 +1,6 @@
+import '../../../lib/block-queue.js'
+import '../../../lib/index.js'
+
+/** Prints whether importing the package alone has loaded the addon. */
+const report = process.report.getReport() as unknown as { sharedObjects: string[] }
+console.log(report.sharedObjects.some((path) => path.endsWith('.node')))

@@ -1,0 +1,19 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { BlockQueue } from '../../lib/queue/block-queue.js'
+import { makeFolder } from '../support/temp-folder.js'
+import { type BackendFactory, testBackendContract } from './backend-contract.js'
+
+/** Files through the page cache, or past it. */
+function files(direct: boolean): BackendFactory {
+  return async (t: ExecutionContext, options = {}) => {
+    const { contents, readOnly = false, syncPolicy = 'flush', idleMs = 0, ...limits } = options
+    const path = join(await makeFolder(t), 'file')
+    await writeFile(path, contents ?? new Uint8Array(0))
+    return BlockQueue.open(path, { readOnly, direct, syncPolicy, idleMs, ...limits })
+  }
+}
+
+testBackendContract('page cache', files(false))
+testBackendContract('O_DIRECT', files(true))
