@@ -100,9 +100,13 @@ int write_any(const File& file, Scratch* scratch, const uint8_t* data, size_t le
   const int length_error = file.length(&length_before);
   if (length_error != 0) return length_error;
   const int error = write_parts_and_units(file, scratch, data, length, offset);
-  // The last unit may have made the file longer than the request does, also when a later part failed.
-  uint64_t length_now = 0;
+  // Where the last unit ends within the file, nothing of this made it longer, and others may be doing so right now.
+  if (round_up(offset + length, unit) <= length_before) return error;
+  // The last unit may have made the file longer than the request does, also when a later part failed. Only then nobody
+  // else writes behind it now (see QueuedFile::span_of): otherwise what they have added would be cut off.
   const uint64_t longest = std::max(length_before, offset + length);
+  if (round_up(offset + length, unit) <= longest) return error;
+  uint64_t length_now = 0;
   if (file.length(&length_now) == 0 && length_now > longest) {
     const int truncate_error = file.truncate(longest);
     if (error == 0) return truncate_error;

@@ -87,6 +87,14 @@ int File::open(const std::string& path, const OpenOptions& options) {
 
 void File::close() {
   if (descriptor_ == -1) return;
+#ifdef F_OFD_SETLK
+  // A child process that is being started this moment has a copy of the descriptor, and with it the locks, until it has
+  // become another program. Who opens the file again meanwhile must not be refused.
+  struct flock everything = {};
+  everything.l_type = F_UNLCK;
+  everything.l_whence = SEEK_SET;
+  ::fcntl(descriptor_, F_OFD_SETLK, &everything);
+#endif
   // Not retried: the descriptor is gone also after EINTR, and its number may already be somebody else's.
   ::close(descriptor_);
   descriptor_ = -1;

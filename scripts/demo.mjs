@@ -102,10 +102,14 @@ async function writeAsGuest(path, cache) {
 
 /** Read back what was written, through a fresh look at the image. */
 async function verify(path, written) {
-  await using image = await openImage(path, { format: 'qcow2', readOnly: true, backing: 'allow' })
-  for (const [offset, bytes] of written) {
-    const found = await image.read({ offset, length: bytes.length })
-    if (!bytes.equals(found)) throw new Error(`wrong bytes at ${offset}`)
+  const image = await openImage(path, { format: 'qcow2', readOnly: true, backing: 'allow' })
+  try {
+    for (const [offset, bytes] of written) {
+      const found = await image.read({ offset, length: bytes.length })
+      if (!bytes.equals(found)) throw new Error(`wrong bytes at ${offset}`)
+    }
+  } finally {
+    await image.close()
   }
 }
 

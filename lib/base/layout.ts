@@ -121,7 +121,7 @@ function loadField(
     case 'mask64':
       return view.getBigUint64(at)
     default:
-      return bytes.slice(at, at + kind)
+      return Uint8Array.from(bytes.subarray(at, at + kind))
   }
 }
 

@@ -108,6 +108,9 @@ async function run(
     )
   } catch (error) {
     meter.finish('failed')
+    if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
+      throw new UsageError('output file is smaller than input file')
+    }
     if (error instanceof Error && error.message.startsWith('Could not create'))
       throw whileConverting(target.text, work.format, error)
     throw error

@@ -1,3 +1,4 @@
+import { besideImage } from '../image/backing-gate.js'
 import type { CreateOptions } from '../operations/create.js'
 import type { ImageFormat } from '../image/probe.js'
 import { parseCommandLine } from './command-line.js'
@@ -128,9 +129,4 @@ async function lookAtBacking(
   } catch (error) {
     throw new UsageError(`${(error as Error).message}\nCould not open backing image.`)
   }
-}
-
-/** Relative names are relative to the image that refers to them. */
-function besideImage(image: string, name: string): string {
-  return name.startsWith('/') ? name : image.slice(0, image.lastIndexOf('/') + 1) + name
 }

@@ -12,6 +12,7 @@ import { DiskImage } from './disk-image.js'
 import { type FileIdentity, identifyFile, openFile } from './image-file.js'
 import { type Layer, LayersBelow } from './layers.js'
 import { lockUse, takeLocks } from './locks.js'
+import { openSuited } from './open-suited.js'
 import { type ImageFormat, probeFormat } from './probe.js'
 
 /** How the images of a chain are opened. */
@@ -49,7 +50,7 @@ export async function openChain(
 ): Promise<Chain> {
   if (typeof source === 'string') {
     const identity = await identifyFile(source)
-    const backend = await openFile(source, { readOnly: settings.readOnly, cache: settings.cache })
+    const backend = await openSuited(source, { readOnly: settings.readOnly, cache: settings.cache })
     return openLayers(backend, format, settings, [identity])
   }
   return openLayers(source, format, settings, [])

@@ -84,6 +84,14 @@ export class DiskImage implements AsyncDisposable {
     return this.#top.clusterSize
   }
 
+  /**
+   * Whether the host's page cache is bypassed. False also where cache 'none' was asked for, but the image's clusters are
+   * smaller than the units of the host's disk.
+   */
+  get direct(): boolean {
+    return this.#layers[0].backend.direct
+  }
+
   /** Read into new memory. */
   async read(range: Range): Promise<Uint8Array> {
     this.#checkOpen()

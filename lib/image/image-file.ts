@@ -43,12 +43,12 @@ export async function openFile(
 }
 
 /** The operating system's refusals in the words that qemu-img's users know; other failures say more by themselves. */
-export function couldNotOpen(error: unknown): unknown {
+export function couldNotOpen(error: unknown, what: 'open' | 'create' = 'open'): unknown {
   if (!(error instanceof Qcow2Error) || error.errno === undefined || error.path === undefined) return error
   const [name, text] = getSystemErrorMap().get(-error.errno) ?? ['', '']
   if (!['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'EROFS', 'ETXTBSY', 'ELOOP', 'ENAMETOOLONG'].includes(name))
     return error
   const { code, path, errno } = error
   const reason = text.charAt(0).toUpperCase() + text.slice(1)
-  return new Qcow2Error(code, `Could not open '${path}': ${reason}`, { path, errno, cause: error })
+  return new Qcow2Error(code, `Could not ${what} '${path}': ${reason}`, { path, errno, cause: error })
 }

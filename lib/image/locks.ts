@@ -59,13 +59,23 @@ export function lockBytes(use: LockUse): { held: number[]; tested: number[] } {
  */
 export function takeLocks(backend: BlockBackend, use: LockUse): void {
   const { held, tested } = lockBytes(use)
-  const conflict = backend.lock(held, tested)
+  const conflict = lockWherePossible(backend, held, tested)
   if (conflict === undefined) return
   throw new Qcow2Error(
     'ERR_IMAGE_LOCKED',
     `Failed to get ${lockName(conflict)}lock\nIs another process using the image [${backend.path}]?`,
     { path: backend.path },
   )
+}
+
+/** Some file systems (and the servers of some) have no such locks. QEMU goes without them there, and so do we. */
+function lockWherePossible(backend: BlockBackend, held: readonly number[], tested: readonly number[]): number | undefined {
+  try {
+    return backend.lock(held, tested)
+  } catch (error) {
+    if (error instanceof Qcow2Error && error.code === 'ERR_NOT_SUPPORTED') return undefined
+    throw error
+  }
 }
 
 /** QEMU's name of a lock byte with a blank behind it; nothing for a byte of its past or future. */

@@ -31,7 +31,7 @@ export async function writeTarget<T>(
   write: (temporaryPath: string) => Promise<T>,
 ): Promise<T> {
   const target = await realpath(path).catch(() => path)
-  const replaced = await lookAtTarget(target, options)
+  const replaced = await lookAtTarget(path, target, options)
   try {
     const temporary = temporaryName(target)
     await createEmpty(temporary, replaced?.mode ?? 0o644, path)
@@ -54,20 +54,21 @@ export async function writeTarget<T>(
 
 /** @returns the file that is to be replaced, locked; undefined if there is none */
 async function lookAtTarget(
+  path: string,
   target: string,
   options: TargetOptions,
 ): Promise<{ backend: BlockBackend; mode: number } | undefined> {
   const stats = await stat(target).catch(() => undefined)
   if (stats === undefined) return undefined
   if (stats.isDirectory()) {
-    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not create '${target}': Is a directory`, {
-      path: target,
+    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not create '${path}': Is a directory`, {
+      path,
     })
   }
-  if (!options.overwrite) throw exists(target)
+  if (!options.overwrite) throw exists(path)
   if (!stats.isFile()) {
-    const message = `Could not create '${target}': only regular files can be replaced`
-    throw new Qcow2Error('ERR_NOT_SUPPORTED', message, { path: target })
+    const message = `Could not create '${path}': only regular files can be replaced`
+    throw new Qcow2Error('ERR_NOT_SUPPORTED', message, { path })
   }
   const backend = await openFile(target, { readOnly: false, cache: defaultCache })
   try {
@@ -89,7 +90,7 @@ function temporaryName(target: string): string {
 async function createEmpty(temporary: string, mode: number, path: string): Promise<void> {
   const file = await open(temporary, 'wx', mode).catch((cause: NodeJS.ErrnoException) => {
     if (cause.errno === undefined) throw cause
-    throw couldNotOpen(systemError(-cause.errno, 'create', { path, cause }))
+    throw couldNotOpen(systemError(-cause.errno, 'create', { path, cause }), 'create')
   })
   try {
     // The mode of a file that is replaced counts, whatever the umask is.

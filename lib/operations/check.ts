@@ -63,7 +63,8 @@ export async function checkImage(
   const backend = await openLocked(path, given.format, {
     readOnly,
     forceShare,
-    cache: given.cache ?? defaultCache,
+    // A repair writes single entries, whatever the host's units are.
+    cache: readOnly ? (given.cache ?? defaultCache) : { ...given.cache, ...defaultCache },
     locking: given.locking !== 'off',
   })
   if (backend === undefined) return { supported: false, format: 'raw' }

@@ -165,7 +165,7 @@ async function copyToNew(
   checkShape(shape, input.size)
   const { overwrite = false, locking = 'auto', signal } = work
   return writeTarget(target, { overwrite, locking: locking !== 'off', signal }, async (temporary) => {
-    const backend = await openFile(temporary, { readOnly: false, cache: work.cache })
+    const backend = await openFile(temporary, { readOnly: false, cache: unsafeCache })
     await layImage(backend, shape, input.size, { signal })
     const image = await openImage(temporary, {
       format: shape.format,

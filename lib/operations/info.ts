@@ -6,7 +6,7 @@ import { sectorSize } from '../base/units.js'
 import {
   type BackingGate,
   backingOption,
-  hasProtocol,
+  besideImage,
   maxBackingDepth,
   passGate,
 } from '../image/backing-gate.js'
@@ -194,9 +194,3 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
 }
 
 const has = (mask: bigint, bit: bigint): boolean => (mask & bit) !== 0n
-
-/** A relative name as its image's folder, spelt as in `path`, makes it. */
-function besideImage(path: string, name: string): string {
-  if (name.startsWith('/') || hasProtocol(name)) return name
-  return path.slice(0, path.lastIndexOf('/') + 1) + name
-}

@@ -54,6 +54,6 @@ export function snapshotL1s(
   snapshots: readonly SnapshotTables[],
 ): { offset: number; entries: number }[] {
   return snapshots
-    .filter(snapshot => snapshotL1Fault(state, snapshot) === undefined)
+    .filter((snapshot) => snapshotL1Fault(state, snapshot) === undefined)
     .map(({ l1Offset, l1Entries }) => ({ offset: l1Offset, entries: l1Entries }))
 }

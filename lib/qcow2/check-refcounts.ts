@@ -151,10 +151,16 @@ async function* readRefcountTable(state: CheckState): AsyncGenerator<[index: num
   }
 }
 
-/** The block that a refcount table entry points to; its reserved low bits are masked off. */
+/**
+ * The block that a refcount table entry points to; its reserved low bits are masked off. An offset that a number does not hold
+ * becomes another one that no file has, with the same alignment.
+ */
 export function refcountBlockOffset(view: DataView, index: number): number {
+  const high = view.getUint32(index * entryBytes)
   const low = view.getUint32(index * entryBytes + 4)
-  return view.getUint32(index * entryBytes) * 2 ** 32 + (low - (low % 512))
+  const within = low - (low % 512)
+  if (high < 2 ** 21) return high * 2 ** 32 + within
+  return high < 2 ** 31 ? 2 ** 52 + within : 2 ** 63
 }
 
 /** What is stored for these clusters is not known. */

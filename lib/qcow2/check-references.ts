@@ -35,7 +35,13 @@ export async function countReferences(state: CheckState, snapshotTable: Snapshot
       if (snapshot.l1OffsetStored >= 2n ** 63n) {
         throw corrupt('snapshot table entry', snapshot.entryOffset, 'L1 table offset is beyond any file')
       }
-      await countL1(state, snapshot.l1Offset, snapshot.l1Entries, { statistics: false }, snapshot.l1OffsetStored)
+      await countL1(
+        state,
+        snapshot.l1Offset,
+        snapshot.l1Entries,
+        { statistics: false },
+        snapshot.l1OffsetStored,
+      )
       continue
     }
     const text = `ERROR snapshot ${snapshot.id} (${snapshot.name}) ${fault}; snapshot table entry corrupted`

@@ -24,5 +24,7 @@ export type { CheckOptions, CheckProgress } from './check-state.js'
  * @see qcow2.md 3.5
  */
 export async function checkQcow2(backend: BlockBackend, options: CheckOptions = {}): Promise<CheckResult> {
-  return options.repair === undefined ? await checkOnly(backend, options) : await repairQcow2(backend, options)
+  return options.repair === undefined
+    ? await checkOnly(backend, options)
+    : await repairQcow2(backend, options)
 }

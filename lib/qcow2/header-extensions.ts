@@ -54,7 +54,7 @@ export function scanExtensions(
     if (found.some((earlier) => earlier.type === type)) {
       return { found, broken: headerError(path, at, 'Header extension occurs twice', nameOf(type)) }
     }
-    found.push({ type, offset: at, data: cluster.slice(dataAt, dataAt + length) })
+    found.push({ type, offset: at, data: Uint8Array.from(cluster.subarray(dataAt, dataAt + length)) })
     at = dataAt + length + ((8 - (length % 8)) % 8)
   }
   return { found, broken: undefined }

@@ -242,16 +242,29 @@ export class Qcow2Image implements FormatImage {
 
   /** Run a request that changes the image. */
   async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    const { active, backend } = this.#parts
-    if (this.#autoclear !== 0n) await this.#clearAutoclear()
-    while (active.gate !== undefined) await active.gate
-    if (backend.poisoned !== undefined) throw poisoned(backend)
-    this.#refuseOutside(offset, length)
-    const ticket = active.begin()
+    const ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
     try {
       await work()
     } finally {
       this.#end(ticket)
+    }
+  }
+
+  /** @returns the ticket of a request that changes the image; undefined when it has to wait first */
+  #beginChange(offset: number, length: number): number | undefined {
+    const { active, backend } = this.#parts
+    if (this.#autoclear !== 0n || active.gate !== undefined) return undefined
+    if (backend.poisoned !== undefined) throw poisoned(backend)
+    this.#refuseOutside(offset, length)
+    return active.begin()
+  }
+
+  async #waitToChange(offset: number, length: number): Promise<number> {
+    for (;;) {
+      if (this.#autoclear !== 0n) await this.#clearAutoclear()
+      await this.#parts.active.gate
+      const ticket = this.#beginChange(offset, length)
+      if (ticket !== undefined) return ticket
     }
   }
 

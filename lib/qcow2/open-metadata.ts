@@ -74,10 +74,10 @@ export async function openMetadata(
   const snapshotTable = await readSnapshotTable(backend, header)
   checkSnapshotTableWithinFile(header, snapshotTable.bytes, length, path)
   if (!options.readOnly) {
+    refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
     const entries = refcountTable.length / entryBytes
     const at = header.refcountTableOffset
     checkEntriesWithinFile('refcount table', refcountTable, entries, at, length, path)
-    refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
   }
   return { header, firstCluster, l1, refcountTable, snapshotTable }
 }

@@ -1,6 +1,6 @@
 import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
-import { guestOffset } from '../base/units.js'
+import { guestOffset, type Section } from '../base/units.js'
 import { entryBytes, l1EntriesFor } from './geometry.js'
 import type { Parts } from './parts.js'
 import { limits } from './spec.js'
@@ -44,17 +44,18 @@ async function growL1(parts: Parts, entries: number): Promise<void> {
   const allocation = await allocator.allocateAdjacent(bytes.byteLength / geometry.clusterSize)
   // No request runs, so no entry changes any more; those that still wait in the queue are durable before the header switches.
   bytes.set(l1.bytes.subarray(0, l1.entries * entryBytes))
+  const old = { host: l1.host, length: l1.length }
+  let switched: Section
   try {
     await backend.write(bytes, allocation.host)
+    switched = await ordering.switchHeader(() => {
+      l1.replace(allocation.host, entries, bytes)
+      return header.change({ l1: { offset: allocation.host, entries } })
+    })
   } catch (error) {
-    await allocator.cancel(allocation)
+    if (l1.host !== allocation.host) await allocator.cancel(allocation)
     throw error
   }
-  const old = { host: l1.host, length: l1.length }
-  const switched = await ordering.switchHeader(() => {
-    l1.replace(allocation.host, entries, bytes)
-    return header.change({ l1: { offset: allocation.host, entries } })
-  })
   metadata.add('L1 table', allocation.host, bytes.byteLength)
   if (old.length === 0) return
   metadata.remove(old.host, old.length)

@@ -13,6 +13,8 @@ export type Slice = {
   pins: number
   /** Looked at since the evictor last came by. */
   recent: boolean
+  /** Where it stands in the evictor's round. */
+  place: number
 }
 
 /** A read under way. `dropped`: nobody wants it any more. */
@@ -32,6 +34,10 @@ export class TableCache {
   readonly #sliceSize: number
   readonly #maxSlices: number
   readonly #slices = new Map<number, Slice>()
+  /** The evictor's round, which its hand goes: second chance for what was looked at since it last came by. */
+  readonly #round: (Slice | undefined)[] = []
+  readonly #freePlaces: number[] = []
+  #hand = 0
   readonly #loads = new Map<number, Load>()
   /** Slices that have left the cache, for re-use: a cache that turns over makes no garbage. */
   readonly #spare: Slice[] = []
@@ -96,32 +102,38 @@ export class TableCache {
       const slice = this.#slices.get(at)
       if (slice === undefined) continue
       assert(slice.pins === 0, 'a table in use is not freed')
-      this.#slices.delete(at)
-      this.#spare.push(slice)
+      this.#remove(slice)
+      this.#freePlaces.push(slice.place)
     }
   }
 
   #insert(slice: Slice): void {
-    // More than one, after a time in which so much was pinned that the cache had to grow.
-    while (this.#slices.size >= this.#maxSlices && this.#evict());
+    slice.place = this.#freePlaces.pop() ?? this.#evict() ?? this.#round.length
+    this.#round[slice.place] = slice
     this.#slices.set(slice.host, slice)
   }
 
-  /** Second chance: what was looked at since the last round stays for another. @returns false when all are pinned */
-  #evict(): boolean {
-    let visits = 2 * this.#slices.size
-    for (const [host, slice] of this.#slices) {
-      if (visits-- === 0) return false
-      this.#slices.delete(host)
-      if (slice.pins > 0 || slice.recent) {
-        slice.recent = false
-        this.#slices.set(host, slice)
-      } else {
-        this.#spare.push(slice)
-        return true
+  #remove(slice: Slice): void {
+    this.#slices.delete(slice.host)
+    this.#round[slice.place] = undefined
+    this.#spare.push(slice)
+  }
+
+  /** @returns the place of a slice that had to go; undefined where none has to, or all are pinned */
+  #evict(): number | undefined {
+    const places = this.#round.length
+    if (places < this.#maxSlices) return undefined
+    for (let visits = 2 * places; visits > 0; visits--) {
+      this.#hand = (this.#hand + 1) % places
+      const slice = this.#round[this.#hand]
+      if (slice === undefined || slice.pins > 0) continue
+      if (!slice.recent) {
+        this.#remove(slice)
+        return this.#hand
       }
+      slice.recent = false
     }
-    return false
+    return undefined
   }
 
   #takeSpare(host: HostOffset): Slice {
@@ -145,5 +157,6 @@ function newSlice(slab: ArrayBuffer, offset: number, length: number): Slice {
     view: new DataView(slab, offset, length),
     pins: 0,
     recent: false,
+    place: 0,
   }
 }

@@ -11,8 +11,18 @@ import { admissionBytes, type Parts } from './parts.js'
  * Write guest bytes. Resolves when a guest's write would complete: the data is written and mapped in memory, its metadata queued;
  * where every write is synced, all of it is durable. The caller holds a ticket of ActiveRequests.
  */
-export async function writeGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+export function writeGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
   const sliceCoverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
+  if (guest % sliceCoverage <= sliceCoverage - bytes.byteLength) return writeMapped(parts, bytes, guest)
+  return writeSlices(parts, bytes, guest, sliceCoverage)
+}
+
+async function writeSlices(
+  parts: Parts,
+  bytes: Uint8Array,
+  guest: GuestOffset,
+  sliceCoverage: number,
+): Promise<void> {
   for (let done = 0; done < bytes.byteLength; ) {
     const at = guestOffset(guest + done)
     const length = Math.min(bytes.byteLength - done, sliceCoverage - (at % sliceCoverage))

@@ -146,8 +146,10 @@ export class BlockQueue implements BlockBackend, Requester {
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
     if (bytes.length === 0) return Promise.resolve()
-    this.#dataReads++
-    this.#dataReadBytes += bytes.length
+    if (this.#closing === undefined) {
+      this.#dataReads++
+      this.#dataReadBytes += bytes.length
+    }
     return this.#send('read', offset, bytes.length, bytes)
   }
 
@@ -157,8 +159,6 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   write(bytes: Uint8Array, offset: number): Promise<void> {
-    this.#dataWrites++
-    this.#dataWriteBytes += bytes.length
     return this.#change('write', offset, bytes.length, bytes)
   }
 
@@ -194,10 +194,12 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   sectionAfterData(): Section {
+    if (this.#lastCounters !== undefined) throw closedError(this.path)
     return section(this.#native.sectionAfterData())
   }
 
   pendingSection(offset: number, length: number): Section {
+    if (this.#lastCounters !== undefined) throw closedError(this.path)
     return section(this.#native.pendingSection(offset, length))
   }
 
@@ -227,13 +229,14 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   lock(held: readonly number[], tested: readonly number[]): number | undefined {
+    if (this.#closing !== undefined) throw closedError(this.path)
     const answer = this.#native.lock(held, tested)
     if (answer === undefined || answer >= 0) return answer
     throw systemError(-answer, 'lock', { path: this.path })
   }
 
   unlock(held: readonly number[]): void {
-    this.#native.unlock(held)
+    if (this.#lastCounters === undefined) this.#native.unlock(held)
   }
 
   stats(): QueueStats {
@@ -262,16 +265,13 @@ export class BlockQueue implements BlockBackend, Requester {
         this.#allSettled = resolve
       })
     }
-    let failure: unknown
     try {
       if (!this.readOnly) await this.#request('flush', 0, 0)
-    } catch (error) {
-      failure = error
+    } finally {
+      this.#lastCounters = this.#native.counters()
+      await this.#request('close', 0, 0)
+      this.#requests.remove(this)
     }
-    this.#lastCounters = this.#native.counters()
-    await this.#request('close', 0, 0)
-    this.#requests.remove(this)
-    if (failure !== undefined) throw failure
   }
 
   // What the requests of this thread ask of whoever sends them.
@@ -298,6 +298,10 @@ export class BlockQueue implements BlockBackend, Requester {
     if (refused !== undefined) return Promise.reject(refused)
     if (length === 0 && operation !== 'truncate') return Promise.resolve()
     if (operation !== 'punch') this.#reach(offset + length)
+    if (operation === 'write') {
+      this.#dataWrites++
+      this.#dataWriteBytes += length
+    }
     return this.#send(operation, offset, length, bytes)
   }
 

@@ -58,7 +58,7 @@ class Requests {
     this.#completions = new Float64Array(mostCompletions * numbersPerCompletion)
     this.#files = new Float64Array(mostFiles)
     native.start((completions, files) => this.#deliver(completions, files), this.#completions, this.#files)
-    // Ends the addon's threads in order; the clean-up hooks of the environment do not run on process.exit().
+    // Ends the addon's threads in order: a process that is told to exit does not run the environment's clean-up hooks.
     process.on('exit', () => native.shutDown())
   }
 

@@ -347,16 +347,19 @@ int main(int argc, char** argv) {
       {"data in space that is reserved", on_flush, {"dldlf", "dlf"}, false},
       {"data in space that is reserved, and an allocation", on_flush, {"dlf", "dlw", "x"}, false},
       {"three contexts", on_flush, {"daf", "xf", "dw"}, false},
-      {"waiting for one's own nodes", on_flush, {"dawdaw", "xwf"}, false},
+      {"waiting for one's own nodes", on_flush, {"daw", "xwf"}, false},
       {"one failure", on_flush, {"daf", "xf"}, true},
       {"one failure among allocations", on_flush, {"daf", "daw"}, true},
       {"every write synced", SyncPolicy::kEveryWrite, {"daf", "xw"}, false},
       {"every write synced, in space that is reserved", SyncPolicy::kEveryWrite, {"dlf", "dlw"}, false},
       {"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "f"}, true},
-      {"never synced", SyncPolicy::kNever, {"dafdaf", "xfxw"}, false},
-      {"never synced, one failure", SyncPolicy::kNever, {"daf", "xfxf"}, true},
+      {"never synced", SyncPolicy::kNever, {"daf", "xfxw"}, false},
+      {"never synced, one failure", SyncPolicy::kNever, {"daf", "xf"}, true},
   };
   if (argc > 1 && std::string(argv[1]) == "--long") {
+    scenarios.push_back({"waiting for one's own nodes, twice", on_flush, {"dawdaw", "xwf"}, false});
+    scenarios.push_back({"never synced, twice", SyncPolicy::kNever, {"dafdaf", "xfxw"}, false});
+    scenarios.push_back({"never synced, one failure, twice", SyncPolicy::kNever, {"daf", "xfxf"}, true});
     scenarios.push_back({"every write synced, one failure", SyncPolicy::kEveryWrite, {"daw", "xf"}, true});
     scenarios.push_back({"data in space that is reserved, and a free", on_flush, {"dlf", "dlw", "xw"}, false});
     scenarios.push_back({"two times two allocations with a flush each", on_flush, {"dafdaf", "dafdaf"}, false});

@@ -47,7 +47,7 @@ test('an addon that cannot be loaded gives an error that says why', async (t) =>
 test('an addon of another version is refused', async (t) => {
   const folder = await makeFolder(t)
   await mkdir(join(folder, 'build/Release'), { recursive: true })
-  // The real one, but for the number it reports: found as the loader finds it, through a stand-in for it.
+  // The real addon, and a copy of the loader that expects another number.
   const root = fileURLToPath(new URL('../../..', import.meta.url))
   await copyFile(join(root, 'package.json'), join(folder, 'package.json'))
   const program = join(folder, 'program.mjs')

@@ -1,9 +1,13 @@
 import test from 'ava'
 import {
+  checkContents,
+  checkedByQemu,
   checkedClean,
   fill,
+  imageBytes,
   isDone,
   newDisk,
+  openDisk,
   readAll,
   readDisk,
   reopen,
@@ -356,4 +360,87 @@ test('H14: writes at the same time never get the same cluster', async (t) => {
   }
   t.is(hosts.size, 500)
   await checkedClean(t, disk)
+})
+
+test('unknown autoclear bits are cleared for good before the first write, and by nothing else', async (t) => {
+  const contents = await imageBytes({ size: 65536, clusterSize: 4096 })
+  // Bits 5 and 63 of the mask at byte 88.
+  contents.write(Uint8Array.from(Buffer.from('8000000000000020', 'hex')), 88)
+  const mask = (): string => {
+    const bytes = new Uint8Array(8)
+    contents.read(bytes, 88)
+    return Buffer.from(bytes).toString('hex')
+  }
+  const disk = await openDisk(contents)
+  await readAll(disk)
+  await disk.image.flush()
+  await reopen(disk)
+  t.is(mask(), '8000000000000020')
+  const held = disk.backend.hold(({ kind }) => kind === 'durable')
+  const writes = [disk.image.write(fill(512, 1), 0), disk.image.write(fill(512, 2), 4096)]
+  await held.reached
+  t.false(disk.backend.log.some(isDataWrite), 'not before the bits are gone')
+  held.release()
+  await Promise.all(writes)
+  t.is(mask(), '0000000000000000')
+  t.is(disk.backend.log.filter(({ kind, offset }) => kind === 'enqueue' && offset === 0).length, 1)
+  await checkedByQemu(t, disk)
+})
+
+test('when the autoclear bits cannot be cleared nothing is written, and the next write tries again', async (t) => {
+  const contents = await imageBytes({ size: 65536, clusterSize: 4096 })
+  contents.write(Uint8Array.of(0x80), 88)
+  const disk = await openDisk(contents)
+  const failure = new Error('no sync')
+  disk.backend.fail(({ kind }) => kind === 'flush', failure, 1)
+  const writes = await Promise.allSettled([disk.image.write(fill(512, 1), 0), disk.image.discard(0, 4096)])
+  t.deepEqual(
+    writes.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  )
+  t.false(disk.backend.log.some(isDataWrite))
+  await disk.image.write(fill(512, 1), 0)
+  await checkedClean(t, disk)
+})
+
+test('closing waits for what runs, frees what is to be freed, and leaves nothing in the queue', async (t) => {
+  const disk = await newDisk({ size: 65536, clusterSize: 4096 })
+  await disk.image.write(fill(32768, 1), 0)
+  await disk.image.discard(0, 16384)
+  const held = disk.backend.hold(isDataWrite)
+  const late = disk.image.write(fill(4096, 2), 40960)
+  await held.reached
+  const closing = disk.image.close()
+  t.false(await isDone(closing))
+  held.release()
+  await Promise.all([late, closing])
+  t.is(disk.memory.stats().queuedNodesNow, 0)
+  const result = await checkContents(disk.memory.contents)
+  t.deepEqual([result.corruptions, result.leaks], [0, 0])
+})
+
+test('closing frees the file also when the last flush fails, and says so', async (t) => {
+  let broken = false
+  const disk = await newDisk(
+    { size: 65536, clusterSize: 4096 },
+    { memory: { fault: ({ kind }) => (broken && kind === 'sync' ? 5 : undefined) } },
+  )
+  await disk.image.write(fill(4096, 1), 0)
+  broken = true
+  await t.throwsAsync(disk.image.close(), { code: 'ERR_POISONED' })
+  await t.throwsAsync(disk.memory.read(fill(1, 0), 0), { code: 'ERR_CLOSED' })
+})
+
+test('a request that waited for a resize which then failed is done', async (t) => {
+  const disk = await newDisk({ size: 65536, clusterSize: 512 })
+  const failure = new Error('no')
+  const held = disk.backend.hold(({ kind }) => kind === 'flush')
+  const resizing = t.throwsAsync(disk.image.resize(2 ** 23, { shrink: false }), { is: failure })
+  await held.reached
+  const waiting = disk.image.write(fill(512, 1), 0)
+  t.false(await isDone(waiting))
+  held.reject(failure)
+  await Promise.all([resizing, waiting])
+  t.is((await readDisk(disk, 0, 1))[0], 1)
+  await disk.image.close()
 })

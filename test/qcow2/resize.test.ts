@@ -6,6 +6,7 @@ import {
   diskByQemu,
   fill,
   newDisk,
+  openDisk,
   readAll,
   readDisk,
   reopen,
@@ -152,7 +153,7 @@ test('whatever fails while the disk grows or shrinks, image and header agree on 
         t.deepEqual(seenBytes, fill(Math.min(size, 20 * 512), 1))
         await disk.image.close().catch((error: unknown) => t.is(error, failure))
         await checkedSound(t, disk.memory.contents)
-        Object.assign(disk, await newOpened(disk))
+        Object.assign(disk, await openDisk(disk.memory.contents, disk.options))
         t.is(disk.image.size, size, `${kind} number ${skipped}: the header`)
         await disk.image.close()
         if (!failed && seen <= skipped) break
@@ -163,10 +164,18 @@ test('whatever fails while the disk grows or shrinks, image and header agree on 
   t.true(failures > 10)
 })
 
-async function newOpened(disk: Awaited<ReturnType<typeof newDisk>>): Promise<typeof disk> {
-  const { openDisk } = await import('../support/qcow2-disk.js')
-  return await openDisk(disk.memory.contents, disk.options)
-}
+test('an L1 table that could not be switched to is given back', async (t) => {
+  const disk = await newDisk({ size: 65536, clusterSize: 512 })
+  await disk.image.write(fill(65536, 1), 0)
+  for (const kind of ['write', 'flush'] as const) {
+    const failure = new Error('injected')
+    disk.backend.fail((call) => call.kind === kind, failure, 1)
+    await t.throwsAsync(disk.image.resize(8 * 2 ** 20, grown), { is: failure })
+    t.is(disk.image.size, 65536)
+  }
+  await disk.image.write(fill(65536, 2), 0)
+  await checkedClean(t, disk)
+})
 
 test('what a resize cannot do it says before it changes anything', async (t) => {
   const disk = await newDisk({ size: 65536, clusterSize: 512 })

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { noSection, section } from '../../lib/base/units.js'
+import { noSection } from '../../lib/base/units.js'
 import { WriteOrdering } from '../../lib/qcow2/write-ordering.js'
 import { fill, newBackend } from '../support/qcow2-disk.js'
 import type { StagedBackend } from '../support/staged-backend.js'
@@ -90,6 +90,12 @@ test('a refcount table entry comes behind the block that it names', async (t) =>
   const [block = 0] = sectionsOf(backend, 0x1000)
   t.deepEqual(sectionsOf(backend, 0x200), [published])
   t.true(published > block)
+})
+
+test('a refcount table entry comes behind the way to the count of its block, where another block has that', async (t) => {
+  const { ordering } = await setUp()
+  const other = ordering.publishRefcountBlock(table(0x1000), table(0x200), noSection)
+  t.true(ordering.publishRefcountBlock(table(0x1400), table(0x800), other) > other)
 })
 
 test('what refers to a cluster of a new refcount block comes behind the entry of the block', async (t) => {

@@ -11,7 +11,7 @@ export type ChildResult = {
 /**
  * Run a compiled test program in a Node process of its own.
  * @param program  its URL, as of `new URL('./programs/x.js', import.meta.url)`
- * @param around   a command that runs the process: ['strace', '-f', ...] or ['bash', '-c', 'ulimit -f 8; exec "$@"', '-']
+ * @param around   a command that runs the process: ['strace', '-f', ...] or ['prlimit', '--fsize=65536']
  */
 export function runProgram(
   program: URL,

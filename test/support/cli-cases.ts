@@ -322,7 +322,6 @@ export const writingCases: readonly (readonly Args[])[] = [
     '-q -p -O qcow2 empty.qcow2 new',
     '-O qcow2 empty.qcow2 new',
     '-O qcow2 -o compat=0.10,cluster_size=4k empty.qcow2 new',
-    '-n -O qcow2 data.qcow2 empty.qcow2',
     '-n data.qcow2 nothing.raw',
   ].map((line) => [['convert', ...words(line)]]),
 ]

@@ -27,7 +27,7 @@ export function runCommand(words: readonly string[], folder: string): Promise<Cl
         if (error === null) resolve({ code: 0, stdout, stderr })
         else if (typeof error.code === 'number') resolve({ code: error.code, stdout, stderr })
         else if (error.signal) resolve({ code: error.signal === 'SIGINT' ? 130 : 143, stdout, stderr })
-        else reject(error)
+        else reject(new Error(`${program} cannot be run`, { cause: error }))
       },
     )
   })

@@ -62,16 +62,15 @@ export async function imageBytes(create: NewImage): Promise<SparseBytes> {
     version: 3,
     refcountBits: 16,
     lazyRefcounts: false,
-    ...(create.backingFile === undefined ? {} : { backingFormat: 'raw' }),
     ...create,
   })
   await memory.close()
   return memory.contents
 }
 
+/** A new image. A backing file is passed by the options alone: the header names none, so that stock tools can check it. */
 export async function newDisk(create: NewImage, options: DiskOptions = {}): Promise<Disk> {
-  const named = options.backing === undefined ? create : { backingFile: 'base.raw', ...create }
-  return await openDisk(await imageBytes(named), options)
+  return await openDisk(await imageBytes(create), options)
 }
 
 /** As `newDisk`, of which only the parts are looked at. */

@@ -3,4 +3,4 @@ import '../../../lib/index.js'
 
 /** Prints whether importing the package alone has loaded the addon. */
 const report = process.report.getReport() as unknown as { sharedObjects: string[] }
-console.log(report.sharedObjects.some((path) => path.endsWith('.node')))
+process.stdout.write(String(report.sharedObjects.some((path) => path.endsWith('.node'))))

@@ -3,8 +3,8 @@ import type { Qcow2Error } from '../../../lib/base/errors.js'
 
 /** Loads the addon, or prints why not. */
 try {
-  console.log(JSON.stringify({ abi: addon().abi }))
+  process.stdout.write(JSON.stringify({ abi: addon().abi }))
 } catch (error) {
   const { code, message } = error as Qcow2Error
-  console.log(JSON.stringify({ code, message }))
+  process.stdout.write(JSON.stringify({ code, message }))
 }

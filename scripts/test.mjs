@@ -1,0 +1,130 @@
+// All checks and tests, in order:  npm test
+//
+// Goes on after a failure, so that one run shows all of it; the last line is `N passed, N failed`, which is also written to
+// out/test-result.txt. A step that is no test counts as one failure if it fails. Arguments choose steps by name.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { runAva } from './run-ava.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+process.chdir(root)
+
+/** Tests that make the addon's threads work; the others would say nothing new under a sanitiser. */
+const nativeTests = ['dist/test/native/**/*.test.js', 'dist/test/queue/**/*.test.js']
+
+const sanitizers = {
+  thread: { library: 'libtsan.so', options: { TSAN_OPTIONS: 'halt_on_error=1:second_deadlock_stack=1' } },
+  // Node frees little of what it holds when it ends.
+  address: { library: 'libasan.so', options: { ASAN_OPTIONS: 'detect_leaks=0' } },
+}
+
+const steps = {
+  build: () => run('npm', 'run', '--silent', 'build'),
+  'native build': () => nativeBuildIsFresh() || run('npm', 'run', '--silent', 'build:native'),
+  lint: () => run('npx', 'eslint', '--max-warnings=0', 'lib', 'test'),
+  format: () => run('npx', 'biome', 'format'),
+  'native format': formatNative,
+  tests: () => runAva([], {}),
+  'thread sanitizer': () => sanitizer('thread'),
+  'address sanitizer': () => sanitizer('address'),
+}
+
+let passed = 0
+let failed = 0
+const wanted = process.argv.slice(2)
+const unknown = wanted.filter((name) => !(name in steps))
+if (unknown.length > 0) {
+  console.error(`No step of that name: ${unknown.join(', ')}. There are: ${Object.keys(steps).join(', ')}`)
+  process.exit(1)
+}
+for (const [name, step] of Object.entries(steps)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue
+  console.log(`\n=== ${name}`)
+  const started = performance.now()
+  const result = await step()
+  const counts = typeof result === 'boolean' ? { passed: 0, failed: result ? 0 : 1 } : result
+  passed += counts.passed
+  failed += counts.failed
+  const seconds = ((performance.now() - started) / 1000).toFixed(0)
+  console.log(`--- ${name}: ${counts.failed > 0 ? `FAILED (${counts.failed})` : 'ok'}, ${seconds} s`)
+}
+// Nothing at all is no success.
+if (wanted.length === 0 && passed === 0) failed++
+const result = `${passed} passed, ${failed} failed`
+mkdirSync('out', { recursive: true })
+writeFileSync('out/test-result.txt', `${result}\n`)
+console.log(`\n${result}`)
+process.exitCode = failed === 0 ? 0 : 1
+
+/** @returns whether it succeeded */
+function run(program, ...words) {
+  const { status, error } = spawnSync(program, words, { stdio: 'inherit' })
+  if (error) console.error(error.message)
+  return status === 0
+}
+
+/** @returns what it printed, undefined if it failed */
+function output(program, ...words) {
+  const { status, stdout } = spawnSync(program, words, { encoding: 'utf8' })
+  return status === 0 ? stdout : undefined
+}
+
+/** node-gyp always starts anew. */
+function nativeBuildIsFresh() {
+  const binary = 'build/Release/qcow2.node'
+  if (!existsSync(binary)) return false
+  const built = statSync(binary).mtimeMs
+  return ['binding.gyp', ...nativeFiles()].every((path) => statSync(path).mtimeMs < built)
+}
+
+function nativeFiles() {
+  return readdirSync('native', { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+}
+
+/** Other versions of clang-format lay some lines out differently. */
+function formatNative() {
+  const version = output('clang-format', '--version') ?? 'no clang-format'
+  if (!/version 14\./.test(version)) {
+    console.log(`SKIPPED: the layout of C++ is that of clang-format 14; here is: ${version.trim()}`)
+    return true
+  }
+  return run(
+    'clang-format',
+    '--dry-run',
+    '-Werror',
+    ...nativeFiles().filter((path) => /\.(cc|h)$/.test(path)),
+  )
+}
+
+/** Build the addon with a sanitiser, and run the native unit tests and the tests that load the addon. */
+async function sanitizer(variant) {
+  if (!run('npm', 'run', '--silent', `native:${variant}`)) return false
+  const { library, options } = sanitizers[variant]
+  const path = output('g++', `-print-file-name=${library}`)?.trim()
+  if (path === undefined || !existsSync(path)) {
+    console.error(`${library} is not installed`)
+    return false
+  }
+  const unit = runCTest(join('out', variant, 'build'))
+  const suite = await runAva(nativeTests, {
+    QCOW2_PREBUILD: join(root, 'out', variant),
+    LD_PRELOAD: path,
+    ...options,
+  })
+  return { passed: unit.passed + suite.passed, failed: unit.failed + suite.failed }
+}
+
+function runCTest(folder) {
+  const { stdout, status } = spawnSync('ctest', ['--test-dir', folder, '--output-on-failure'], {
+    encoding: 'utf8',
+  })
+  process.stdout.write(stdout)
+  const [, broken, all] = /(\d+) tests? failed out of (\d+)/.exec(stdout) ?? []
+  if (all === undefined || Number(all) === 0) return { passed: 0, failed: 1 }
+  const failures = Number(broken) + (status !== 0 && Number(broken) === 0 ? 1 : 0)
+  return { passed: Number(all) - Number(broken), failed: failures }
+}

@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { cliPath, runCli } from '../support/cli.js'
+import { makeFolder } from '../support/temp-folder.js'
+
+/** A raw image with data, holes and a tail that fills no cluster. */
+async function makeSource(folder: string, megabytes = 3): Promise<Buffer> {
+  const bytes = Buffer.alloc(megabytes * 2 ** 20 + 512)
+  for (let offset = 0; offset < bytes.length; offset += 300_000) {
+    bytes.subarray(offset, offset + 70_000).fill(offset % 251)
+  }
+  bytes.fill(0xaa, bytes.length - 512)
+  await writeFile(join(folder, 'source.raw'), bytes)
+  return bytes
+}
+
+test('raw to qcow2 and back gives the same bytes', async (t) => {
+  const folder = await makeFolder(t)
+  const bytes = await makeSource(folder)
+  t.deepEqual(await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'a.qcow2'], folder), {
+    code: 0,
+    stdout: '',
+    stderr: '',
+  })
+  t.is((await runCli(['convert', 'a.qcow2', 'b.raw'], folder)).code, 0)
+  t.true(bytes.equals(await readFile(join(folder, 'b.raw'))))
+})
+
+test('several sources are put one behind the other', async (t) => {
+  const folder = await makeFolder(t)
+  const bytes = await makeSource(folder)
+  await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'source.raw', 'two.qcow2'], folder)
+  await runCli(['convert', 'two.qcow2', 'two.raw'], folder)
+  t.true(Buffer.concat([bytes, bytes]).equals(await readFile(join(folder, 'two.raw'))))
+})
+
+test('with -B only the difference is written', async (t) => {
+  const folder = await makeFolder(t)
+  await makeSource(folder)
+  await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'base.qcow2'], folder)
+  const args = ['-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', 'base.qcow2', 'thin.qcow2']
+  t.is((await runCli(['convert', ...args], folder)).code, 0)
+  const rows = JSON.parse((await runCli(['map', '--output=json', 'thin.qcow2'], folder)).stdout) as {
+    depth: number
+  }[]
+  t.true(rows.every(({ depth }) => depth === 1))
+  t.is((await runCli(['compare', 'thin.qcow2', 'source.raw'], folder)).code, 0)
+})
+
+test('with -n the image that exists is written into, and keeps its shape', async (t) => {
+  const folder = await makeFolder(t)
+  await makeSource(folder)
+  await runCli(['create', '-f', 'qcow2', '-o', 'cluster_size=4k', 'target.qcow2', '8M'], folder)
+  t.is((await runCli(['convert', '-n', '-O', 'qcow2', 'source.raw', 'target.qcow2'], folder)).code, 0)
+  const info = await runCli(['info', 'target.qcow2'], folder)
+  t.regex(info.stdout, /virtual size: 8 MiB[^]*cluster_size: 4096/)
+  t.is((await runCli(['compare', 'source.raw', 'target.qcow2'], folder)).code, 0)
+  t.is((await runCli(['check', 'target.qcow2'], folder)).code, 0)
+})
+
+test('-p without a terminal is the form that other programs read', async (t) => {
+  const folder = await makeFolder(t)
+  await makeSource(folder)
+  const { stdout } = await runCli(['convert', '-p', '-O', 'qcow2', 'source.raw', 'a.qcow2'], folder)
+  t.regex(stdout, /^ {4}\(0\.00\/100%\)\r(?: {4}\(\d+\.\d\d\/100%\)\r)* {4}\(100\.00\/100%\)\r\n$/)
+  const quiet = await runCli(['convert', '-q', '-p', '-O', 'qcow2', 'source.raw', 'a.qcow2'], folder)
+  t.is(quiet.stdout, '')
+})
+
+test('--json-progress is a line of JSON for each step on standard error', async (t) => {
+  const folder = await makeFolder(t)
+  const bytes = await makeSource(folder)
+  const { stdout, stderr } = await runCli(
+    ['convert', '--json-progress', '-O', 'qcow2', 'source.raw', 'a.qcow2'],
+    folder,
+  )
+  t.is(stdout, '')
+  const steps = stderr
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { bytesDone: number; bytesTotal: number })
+  t.true(steps.length >= 2)
+  t.true(steps.every(({ bytesTotal }) => bytesTotal === bytes.length))
+  t.is(steps.at(-1)?.bytesDone, bytes.length)
+})
+
+for (const [signal, when] of [
+  ['SIGINT', 'Ctrl-C'],
+  ['SIGTERM', 'a polite kill'],
+] as const) {
+  test(`${when} in the middle leaves no half-written target, and the parent sees the signal`, async (t) => {
+    const folder = await makeFolder(t)
+    await makeSource(folder, 200)
+    const args = [
+      cliPath,
+      'convert',
+      '-p',
+      '-f',
+      'raw',
+      '-O',
+      'qcow2',
+      '-t',
+      'writethrough',
+      '-S',
+      '0',
+      'source.raw',
+      'target.qcow2',
+    ]
+    const child = spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
+    // The first step beyond nothing: it is at work.
+    await new Promise<void>((resolve) => {
+      child.stdout.on('data', (text: Buffer) => {
+        if (/\([1-9]/.test(text.toString())) resolve()
+      })
+    })
+    child.kill(signal)
+    const [code, killedBy] = (await once(child, 'exit')) as [number | null, string | null]
+    t.is(code, null)
+    t.is(killedBy, signal)
+    t.deepEqual(await readdir(folder), ['source.raw'])
+  })
+}
+
+test('a target that was there stays as it is when the conversion fails', async (t) => {
+  const folder = await makeFolder(t)
+  await writeFile(join(folder, 'target.qcow2'), 'precious')
+  await writeFile(join(folder, 'broken.qcow2'), Buffer.from('514649fb00000003', 'hex'))
+  t.is((await runCli(['convert', '-O', 'qcow2', 'broken.qcow2', 'target.qcow2'], folder)).code, 1)
+  t.is(await readFile(join(folder, 'target.qcow2'), 'utf8'), 'precious')
+  t.deepEqual((await readdir(folder)).sort(), ['broken.qcow2', 'target.qcow2'])
+})
+
+for (const [option, message] of [
+  ['-c', 'Writing compressed clusters is not supported yet'],
+  ['--bitmaps', 'Copying bitmaps is not supported yet'],
+  ['--salvage', 'Going on after read errors (--salvage) is not supported yet'],
+  ['-lsnapshot.name=x', 'Reading internal snapshots is not supported yet'],
+] as const) {
+  test(`${option} says that it is not there yet, and writes nothing`, async (t) => {
+    const folder = await makeFolder(t)
+    await makeSource(folder)
+    const { code, stderr } = await runCli(['convert', option, '-O', 'qcow2', 'source.raw', 'x.qcow2'], folder)
+    t.is(code, 1)
+    t.is(stderr, `qcow2: ${message}\n`)
+    t.deepEqual(await readdir(folder), ['source.raw'])
+  })
+}

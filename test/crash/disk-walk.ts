@@ -1,0 +1,288 @@
+import { sectorSize } from '../../lib/base/units.js'
+import type { CrashedDisk } from './disk-states.js'
+import { backingValue, valueAt, zeroValue } from './payload.js'
+
+/** What does not change in any state of a workload. */
+export type WalkedImage = {
+  readonly clusterSize: number
+  readonly refcountBits: number
+  readonly version: 2 | 3
+  /** Sectors of the backing file; 0: none. */
+  readonly backingSectors: number
+}
+
+/** Where a guest cluster is: the first host sector, or one of these. */
+const unmapped = -1
+const readsZeros = -2
+
+const copiedBit = 0x80000000
+const two32 = 2 ** 32
+const snapshotHeaderBytes = 40
+
+/** A broken image, in words; only made when something is wrong. */
+class Broken extends Error {}
+
+/**
+ * An independent, synchronous check of a small qcow2 image in memory: every reference is counted and compared with the refcounts, and
+ * where each guest cluster lies is found on the way. Shares no code with lib/. Made once for a workload, asked for each of its states.
+ * qcow2 spec, "Header", "Refcount table", "Cluster mapping".
+ */
+export class DiskWalk {
+  /** Of the last disk walked. */
+  sizeSectors = 0
+  autoclear = false
+  leaks = 0
+  readonly #image: WalkedImage
+  readonly #sectorsPerCluster: number
+  readonly #l2Entries: number
+  readonly #blockEntries: number
+  readonly #references: Int32Array
+  readonly #stored: Int32Array
+  /** By guest cluster: its slot in `#places`, or -1. */
+  readonly #slots: Int32Array
+  /** By slot. */
+  readonly #places: Int32Array
+  #view = new DataView(new ArrayBuffer(0))
+  #disk: CrashedDisk | undefined
+  #clusters = 0
+
+  /**
+   * @param bytes     the longest that the file can be
+   * @param watched   guest clusters whose place is wanted; all others must read as zeros
+   */
+  constructor(image: WalkedImage, bytes: number, watched: readonly number[]) {
+    this.#image = image
+    this.#sectorsPerCluster = image.clusterSize / sectorSize
+    this.#l2Entries = image.clusterSize / 8
+    this.#blockEntries = (image.clusterSize * 8) / image.refcountBits
+    const clusters = Math.ceil(bytes / image.clusterSize) + 1
+    this.#references = new Int32Array(clusters)
+    this.#stored = new Int32Array(clusters)
+    this.#slots = new Int32Array(Math.max(0, ...watched) + 1).fill(-1)
+    watched.forEach((cluster, slot) => {
+      this.#slots[cluster] = slot
+    })
+    this.#places = new Int32Array(watched.length)
+  }
+
+  /**
+   * Walk a disk.
+   * @returns what is wrong with it; undefined when it is sound
+   */
+  walk(disk: CrashedDisk): string | undefined {
+    this.#disk = disk
+    if (this.#view.buffer !== disk.bytes.buffer) this.#view = new DataView(disk.bytes.buffer)
+    this.#clusters = Math.ceil(disk.length / this.#image.clusterSize)
+    this.#references.fill(0)
+    this.#stored.fill(0)
+    this.#places.fill(unmapped)
+    this.leaks = 0
+    try {
+      this.#walkAll(disk)
+      return undefined
+    } catch (error) {
+      if (error instanceof Broken) return error.message
+      throw error
+    }
+  }
+
+  /** What the guest sees at `lba` on the disk walked last: a value of payload.ts. */
+  valueAt(lba: number): number {
+    const cluster = Math.floor(lba / this.#sectorsPerCluster)
+    const slot = this.#slots[cluster] ?? -1
+    return slot < 0 ? this.#unmappedAt(lba) : this.#valueIn(lba, this.#places[slot] as number)
+  }
+
+  /** What the guest sees there in the snapshot number `index`. Slow. */
+  snapshotValues(index: number, lbas: number): number[] {
+    const snapshot = this.#snapshots()[index]
+    if (snapshot === undefined) return []
+    const values: number[] = []
+    for (let lba = 0; lba < lbas; lba++) {
+      const cluster = Math.floor(lba / this.#sectorsPerCluster)
+      const l1Index = Math.floor(cluster / this.#l2Entries)
+      const table = l1Index < snapshot.entries ? this.#hostAt(snapshot.offset + l1Index * 8) : 0
+      const at = table + (cluster % this.#l2Entries) * 8
+      const isZero = table !== 0 && (this.#view.getUint32(at + 4) & 1) !== 0
+      const host = table === 0 ? 0 : this.#hostAt(at)
+      const place = isZero ? readsZeros : host === 0 ? unmapped : host / sectorSize
+      values.push(this.#valueIn(lba, place))
+    }
+    return values
+  }
+
+  #valueIn(lba: number, place: number): number {
+    if (place === unmapped) return this.#unmappedAt(lba)
+    if (place === readsZeros) return zeroValue
+    const host = place + (lba % this.#sectorsPerCluster)
+    const disk = this.#disk as CrashedDisk
+    return valueAt(lba, disk.payloadLba[host] ?? -1, disk.payloadGeneration[host] ?? 0)
+  }
+
+  #unmappedAt(lba: number): number {
+    return lba < this.#image.backingSectors ? backingValue : zeroValue
+  }
+
+  #walkAll(disk: CrashedDisk): void {
+    const view = this.#view
+    if (disk.length < 112) throw new Broken('the file is too short for a header')
+    if (view.getUint32(0) !== 0x514649fb) throw new Broken('no magic number')
+    if (view.getUint32(4) !== this.#image.version) throw new Broken('another version')
+    if (2 ** view.getUint32(20) !== this.#image.clusterSize) throw new Broken('another cluster size')
+    this.sizeSectors = (view.getUint32(24) * two32 + view.getUint32(28)) / sectorSize
+    this.autoclear = false
+    if (this.#image.version === 3) {
+      if (view.getUint32(72) !== 0 || view.getUint32(76) !== 0) throw new Broken('an incompatible feature')
+      this.autoclear = view.getUint32(88) !== 0 || view.getUint32(92) !== 0
+    }
+    this.#count(0, 1, 'header')
+    this.#walkRefcounts()
+    for (const { offset, entries } of this.#snapshots()) this.#walkL1(offset, entries, false)
+    if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), this.#snapshotTableBytes, 'snapshot table')
+    this.#walkL1(this.#offsetAt(40), view.getUint32(36), true)
+    this.#compare()
+  }
+
+  #walkRefcounts(): void {
+    const view = this.#view
+    const { clusterSize } = this.#image
+    const table = this.#offsetAt(48)
+    const clusters = view.getUint32(56)
+    this.#count(table, clusters * clusterSize, 'refcount table')
+    const entries = (clusters * clusterSize) / 8
+    for (let index = 0; index < entries; index++) {
+      const high = view.getUint32(table + index * 8)
+      const low = view.getUint32(table + index * 8 + 4)
+      if (high === 0 && low === 0) continue
+      const block = high * two32 + low
+      this.#count(block, clusterSize, 'refcount block')
+      this.#loadBlock(block, index * this.#blockEntries)
+    }
+  }
+
+  #loadBlock(block: number, firstCluster: number): void {
+    const view = this.#view
+    const { refcountBits } = this.#image
+    for (let index = 0; index < this.#blockEntries; index++) {
+      let count: number
+      if (refcountBits === 64) count = view.getUint32(block + index * 8 + 4) + view.getUint32(block + index * 8) * two32
+      else if (refcountBits === 32) count = view.getUint32(block + index * 4)
+      else if (refcountBits === 16) count = view.getUint16(block + index * 2)
+      else if (refcountBits === 8) count = view.getUint8(block + index)
+      else {
+        const bit = index * refcountBits
+        count = (view.getUint8(block + (bit >>> 3)) >>> (bit & 7)) & (2 ** refcountBits - 1)
+      }
+      if (count === 0) continue
+      if (firstCluster + index < this.#stored.length) this.#stored[firstCluster + index] = count
+      else this.leaks++
+    }
+  }
+
+  #walkL1(offset: number, entries: number, isActive: boolean): void {
+    const view = this.#view
+    this.#count(offset, entries * 8, 'L1 table')
+    for (let index = 0; index < entries; index++) {
+      const high = view.getUint32(offset + index * 8)
+      const low = view.getUint32(offset + index * 8 + 4)
+      if (high === 0 && low === 0) continue
+      if ((high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0) throw new Broken(`reserved bits in L1 entry ${index}`)
+      const table = (high & 0xffffff) * two32 + low
+      this.#count(table, this.#image.clusterSize, 'L2 table')
+      if (isActive) this.#compareCopied(high, table, 'L1', index)
+      this.#walkL2(table, index * this.#l2Entries, isActive)
+    }
+  }
+
+  #walkL2(table: number, firstGuest: number, isActive: boolean): void {
+    const view = this.#view
+    const { clusterSize } = this.#image
+    for (let index = 0; index < this.#l2Entries; index++) {
+      const high = view.getUint32(table + index * 8)
+      const low = view.getUint32(table + index * 8 + 4)
+      if (high === 0 && low === 0) continue
+      const guest = firstGuest + index
+      if ((high & 0x7f000000) !== 0 || (low & 0x1fe) !== 0) throw new Broken(`reserved bits in L2 entry of guest cluster ${guest}`)
+      const isZero = (low & 1) !== 0
+      const host = (high & 0xffffff) * two32 + (low & 0xfffffe00) + ((low & 0xfffffe00) < 0 ? two32 : 0)
+      if (host !== 0) {
+        this.#count(host, clusterSize, 'data')
+        if (isActive) this.#compareCopied(high, host, 'L2', guest)
+      } else if (!isZero) throw new Broken(`COPIED without a cluster: guest cluster ${guest}`)
+      if (isActive) this.#place(guest, isZero ? readsZeros : host / sectorSize)
+    }
+  }
+
+  #place(guest: number, place: number): void {
+    if (guest * this.#sectorsPerCluster >= this.sizeSectors) {
+      // Nobody reads it now; but growing the disk again would show it.
+      throw new Broken(`guest cluster ${guest} is mapped behind the end of the disk`)
+    }
+    const slot = this.#slots[guest] ?? -1
+    if (slot >= 0) {
+      this.#places[slot] = place
+      return
+    }
+    for (let step = 0; step < this.#sectorsPerCluster; step++) {
+      const lba = guest * this.#sectorsPerCluster + step
+      if (this.#valueIn(lba, place) !== zeroValue) throw new Broken(`lba ${lba}, which nobody has touched, is not zeros`)
+    }
+  }
+
+  /** Count references to the clusters of a range. What begins behind the end of the file cannot be referred to. */
+  #count(offset: number, bytes: number, what: string): void {
+    const { clusterSize } = this.#image
+    if (bytes === 0) return
+    if (offset % clusterSize !== 0) throw new Broken(`${what} at ${offset} is not aligned`)
+    const end = Math.ceil((offset + bytes) / clusterSize)
+    if (end > this.#clusters) throw new Broken(`${what} at ${offset} is behind the end of the file, ${this.#disk?.length ?? 0}`)
+    for (let cluster = offset / clusterSize; cluster < end; cluster++) {
+      this.#references[cluster] = (this.#references[cluster] as number) + 1
+    }
+  }
+
+  #compareCopied(high: number, host: number, level: string, index: number): void {
+    const count = this.#stored[host / this.#image.clusterSize]
+    const isCopied = (high & copiedBit) !== 0
+    if (isCopied === (count === 1)) return
+    throw new Broken(`${level} entry ${index} has COPIED=${Number(isCopied)}, and its cluster refcount ${count}`)
+  }
+
+  #compare(): void {
+    const references = this.#references
+    const stored = this.#stored
+    for (let cluster = 0; cluster < references.length; cluster++) {
+      const difference = (stored[cluster] as number) - (references[cluster] as number)
+      if (difference === 0) continue
+      if (difference < 0) {
+        throw new Broken(`cluster ${cluster} has refcount ${stored[cluster]} and ${references[cluster]} references`)
+      }
+      this.leaks++
+    }
+  }
+
+  #snapshotTableBytes = 0
+
+  #snapshots(): { offset: number; entries: number }[] {
+    const view = this.#view
+    const found: { offset: number; entries: number }[] = []
+    const start = this.#offsetAt(64)
+    let at = start
+    for (let left = view.getUint32(60); left > 0; left--) {
+      found.push({ offset: this.#offsetAt(at), entries: view.getUint32(at + 8) })
+      const names = view.getUint16(at + 12) + view.getUint16(at + 14)
+      at += Math.ceil((snapshotHeaderBytes + view.getUint32(at + 36) + names) / 8) * 8
+    }
+    this.#snapshotTableBytes = at - start
+    return found
+  }
+
+  #offsetAt(at: number): number {
+    return this.#view.getUint32(at) * two32 + this.#view.getUint32(at + 4)
+  }
+
+  #hostAt(at: number): number {
+    const low = this.#view.getUint32(at + 4)
+    return (this.#view.getUint32(at) & 0xffffff) * two32 + low - (low % sectorSize)
+  }
+}

@@ -1,0 +1,175 @@
+import { assert } from '../../lib/base/assert.js'
+import { backingValue, zeroValue } from './payload.js'
+
+/** A request's mark on what the guest may see. Times are positions in the log. */
+type Change = {
+  /** What a sector may show for it. */
+  readonly values: readonly number[]
+  readonly submitted: number
+  readonly ended: number
+  /** Once a flush covers it, nothing older may show. Not so of a discard, which may be lost, and of what failed. */
+  readonly isFinal: boolean
+  /** The resize that this is the mark of, by its number in the history of sizes; 0: none. */
+  readonly resize: number
+  /** A growth: where the disk has its size, nothing older may show. */
+  readonly isGrowth: boolean
+}
+
+export type SizeChange = { readonly sectors: number; readonly submitted: number; readonly ended: number }
+
+/** A value that may show, if it had been asked for by then, on a disk whose size is not of a later resize than this. */
+type Candidate = { readonly value: number; readonly submitted: number; readonly lastResize: number }
+
+/** What may show at one crash point. */
+export type Allowed = {
+  /** By LBA; LBAs that are missing show what they showed at first. */
+  readonly values: ReadonlyMap<number, readonly Candidate[]>
+  readonly sizes: readonly { sectors: number; submitted: number; resize: number }[]
+}
+
+export type RequestTimes = { readonly submitted: number; readonly ended: number; readonly failed: boolean }
+
+/**
+ * What the guest has done, sector by sector: a checker of registers. A sector may show a change that no flush-covered later change
+ * has replaced. Changes that were under way together may win in either order.
+ */
+export class GuestHistory {
+  readonly #initial: Int32Array
+  readonly #backingSectors: number
+  readonly #changes = new Map<number, Change[]>()
+  readonly #sizes: SizeChange[]
+  readonly #flushes: RequestTimes[] = []
+
+  /** @param initial  by LBA, what the disk shows at first  @param backingSectors  of the backing file; 0: none */
+  constructor(initial: Int32Array, backingSectors: number) {
+    this.#initial = initial
+    this.#backingSectors = backingSectors
+    this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1 }]
+  }
+
+  /** LBAs that anything was done to, ascending. */
+  get touched(): number[] {
+    return [...this.#changes.keys()].sort((a, b) => a - b)
+  }
+
+  initialAt(lba: number): number {
+    return this.#initial[lba] ?? zeroValue
+  }
+
+  write(lba: number, sectors: number, generation: number, times: RequestTimes): void {
+    this.#add(lba, sectors, [generation], times, !times.failed)
+  }
+
+  zero(lba: number, sectors: number, times: RequestTimes): void {
+    this.#add(lba, sectors, [zeroValue], times, !times.failed)
+  }
+
+  discard(lba: number, sectors: number, times: RequestTimes): void {
+    this.#add(lba, sectors, [zeroValue], times, false)
+  }
+
+  flush(times: RequestTimes): void {
+    this.#flushes.push(times)
+  }
+
+  resize(sectors: number, times: RequestTimes): void {
+    const before = this.#sizes.at(-1)?.sectors ?? 0
+    const resize = this.#sizes.length
+    this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times) })
+    if (sectors > before) {
+      this.#add(before, sectors - before, [zeroValue], times, !times.failed, { resize, isGrowth: true })
+      return
+    }
+    // What is cut off may already be gone while the disk still has its old size: in any order.
+    for (let lba = sectors; lba < before; lba++) {
+      const values = lba < this.#backingSectors ? [zeroValue, backingValue] : [zeroValue]
+      this.#add(lba, 1, values, times, false, { resize, isGrowth: false })
+    }
+  }
+
+  /** What may show after a crash at `time`. */
+  at(time: number): Allowed {
+    let covered = Number.NEGATIVE_INFINITY
+    for (const flush of this.#flushes) {
+      if (!flush.failed && flush.ended <= time) covered = Math.max(covered, flush.submitted)
+    }
+    const values = new Map<number, Candidate[]>()
+    for (const [lba, changes] of this.#changes) {
+      const first: Change = {
+        values: [this.initialAt(lba)],
+        submitted: -1,
+        ended: -1,
+        isFinal: true,
+        resize: 0,
+        isGrowth: false,
+      }
+      values.set(lba, candidates([first, ...changes], covered, time))
+    }
+    const sizes = this.#sizes
+      .map((size, resize) => ({ ...size, resize }))
+      .filter((size) => size.submitted <= time)
+      .filter(({ ended }) => !this.#sizes.some((later) => later.ended < covered && ended < later.submitted))
+    assert(sizes.length > 0, 'the disk has a size')
+    return { values, sizes }
+  }
+
+  /** What a read that ran from `submitted` to `ended` may have seen. */
+  mayRead(lba: number, value: number, submitted: number, ended: number): boolean {
+    const changes = this.#changes.get(lba) ?? []
+    if (value === this.initialAt(lba) && !changes.some((one) => one.isFinal && one.ended < submitted)) return true
+    return changes.some(
+      (one) =>
+        one.values.includes(value) &&
+        one.submitted < ended &&
+        !changes.some((later) => later.isFinal && later.ended < submitted && one.ended < later.submitted),
+    )
+  }
+
+  #add(
+    lba: number,
+    sectors: number,
+    values: readonly number[],
+    times: RequestTimes,
+    isFinal: boolean,
+    of: { resize: number; isGrowth: boolean } = { resize: 0, isGrowth: false },
+  ): void {
+    const change = { values, submitted: times.submitted, ended: ended(times), isFinal, ...of }
+    // Growth by a million sectors touches those that somebody has used; the others show zeros anyway.
+    const end = of.isGrowth ? Math.min(lba + sectors, this.#used(lba)) : lba + sectors
+    for (let at = lba; at < end; at++) {
+      const changes = this.#changes.get(at)
+      if (changes === undefined) this.#changes.set(at, [change])
+      else changes.push(change)
+    }
+  }
+
+  /** Up to here growth is noted sector by sector. */
+  #used(grownFrom: number): number {
+    let last = Math.max(grownFrom + 64, this.#initial.length, this.#backingSectors)
+    for (const lba of this.#changes.keys()) if (lba >= last) last = lba + 1
+    return last
+  }
+}
+
+/** What failed may still take effect, at any time. */
+function ended(times: RequestTimes): number {
+  return times.failed ? Number.POSITIVE_INFINITY : times.ended
+}
+
+function candidates(changes: readonly Change[], covered: number, time: number): Candidate[] {
+  const found: Candidate[] = []
+  for (const change of changes) {
+    if (change.submitted > time) continue
+    const replaced = changes.some(
+      (later) => later.isFinal && later.ended < covered && change.ended < later.submitted,
+    )
+    if (replaced) continue
+    let lastResize = Number.POSITIVE_INFINITY
+    for (const growth of changes) {
+      const isOlder = growth.isGrowth && change.ended < growth.submitted
+      if (isOlder) lastResize = Math.min(lastResize, growth.resize - 1)
+    }
+    for (const value of change.values) found.push({ value, submitted: change.submitted, lastResize })
+  }
+  return found
+}

@@ -1,0 +1,197 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { alignUp } from '../../lib/base/integers.js'
+import { sectorSize } from '../../lib/base/units.js'
+import { createQcow2 } from '../../lib/qcow2/create.js'
+import { openQcow2, type Qcow2Image } from '../../lib/qcow2/image.js'
+import type { BackingSource } from '../../lib/queue/format-image.js'
+import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { qemuImg } from '../support/qemu.js'
+import { backingValue, stampedBytes, zeroValue } from './payload.js'
+
+/** An image that workloads begin with; everything in it is durable. */
+export type StartImage = {
+  readonly name: string
+  readonly clusterSize: number
+  readonly refcountBits: number
+  readonly version: 2 | 3
+  /** Of the file; whole sectors. */
+  readonly bytes: Uint8Array
+  /** By LBA: what the guest sees. */
+  readonly initial: Int32Array
+  readonly backing: BackingSource | undefined
+  readonly backingSectors: number
+  readonly snapshots: number
+  /** Clusters that nothing refers to from the start: after a crash. */
+  readonly leaks: number
+  /** Guest clusters that are mapped, and that are not, in the order in which workloads use them. */
+  readonly mapped: readonly number[]
+  readonly free: readonly number[]
+}
+
+export const startNames = [
+  'empty',
+  'half-full',
+  'backing',
+  'near-block',
+  'near-table',
+  'snapshot',
+  'autoclear',
+] as const
+export type StartName = (typeof startNames)[number]
+
+/** Which starts there are with clusters of this size: a full refcount table of larger ones would take a gibibyte. */
+export function startsOf(clusterSize: number): StartName[] {
+  return startNames.filter((name) => name !== 'near-table' || clusterSize === 512)
+}
+
+const made = new Map<string, Promise<StartImage>>()
+
+/** The start image of that kind; made once. */
+export function startImage(name: StartName, clusterSize: number): Promise<StartImage> {
+  const key = `${name}/${clusterSize}`
+  let image = made.get(key)
+  if (image === undefined) {
+    image = make(name, clusterSize)
+    made.set(key, image)
+  }
+  return image
+}
+
+async function make(name: StartName, clusterSize: number): Promise<StartImage> {
+  // Narrow blocks: few clusters to a block, so that growth is near.
+  const isNarrow = name === 'near-block' || name === 'near-table'
+  const maker = new Maker(name, clusterSize, isNarrow ? 64 : 16)
+  await maker.create()
+  return await maker.finish()
+}
+
+/** One generation for all that start images hold. */
+const startGeneration = 1
+
+class Maker {
+  readonly #name: StartName
+  readonly #clusterSize: number
+  readonly #refcountBits: number
+  readonly #perCluster: number
+  readonly #sectors: number
+  readonly #initial: Int32Array
+  readonly #backing: BackingSource | undefined
+  readonly #memory = new MemoryBackend()
+  readonly #mapped: number[] = []
+
+  constructor(name: StartName, clusterSize: number, refcountBits: number) {
+    this.#name = name
+    this.#clusterSize = clusterSize
+    this.#refcountBits = refcountBits
+    this.#perCluster = clusterSize / sectorSize
+    const counted = (clusterSize * 8) / refcountBits
+    const full = name === 'near-table' ? (clusterSize / 8) * counted : name === 'near-block' ? counted : 0
+    const clusters = full > 0 ? full + 16 : 96
+    // The disk ends within a cluster, if clusters have more than one sector.
+    this.#sectors = clusters * this.#perCluster - Math.floor(this.#perCluster / 2)
+    this.#initial = new Int32Array(this.#sectors)
+    if (name !== 'backing') return
+    // Shorter than the disk, and not whole clusters.
+    const backed = 40 * this.#perCluster + Math.floor(this.#perCluster / 2)
+    const bytes = stampedBytes(0, backed, backingValue)
+    this.#initial.fill(backingValue, 0, backed)
+    this.#backing = {
+      size: bytes.length,
+      async read(into, offset) {
+        into.set(bytes.subarray(offset, offset + into.length))
+      },
+    }
+  }
+
+  async create(): Promise<void> {
+    await createQcow2(this.#memory, {
+      size: this.#sectors * sectorSize,
+      clusterSize: this.#clusterSize,
+      version: 3,
+      refcountBits: this.#refcountBits,
+      lazyRefcounts: false,
+    })
+    const image = await openQcow2(this.#memory, { readOnly: false, backing: this.#backing })
+    if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
+    else if (this.#name !== 'empty') await this.#fillHalf(image)
+    await image.close()
+  }
+
+  /** Data, zeros with and without a cluster, and holes in the file, so that the next cluster given out is a used one. */
+  async #fillHalf(image: Qcow2Image): Promise<void> {
+    const last = this.#name === 'backing' ? 24 : 48
+    for (let cluster = 8; cluster < last; cluster++) await this.#write(image, cluster, 1)
+    await this.#zero(image, 20, { unmap: false })
+    await this.#zero(image, 21, { unmap: true })
+    await this.#zero(image, 12, { unmap: true })
+    await this.#zero(image, 13, { unmap: true })
+  }
+
+  /** Up to one cluster before the refcount block, or the table, is full. */
+  async #fillUp(image: Qcow2Image): Promise<void> {
+    const counted = (this.#clusterSize * 8) / this.#refcountBits
+    const full = this.#name === 'near-table' ? (this.#clusterSize / 8) * counted : counted
+    let next = 0
+    const used = (): number => Math.ceil(this.#memory.length / this.#clusterSize)
+    while (full - used() > 140) {
+      await this.#write(image, next, 64)
+      next += 64
+    }
+    while (used() < full - 1) await this.#write(image, next++, 1)
+  }
+
+  async #write(image: Qcow2Image, cluster: number, clusters: number): Promise<void> {
+    const lba = cluster * this.#perCluster
+    const sectors = Math.min(clusters * this.#perCluster, this.#sectors - lba)
+    await image.write(stampedBytes(lba, sectors, startGeneration), lba * sectorSize)
+    this.#initial.fill(startGeneration, lba, lba + sectors)
+    for (let step = 0; step < clusters; step++) this.#mapped.push(cluster + step)
+  }
+
+  async #zero(image: Qcow2Image, cluster: number, options: { unmap: boolean }): Promise<void> {
+    const lba = cluster * this.#perCluster
+    await image.writeZeroes(lba * sectorSize, this.#clusterSize, options)
+    this.#initial.fill(zeroValue, lba, lba + this.#perCluster)
+    this.#mapped.splice(this.#mapped.indexOf(cluster), 1)
+  }
+
+  async finish(): Promise<StartImage> {
+    let bytes = this.#memory.snapshot()
+    if (this.#name === 'snapshot') bytes = await withSnapshot(bytes)
+    if (this.#name === 'autoclear') new DataView(bytes.buffer).setUint32(92, 0x40)
+    const whole = new Uint8Array(alignUp(bytes.length, sectorSize))
+    whole.set(bytes)
+    const mapped = new Set(this.#mapped)
+    const clusters = Math.ceil(this.#sectors / this.#perCluster)
+    const free = Array.from({ length: clusters }, (_, cluster) => cluster).filter((cluster) => !mapped.has(cluster))
+    return {
+      name: this.#name,
+      clusterSize: this.#clusterSize,
+      refcountBits: this.#refcountBits,
+      version: 3,
+      bytes: whole,
+      initial: this.#initial,
+      backing: this.#backing,
+      backingSectors: (this.#backing?.size ?? 0) / sectorSize,
+      snapshots: this.#name === 'snapshot' ? 1 : 0,
+      leaks: 0,
+      mapped: this.#mapped,
+      free,
+    }
+  }
+}
+
+/** The image with an internal snapshot: all clusters and tables are shared. Made by the stock tool. */
+async function withSnapshot(bytes: Uint8Array): Promise<Uint8Array> {
+  const folder = await mkdtemp(join(tmpdir(), 'qcow2-test-'))
+  try {
+    const path = join(folder, 'disk.qcow2')
+    await writeFile(path, bytes)
+    await qemuImg('snapshot', '-c', 'frozen', path)
+    return new Uint8Array(await readFile(path))
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}

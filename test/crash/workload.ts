@@ -1,0 +1,222 @@
+import { sectorSize } from '../../lib/base/units.js'
+import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
+import { openMetadata } from '../../lib/qcow2/open-metadata.js'
+import type { Parts } from '../../lib/qcow2/parts.js'
+import type { BlockBackend } from '../../lib/queue/backend.js'
+import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import type { DeviceEvent, Fault } from '../../lib/queue/memory-device.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { readPayload, stampedBytes, valueAt } from './payload.js'
+import type { StartImage } from './start-images.js'
+
+/** A guest's request. Places and lengths are sectors. */
+export type Step =
+  | { readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read'; readonly lba: number; readonly sectors: number }
+  | { readonly kind: 'flush' }
+  | { readonly kind: 'resize'; readonly sectors: number }
+
+export type Workload = {
+  /** Tells it from all others: `explore` finds it again by its name. */
+  readonly name: string
+  readonly start: StartImage
+  readonly steps: readonly Step[]
+  /** Most requests under way at once. */
+  readonly window: number
+  /** Chooses the order in which the device ends what is under way; undefined: in turn. */
+  readonly deviceSeed: number | undefined
+  /** With next to no table caches, so that tables are read back from the file and the queue. */
+  readonly uncached: boolean
+}
+
+/** What a mutant changes about a run. Nothing of it is in lib/. */
+export type Tampering = {
+  /** Stands between the image and its backend. */
+  readonly wrap?: (memory: MemoryBackend, watch: SyncWatch) => BlockBackend
+  /** Called with the parts of the opened image. */
+  readonly opened?: (parts: Parts) => void
+}
+
+/** Tells when a sync begins. */
+export type SyncWatch = { onSync: (() => void) | undefined }
+
+export type RunOptions = { readonly tampering?: Tampering; readonly fault?: Fault; readonly mayFail?: boolean }
+
+export type NotedRequest = { readonly id: number; readonly step: Step; readonly generation: number }
+
+/** A read that has seen something. */
+export type NotedRead = { readonly id: number; readonly lba: number; readonly values: readonly number[] }
+
+/** What a run has left behind. */
+export type Recording = {
+  readonly workload: Workload
+  readonly start: Uint8Array
+  readonly events: readonly DeviceEvent[]
+  readonly requests: readonly NotedRequest[]
+  readonly reads: readonly NotedRead[]
+  /** What rejected; empty unless failures were allowed. */
+  readonly errors: readonly unknown[]
+  /** What closing rejected with. */
+  readonly closeError: unknown
+}
+
+/** Generations of workloads begin here; those of start images are below. */
+const firstGeneration = 1000
+
+/** A run that has not come to an end by then hangs. Turns of the event loop. */
+const mostTurns = 200_000
+
+/**
+ * Run a workload on a simulated disk and close the image; all that reached the device is logged.
+ * @throws Error  it hangs, or a request failed that must not
+ */
+export async function record(workload: Workload, options: RunOptions = {}): Promise<Recording> {
+  const run = new Run(workload, options)
+  return await within(mostTurns, run.all(), workload.name)
+}
+
+class Run {
+  readonly #workload: Workload
+  readonly #options: RunOptions
+  readonly #memory: MemoryBackend
+  readonly #watch: SyncWatch = { onSync: undefined }
+  readonly #running = new Map<number, Promise<void>>()
+  readonly #requests: NotedRequest[] = []
+  readonly #reads: NotedRead[] = []
+  readonly #errors: unknown[] = []
+
+  constructor(workload: Workload, options: RunOptions) {
+    this.#workload = workload
+    this.#options = options
+    this.#memory = new MemoryBackend({
+      contents: SparseBytes.from(workload.start.bytes),
+      record: true,
+      ...(workload.deviceSeed === undefined ? {} : { seed: workload.deviceSeed }),
+      fault: (operation) => {
+        if (operation.kind === 'sync') this.#watch.onSync?.()
+        return options.fault?.(operation)
+      },
+    })
+  }
+
+  async all(): Promise<Recording> {
+    const { workload, image } = { workload: this.#workload, image: await this.#open() }
+    for (const [id, step] of workload.steps.entries()) {
+      while (this.#mustWait(step)) await Promise.race(this.#running.values())
+      this.#start(image, id, step)
+    }
+    await Promise.all(this.#running.values())
+    let closeError: unknown
+    try {
+      await image.close()
+    } catch (error) {
+      if (this.#options.mayFail !== true) throw error
+      closeError = error
+    }
+    return {
+      workload,
+      start: workload.start.bytes,
+      events: this.#memory.log,
+      requests: this.#requests,
+      reads: this.#reads,
+      errors: this.#errors,
+      closeError,
+    }
+  }
+
+  async #open(): Promise<Qcow2Image> {
+    const { start, uncached } = this.#workload
+    const { tampering } = this.#options
+    const backend = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#memory
+    const options: OpenQcow2Options = {
+      readOnly: false,
+      ...(start.backing === undefined ? {} : { backing: start.backing }),
+      ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
+    }
+    // As openQcow2 does it, but for keeping the parts.
+    const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
+    const parts = assemble(backend, metadata, options)
+    tampering?.opened?.(parts)
+    return new Qcow2Image(parts, metadata, options)
+  }
+
+  /** Resizes run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
+  #mustWait(step: Step): boolean {
+    if (this.#running.size >= this.#workload.window) return true
+    for (const id of this.#running.keys()) {
+      const other = this.#workload.steps[id]
+      if (other !== undefined && conflict(step, other)) return true
+    }
+    return false
+  }
+
+  #start(image: Qcow2Image, id: number, step: Step): void {
+    const generation = firstGeneration + id
+    const offset = 'lba' in step ? step.lba * sectorSize : 0
+    const length = 'sectors' in step ? step.sectors * sectorSize : 0
+    this.#requests.push({ id, step, generation })
+    this.#memory.note({ type: 'GSUB', id, kind: step.kind, offset, length, generation })
+    const running = this.#perform(image, id, step, generation)
+      .then(
+        () => this.#memory.note({ type: 'GEND', id, error: 0 }),
+        (error: unknown) => {
+          this.#memory.note({ type: 'GEND', id, error: 1 })
+          if (this.#options.mayFail !== true) throw error
+          this.#errors.push(error)
+        },
+      )
+      .finally(() => this.#running.delete(id))
+    this.#running.set(id, running)
+    // Whoever waits next sees it; until then it is nobody's.
+    running.catch(() => undefined)
+  }
+
+  async #perform(image: Qcow2Image, id: number, step: Step, generation: number): Promise<void> {
+    switch (step.kind) {
+      case 'write':
+        return await image.write(stampedBytes(step.lba, step.sectors, generation), step.lba * sectorSize)
+      case 'zero':
+      case 'unmap':
+        return await image.writeZeroes(step.lba * sectorSize, step.sectors * sectorSize, {
+          unmap: step.kind === 'unmap',
+        })
+      case 'discard':
+        return await image.discard(step.lba * sectorSize, step.sectors * sectorSize)
+      case 'flush':
+        return await image.flush()
+      case 'resize':
+        return await image.resize(step.sectors * sectorSize, { shrink: true })
+      case 'read': {
+        const bytes = new Uint8Array(step.sectors * sectorSize)
+        await image.read(bytes, step.lba * sectorSize)
+        const values: number[] = []
+        for (let at = 0; at < step.sectors; at++) {
+          const payload = readPayload(bytes, at * sectorSize)
+          values.push(valueAt(step.lba + at, payload.lba, payload.generation))
+        }
+        this.#reads.push({ id, lba: step.lba, values })
+      }
+    }
+  }
+}
+
+function conflict(one: Step, other: Step): boolean {
+  if (one.kind === 'resize' || other.kind === 'resize') return true
+  if (!('lba' in one) || !('lba' in other)) return false
+  if (one.kind === 'read' || other.kind === 'read') return false
+  if (one.kind === 'discard' || other.kind === 'discard') return false
+  return one.lba < other.lba + other.sectors && other.lba < one.lba + one.sectors
+}
+
+/** @throws Error  the work has not ended after so many turns of the event loop */
+export async function within<T>(turns: number, work: Promise<T>, name: string): Promise<T> {
+  let over = false
+  const watched = work.finally(() => {
+    over = true
+  })
+  const hang = (async (): Promise<never> => {
+    for (let turn = 0; turn < turns && !over; turn++) await new Promise((resolve) => setImmediate(resolve))
+    if (over) return await new Promise<never>(() => undefined)
+    throw new Error(`${name} hangs: nothing more happens`)
+  })()
+  return await Promise.race([watched, hang])
+}

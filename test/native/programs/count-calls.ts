@@ -1,0 +1,44 @@
+import { accessSync } from 'node:fs'
+import { noSection, section } from '../../../lib/base/units.js'
+import { BlockQueue } from '../../../lib/queue/block-queue.js'
+
+/** Work whose system calls are known beforehand. Usage: PATH DIRECT WORK. What lies between the two marks is counted. */
+const [path = '', direct = '', work = ''] = process.argv.slice(2)
+const unit = 4096
+
+function mark(place: 'begin' | 'end'): void {
+  try {
+    accessSync(`/count-calls-${place}`)
+  } catch {
+    return
+  }
+}
+
+const queue = await BlockQueue.open(path, {
+  readOnly: false,
+  direct: direct === 'true',
+  syncPolicy: work === 'every-write' ? 'write' : work === 'never' ? 'never' : 'flush',
+  create: true,
+  idleMs: 0,
+})
+await queue.truncate(1024 * unit)
+const bytes = new Uint8Array(unit).fill(1)
+
+mark('begin')
+if (work === 'data') {
+  for (let index = 0; index < 10; index++) await queue.write(bytes, index * unit)
+  await queue.flush()
+} else if (work === 'flushes') {
+  await Promise.all(Array.from({ length: 32 }, (_, index) => queue.write(bytes, index * unit)))
+  await Promise.all(Array.from({ length: 32 }, () => queue.flush()))
+} else {
+  // Three sections: 8 neighbours and 2 that stand alone, then 1, then 1.
+  for (let index = 0; index < 8; index++) queue.enqueue(bytes, index * unit, noSection)
+  queue.enqueue(bytes, 100 * unit, noSection)
+  const first = queue.enqueue(bytes, 200 * unit, noSection)
+  const second = queue.enqueue(bytes, 0, section(first + 1))
+  queue.enqueue(bytes, 0, section(second + 1))
+  await queue.flush()
+}
+mark('end')
+await queue.close()

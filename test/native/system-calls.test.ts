@@ -1,0 +1,78 @@
+import { spawnSync } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { runProgram } from '../support/child.js'
+import { makeFolder } from '../support/temp-folder.js'
+
+// The counters say what was meant to happen; here the kernel is asked.
+
+const hasStrace = spawnSync('strace', ['-V']).status === 0
+// strace follows a process by the mechanism that the sanitisers' leak and race checkers need for themselves.
+const canTrace = hasStrace && process.env['LD_PRELOAD'] === undefined
+
+type Calls = Record<string, number>
+
+/** @returns how often each system call was made on the file, or undefined where there is no strace */
+async function countCalls(t: ExecutionContext, work: string, direct: boolean): Promise<Calls | undefined> {
+  if (!canTrace) {
+    t.log('skipped: needs strace, and no preloaded sanitiser')
+    t.pass()
+    return undefined
+  }
+  const folder = await makeFolder(t)
+  const path = join(folder, 'file')
+  const trace = join(folder, 'trace')
+  const around = [
+    'strace',
+    '-f',
+    '-y',
+    '-o',
+    trace,
+    '-e',
+    'trace=access,pwrite64,pwritev,fdatasync,fsync,pwritev2',
+  ]
+  const program = new URL('./programs/count-calls.js', import.meta.url)
+  const result = await runProgram(program, [path, String(direct), work], { around })
+  t.is(result.code, 0, result.stderr)
+  const lines = (await readFile(trace, 'utf8')).split('\n')
+  const from = lines.findIndex((line) => line.includes('/count-calls-begin'))
+  const to = lines.findIndex((line) => line.includes('/count-calls-end'))
+  t.true(from >= 0 && to > from)
+  const calls: Calls = {}
+  for (const line of lines.slice(from, to)) {
+    const name = /^\d+\s+(\w+)\(/.exec(line)?.[1]
+    if (name !== undefined && line.includes(path)) calls[name] = (calls[name] ?? 0) + 1
+  }
+  return calls
+}
+
+for (const direct of [false, true]) {
+  const mode = direct ? 'O_DIRECT' : 'page cache'
+
+  test(`${mode}: a data write is one pwrite64, a lone flush one fdatasync`, async (t) => {
+    const calls = await countCalls(t, 'data', direct)
+    if (calls !== undefined) t.deepEqual(calls, { pwrite64: 10, fdatasync: 1 })
+  })
+
+  test(`${mode}: 32 flushes of one turn cost one fdatasync`, async (t) => {
+    const calls = await countCalls(t, 'flushes', direct)
+    if (calls !== undefined) t.deepEqual(calls, { pwrite64: 32, fdatasync: 1 })
+  })
+
+  test(`${mode}: neighbours of a section go out in one pwritev, each section with one fdatasync behind it`, async (t) => {
+    const calls = await countCalls(t, 'nodes', direct)
+    if (calls !== undefined) t.deepEqual(calls, { pwritev: 1, pwrite64: 4, fdatasync: 3 })
+  })
+
+  test(`${mode}: when every write is synced nothing is merged`, async (t) => {
+    const calls = await countCalls(t, 'every-write', direct)
+    // Twelve nodes, a sync each, and that of the flush.
+    if (calls !== undefined) t.deepEqual(calls, { pwrite64: 12, fdatasync: 13 })
+  })
+
+  test(`${mode}: when nothing is to be synced nothing is`, async (t) => {
+    const calls = await countCalls(t, 'never', direct)
+    if (calls !== undefined) t.deepEqual(calls, { pwritev: 1, pwrite64: 4 })
+  })
+}
