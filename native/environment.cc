@@ -99,30 +99,25 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   uint32_t over_count = 0;
   for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
     Job job;
-    if (!std::all_of(number, number + kNumbersPerRequest, is_count)) {
-      refuse(env, "a request consists of integers from 0 to 2^53 - 1");
-      return {};
-    }
-    job.request = static_cast<uint64_t>(number[2]);
-    job.offset = static_cast<uint64_t>(number[3]);
-    job.length = static_cast<uint64_t>(number[4]);
-    job.operation = static_cast<Operation>(static_cast<uint8_t>(std::min(number[1], 255.0)));
-    const auto queue = queues_.find(static_cast<uint32_t>(number[0]));
     int error = 0;
-    if (queue == queues_.end() || is_shut_down_) {
-      error = EBADF;
-    } else if (job.operation > Operation::kLast ||
-               job.length > static_cast<uint64_t>(kLargestExactInteger) - job.offset) {
+    const auto queue = is_count(number[0]) ? queues_.find(static_cast<uint32_t>(number[0])) : queues_.end();
+    if (!std::all_of(number, number + kNumbersPerRequest, is_count) ||
+        number[1] > static_cast<double>(Operation::kLast) || number[3] + number[4] > kLargestExactInteger) {
       error = EINVAL;
-    } else if (needs_memory(job.operation)) {
-      job.data = memory_of(env, info[1], i, job.length);
-      if (job.data == nullptr) error = EFAULT;
-    }
-    bool is_over = error != 0;
-    if (error == 0) {
+    } else if (queue == queues_.end() || is_shut_down_) {
+      error = EBADF;
+    } else {
       job.file = queue->second->file();
-      is_over = read_at_once(&job);
+      job.operation = static_cast<Operation>(static_cast<uint8_t>(number[1]));
+      job.request = static_cast<uint64_t>(number[2]);
+      job.offset = static_cast<uint64_t>(number[3]);
+      job.length = static_cast<uint64_t>(number[4]);
+      if (needs_memory(job.operation)) {
+        job.data = memory_of(env, info[1], i, job.length);
+        if (job.data == nullptr) error = EFAULT;
+      }
     }
+    const bool is_over = error != 0 || read_at_once(&job);
     if (is_over) {
       double* const entry = completion_numbers_ + size_t{over_count++} * kNumbersPerCompletion;
       entry[0] = number[2];

@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   closeSync,
+  existsSync,
   ftruncateSync,
   mkdtempSync,
   openSync,
@@ -20,6 +21,8 @@ import { createImage } from '../dist/lib/index.js'
 
 const workloads = fileURLToPath(new URL('../dist/test/figures/workloads.js', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'qcow2-figures-'))
+// A hundred thousand scattered clusters: some file systems take minutes to delete such a file.
+const memoryFolder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'qcow2-figures-'))
 const GiB = 1024 ** 3
 
 function run(name, path) {
@@ -83,7 +86,7 @@ try {
   row('syncs, 1000 allocating writes 32 deep and a flush', '<= 5', syncs('sequentialAllocation'))
   row('syncs, 32 concurrent flushes', '<= 2', syncs('concurrentFlushes'))
   row('syncs, 64 writers, 1000 writes each with its flush', '<= 130', syncs('flushingWriters'))
-  const memory = run('memory', join(folder, 'memory.qcow2'))
+  const memory = run('memory', join(memoryFolder, 'memory.qcow2'))
   row(
     'peak memory growth, 100,000 random writes in 1 TiB',
     '<= 64 MiB',
@@ -107,4 +110,5 @@ try {
   )
 } finally {
   rmSync(folder, { recursive: true })
+  rmSync(memoryFolder, { recursive: true })
 }

@@ -59,68 +59,6 @@ test('syncs are made as the cache mode says', async (t) => {
   })
 })
 
-test('the bytes given to a context are copied at once, those of a read belong to the caller', async (t) => {
-  await using queue = await create(t, { cache: { queueBytes: 64 * 1024, idleMs: 0 } })
-  const context = queue.context()
-  const bytes = filled(1, 16 * unit)
-  await context.write(bytes, 0)
-  bytes.fill(2)
-  // No room for this one: it waits, and its bytes must not be looked at later.
-  const waits = context.write(bytes, 16 * unit)
-  bytes.fill(3)
-  await waits
-  const seen = await queue.read({ offset: 15 * unit, length: 2 * unit })
-  t.deepEqual([seen[0], seen[unit]], [1, 2])
-  t.is(queue.stats().admissionWaits, 1)
-})
-
-test('what a context does keeps its order also when it has to wait for room', async (t) => {
-  await using queue = await create(t, { cache: { queueBytes: 64 * 1024, idleMs: 0 } })
-  const context = queue.context()
-  const calls: Promise<void>[] = []
-  for (let version = 1; version <= 20; version++) {
-    calls.push(context.write(filled(version, 8 * unit), 0))
-    context.barrier()
-  }
-  await Promise.all(calls)
-  const seen = await queue.read({ offset: 0, length: 1 })
-  t.is(seen[0], 20)
-  await queue.flush()
-  t.true(queue.stats().queuedBytesPeak <= 64 * 1024)
-  // Of the twenty versions none was folded into another: a barrier stood between any two.
-  t.is(queue.stats().nodesCoalesced, 0)
-  t.is(queue.stats().barriersAsked, 20)
-})
-
-test('a write that meets a queued one is refused, and accepted after a flush', async (t) => {
-  await using queue = await create(t)
-  await queue.context().write(filled(1), unit)
-  await t.throwsAsync(queue.write(filled(2, 2), 2 * unit - 1), {
-    code: 'ERR_INVALID_ARGUMENT',
-    message: /flush/,
-  })
-  await queue.write(filled(2, 2), 2 * unit)
-  await queue.flush()
-  await queue.write(filled(2, 2), 2 * unit - 1)
-  const bytes = await queue.read({ offset: 2 * unit - 2, length: 3 })
-  t.deepEqual([...bytes], [1, 2, 2])
-})
-
-test('with O_DIRECT a write that shares a unit with a queued one is refused, and nodes are whole units', async (t) => {
-  await using queue = await create(t, { cache: 'none' })
-  t.true(queue.alignment >= 512)
-  await queue.context().write(filled(1), 0)
-  await t.throwsAsync(queue.write(filled(2, 1), unit - 1), { code: 'ERR_INVALID_ARGUMENT' })
-  await t.throwsAsync(queue.context().write(filled(1, 100), 0), {
-    code: 'ERR_INVALID_ARGUMENT',
-    message: /multiples/,
-  })
-  await t.throwsAsync(queue.context().write(filled(1), 100), {
-    code: 'ERR_INVALID_ARGUMENT',
-    message: /multiples/,
-  })
-})
-
 test('misuse is refused with a message that teaches', async (t) => {
   const path = join(await makeFolder(t), 'file')
   await writeFile(path, 'x')
@@ -137,18 +75,6 @@ test('misuse is refused with a message that teaches', async (t) => {
     await t.throwsAsync(write(filled(1, 1), offset), { code: 'ERR_OUT_OF_RANGE' }, String(offset))
   }
   await t.throwsAsync(queue.read({ offset: 0, length: -1 }), { code: 'ERR_OUT_OF_RANGE' })
-})
-
-test('a closed queue refuses everything, and may be closed again', async (t) => {
-  const queue = await create(t)
-  const context = queue.context()
-  await queue.close()
-  await queue.close()
-  await t.throwsAsync(context.write(filled(1), 0), { code: 'ERR_CLOSED' })
-  await t.throwsAsync(queue.write(filled(1), 0), { code: 'ERR_CLOSED' })
-  await t.throwsAsync(queue.read({ offset: 0, length: 1 }), { code: 'ERR_CLOSED' })
-  await t.throwsAsync(queue.flush(), { code: 'ERR_CLOSED' })
-  t.is(queue.stats().dataWrites, 0)
 })
 
 test('a file that is opened read-only is read, and nothing else', async (t) => {

@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path'
 import { Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
 import { escapeName } from '../qcow2/header-extensions.js'
-import { DiskImage } from './disk-image.js'
+import type { DiskImage } from './disk-image.js'
 import { type ImageFormat, imageFormats } from './probe.js'
 
 /** What an image says about its backing file. Any of it may be a stranger's text. */
@@ -86,8 +86,8 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
 
 function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing {
   if (answer === undefined) throw denied(reference, 'the caller does not allow it')
-  if (answer instanceof DiskImage) return { type: 'image', image: answer }
-  const { path, format } = typeof answer === 'string' ? { path: answer } : answer
+  if (typeof answer === 'object' && 'readInto' in answer) return { type: 'image', image: answer }
+  const { path, format = undefined } = typeof answer === 'string' ? { path: answer } : answer
   return {
     type: 'file',
     path: resolve(dirname(reference.image), path),

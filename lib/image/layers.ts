@@ -75,14 +75,14 @@ export async function lookUpExtent(
   }
 }
 
+/** How a file stores a run of its bytes. What lies past its end is a hole. */
 async function fileRun(
   backend: BlockBackend,
   offset: number,
   length: number,
 ): Promise<{ length: number; data: boolean }> {
-  if (offset >= backend.length) return { length, data: false }
   const extent = await backend.extent(offset)
-  return { length: Math.min(length, extent.length), data: extent.data }
+  return extent.length === 0 ? { length, data: false } : { ...extent, length: Math.min(length, extent.length) }
 }
 
 /** The layers below an image, as the format asks for them. */

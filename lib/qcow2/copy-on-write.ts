@@ -1,4 +1,5 @@
-import { type GuestOffset, guestOffset, type HostOffset } from '../base/units.js'
+import { type GuestOffset, guestOffset } from '../base/units.js'
+import type { Allocation } from './allocator.js'
 import type { MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 import { readRun } from './read.js'
@@ -9,11 +10,8 @@ export type NewClusters = {
   readonly guest: GuestOffset
   readonly bytes: Uint8Array
   readonly run: MappedRun
-  /** The host cluster that the first guest cluster goes to; `clusters` of them. */
-  readonly host: HostOffset
-  readonly clusters: number
-  /** The host clusters read as zeros. */
-  readonly fresh: boolean
+  /** Where they go: the first guest cluster to its first cluster. */
+  readonly allocation: Allocation
 }
 
 /** Whether the clusters of a run hold bytes that must be copied around a write of a part: none if they read as zeros. */
@@ -26,18 +24,19 @@ export function hasOldBytes(parts: Parts, run: MappedRun, guest: GuestOffset): b
  * Write guest bytes to new clusters, with what the guest sees around them (E1 to E3, E16; bytes that were never written must be zeros
  * on disk where the cluster held something before). Resolves when all of it is written: then the clusters may be linked.
  */
-export async function fillClusters(parts: Parts, write: NewClusters): Promise<void> {
+export function fillClusters(parts: Parts, write: NewClusters): Promise<void> {
   const { geometry, backend } = parts
-  const { guest, bytes, host } = write
+  const { guest, bytes } = write
+  const { host, clusters, fresh } = write.allocation
   const within = guest % geometry.clusterSize
-  const capacity = write.clusters * geometry.clusterSize
-  if (bytes.byteLength === capacity) return await backend.write(bytes, host)
+  const capacity = clusters * geometry.clusterSize
+  if (bytes.byteLength === capacity) return backend.write(bytes, host)
   if (hasOldBytes(parts, write.run, guestOffset(guest - within))) {
-    return await backend.write(await surrounded(parts, write, within, capacity), host)
+    return surrounded(parts, write, within, capacity).then((merged) => backend.write(merged, host))
   }
+  if (fresh) return backend.write(bytes, host + within)
   // One after the other: both may touch the same block of the host.
-  if (!write.fresh) await backend.writeZeroes(host, capacity, { unmap: false })
-  await backend.write(bytes, host + within)
+  return backend.writeZeroes(host, capacity, { unmap: false }).then(() => backend.write(bytes, host + within))
 }
 
 /** The bytes to write between the old ones before and after them. A cluster or few: see `writeRun`. */

@@ -29,14 +29,14 @@ export type OpenQcow2Options = {
   readonly readOnly: boolean
   /** Where unallocated clusters come from; the caller keeps it open while the image is. */
   readonly backing?: BackingSource | undefined
-  /** Bytes of L2 tables kept in memory; default 8 MiB, which map 64 GiB in clusters of 64 KiB. */
+  /** Bytes of L2 tables kept in memory; default 4 MiB, which map 32 GiB in clusters of 64 KiB. */
   readonly l2CacheBytes?: number
-  /** Bytes of refcount blocks kept in memory; default 4 MiB. */
+  /** Bytes of refcount blocks kept in memory; default 2 MiB. */
   readonly refcountCacheBytes?: number
 }
 
-const defaultL2CacheBytes = 8 * 1024 * 1024
-const defaultRefcountCacheBytes = 4 * 1024 * 1024
+const defaultL2CacheBytes = 4 * 1024 * 1024
+const defaultRefcountCacheBytes = 2 * 1024 * 1024
 
 /**
  * Open the qcow2 image in a file. The caller has taken the locks; the image takes the backend over, and closes it.

@@ -103,12 +103,13 @@ export class TableCache {
       if (slice === undefined) continue
       assert(slice.pins === 0, 'a table in use is not freed')
       this.#remove(slice)
-      this.#freePlaces.push(slice.place)
     }
   }
 
   #insert(slice: Slice): void {
-    slice.place = this.#freePlaces.pop() ?? this.#evict() ?? this.#round.length
+    // More than one has to go after a time in which so much was pinned that the cache had to grow.
+    while (this.#slices.size >= this.#maxSlices && this.#evict());
+    slice.place = this.#freePlaces.pop() ?? this.#round.length
     this.#round[slice.place] = slice
     this.#slices.set(slice.host, slice)
   }
@@ -116,24 +117,24 @@ export class TableCache {
   #remove(slice: Slice): void {
     this.#slices.delete(slice.host)
     this.#round[slice.place] = undefined
+    this.#freePlaces.push(slice.place)
     this.#spare.push(slice)
   }
 
-  /** @returns the place of a slice that had to go; undefined where none has to, or all are pinned */
-  #evict(): number | undefined {
+  /** @returns false when all are pinned */
+  #evict(): boolean {
     const places = this.#round.length
-    if (places < this.#maxSlices) return undefined
     for (let visits = 2 * places; visits > 0; visits--) {
       this.#hand = (this.#hand + 1) % places
       const slice = this.#round[this.#hand]
       if (slice === undefined || slice.pins > 0) continue
       if (!slice.recent) {
         this.#remove(slice)
-        return this.#hand
+        return true
       }
       slice.recent = false
     }
-    return undefined
+    return false
   }
 
   #takeSpare(host: HostOffset): Slice {

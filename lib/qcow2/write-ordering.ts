@@ -120,14 +120,18 @@ export class WriteOrdering {
   /**
    * Data that metadata will refer to has been written. Where every write is synced, that means durable: the queue is off, and
    * no later sync would come in time. Otherwise the barrier in front of the link does it, for many at once.
+   * @returns what to wait for, if anything
    */
-  async dataWritten(): Promise<void> {
-    if (this.#backend.syncPolicy === 'write') await this.#backend.flush()
+  dataWritten(): Promise<void> | undefined {
+    return this.#backend.syncPolicy === 'write' ? this.#backend.flush() : undefined
   }
 
-  /** A request ends: where every write is synced its metadata is durable before it completes, otherwise that is left to a flush. */
-  async completed(section: Section): Promise<void> {
-    if (this.#backend.syncPolicy === 'write') await this.#backend.durable(section)
+  /**
+   * A request ends: where every write is synced its metadata is durable before it completes, otherwise that is left to a flush.
+   * @returns what to wait for, if anything
+   */
+  completed(section: Section): Promise<void> | undefined {
+    return this.#backend.syncPolicy === 'write' ? this.#backend.durable(section) : undefined
   }
 
   #chain(write: (context: Context) => void): Section {

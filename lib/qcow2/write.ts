@@ -50,7 +50,8 @@ async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset):
   const { geometry, locks, backend } = parts
   const first = Math.floor(guest / geometry.clusterSize)
   const last = Math.floor((guest + bytes.byteLength - 1) / geometry.clusterSize)
-  const lock = await locks.acquire(first, last)
+  const acquired = locks.acquire(first, last)
+  const lock = acquired instanceof Promise ? await acquired : acquired
   try {
     const credit = admissionBytes(parts)
     const room = backend.admit(credit)
@@ -87,37 +88,37 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   try {
     const length = runLength(parts, run, guest)
     const within = guest % geometry.clusterSize
-    const allocation = await newClusters(parts, entry, Math.ceil((within + length) / geometry.clusterSize))
+    const clusters = Math.ceil((within + length) / geometry.clusterSize)
+    const kept = keptClusters(parts, entry, clusters)
+    const { allocator, ordering } = parts
+    const allocation = kept ?? allocator.tryAllocate(clusters) ?? (await allocator.allocate(clusters))
     const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
     try {
-      await fillClusters(parts, { ...allocation, guest, bytes: piece, run })
-      await parts.ordering.dataWritten()
+      await fillClusters(parts, { guest, bytes: piece, run, allocation })
+      const synced = ordering.dataWritten()
+      if (synced !== undefined) await synced
     } catch (error) {
-      if (!allocation.kept) await parts.allocator.cancel(allocation)
+      if (kept === undefined) await allocator.cancel(allocation)
       throw error
     }
     const linked = link(parts, place, allocation)
-    freeReplaced(parts, entry, allocation, linked)
-    await parts.ordering.completed(linked)
+    if (kept === undefined) freeReplaced(parts, entry, allocation, linked)
+    const completed = ordering.completed(linked)
+    if (completed !== undefined) await completed
     return piece.byteLength
   } finally {
     place.slice.pins--
   }
 }
 
-/** The host clusters that a run goes to: those kept for it, or new ones, possibly fewer than asked for. */
-async function newClusters(
-  parts: Parts,
-  old: L2Entry,
-  clusters: number,
-): Promise<Allocation & { kept: boolean }> {
-  if (old.type === 'zero' && old.host !== undefined && old.copied) {
-    parts.metadata.refuse('guest data', old.host, clusters * parts.geometry.clusterSize)
-    // Mapped before: their counts are there, and what they hold is garbage (E16).
-    return { host: old.host, clusters, after: noSection, fresh: false, kept: true }
-  }
-  const allocation = parts.allocator.tryAllocate(clusters) ?? (await parts.allocator.allocate(clusters))
-  return { ...allocation, kept: false }
+/**
+ * The clusters that are kept for a run which reads as zeros, if there are any. They were mapped before: their counts are there, and
+ * what they hold is garbage (E16).
+ */
+function keptClusters(parts: Parts, old: L2Entry, clusters: number): Allocation | undefined {
+  if (old.type !== 'zero' || old.host === undefined || !old.copied) return undefined
+  parts.metadata.refuse('guest data', old.host, clusters * parts.geometry.clusterSize)
+  return { host: old.host, clusters, after: noSection, fresh: false }
 }
 
 /** How much of a run is written at once. Where old bytes must be copied around it, a cluster that is written in part goes alone. */
@@ -139,14 +140,9 @@ function link(parts: Parts, place: EntryPlace, allocation: Allocation): Section 
 }
 
 /** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */
-function freeReplaced(
-  parts: Parts,
-  old: L2Entry,
-  allocation: Allocation & { kept: boolean },
-  removal: Section,
-): void {
+function freeReplaced(parts: Parts, old: L2Entry, allocation: Allocation, removal: Section): void {
   const options = { removal, punch: false, wasTable: false }
   if (old.type === 'compressed') parts.frees.add(old.host, old.bytes, options)
-  if (allocation.kept || (old.type !== 'normal' && old.type !== 'zero') || old.host === undefined) return
+  if ((old.type !== 'normal' && old.type !== 'zero') || old.host === undefined) return
   parts.frees.add(old.host, allocation.clusters * parts.geometry.clusterSize, options)
 }

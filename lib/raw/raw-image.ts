@@ -71,9 +71,9 @@ export class RawImage implements FormatImage {
   }
 
   async mapping(offset: number, length: number): Promise<Mapping> {
-    // The missing bytes of the last sector.
-    if (offset >= this.#backend.length) return { type: 'zero', length, hostOffset: offset }
     const extent = await this.#backend.extent(offset)
+    // Past the end of the file are the missing bytes of its last sector.
+    if (extent.length === 0) return { type: 'zero', length, hostOffset: offset }
     const inFile = Math.min(length, extent.length)
     return { type: extent.data ? 'data' : 'zero', length: inFile, hostOffset: offset }
   }

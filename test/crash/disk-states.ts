@@ -20,7 +20,7 @@ export type CrashedDisk = {
  */
 export type Atom = {
   readonly write: LoggedWrite
-  readonly radix: 2 | 3
+  radix: 2 | 3
   readonly places: Place[]
   /** Host cluster of its first byte, for classes. */
   readonly offset: number
@@ -42,6 +42,9 @@ type Version = {
 /** What a write does to the file's length. `atom` -1: nothing else. */
 type Stretch = { readonly atom: number; readonly kind: 'extend' | 'set'; readonly length: number }
 
+/** Of one crash point. */
+const mostAtoms = 1 << 16
+
 export const absent = 0
 export const present = 1
 export const torn = 2
@@ -54,7 +57,7 @@ export class DiskStates {
   readonly disk: CrashedDisk
   readonly atoms: Atom[] = []
   /** By atom: absent, present, torn. */
-  readonly chosen: Uint8Array
+  readonly chosen: Uint8Array = new Uint8Array(mostAtoms)
   /** Whether the file's length may run ahead of what is in it. */
   readonly lengthVaries: boolean
   /** The length as far as any submitted write has asked for, instead of as far as what is there. */
@@ -79,7 +82,7 @@ export class DiskStates {
       if (write.submitted > time || write.durable <= time) continue
       this.#add(write, places, lastDurable)
     }
-    this.chosen = new Uint8Array(this.atoms.length)
+    assert(this.atoms.length <= mostAtoms, 'a workload is small')
     this.longest = true
     const longest = this.#length()
     this.longest = false
@@ -207,7 +210,7 @@ export class DiskStates {
       })
     }
     if (group !== undefined && !write.isNode && group.places.length > 1 && kind !== 'truncate') {
-      this.atoms[groupIndex] = { ...group, radix: 3 }
+      group.radix = 3
       this.tear(groupIndex, (step) => step === 0)
     }
   }

@@ -42,7 +42,7 @@ export class DiskWalk {
   readonly #slots: Int32Array
   /** By slot. */
   readonly #places: Int32Array
-  #view = new DataView(new ArrayBuffer(0))
+  #view: DataView = new DataView(new ArrayBuffer(0))
   #disk: CrashedDisk | undefined
   #clusters = 0
 

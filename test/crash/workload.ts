@@ -105,6 +105,7 @@ class Run {
       this.#start(image, id, step)
     }
     await Promise.all(this.#running.values())
+    if (this.#options.mayFail !== true) for (const error of this.#errors) throw error
     let closeError: unknown
     try {
       await image.close()
@@ -160,14 +161,11 @@ class Run {
         () => this.#memory.note({ type: 'GEND', id, error: 0 }),
         (error: unknown) => {
           this.#memory.note({ type: 'GEND', id, error: 1 })
-          if (this.#options.mayFail !== true) throw error
           this.#errors.push(error)
         },
       )
       .finally(() => this.#running.delete(id))
     this.#running.set(id, running)
-    // Whoever waits next sees it; until then it is nobody's.
-    running.catch(() => undefined)
   }
 
   async #perform(image: Qcow2Image, id: number, step: Step, generation: number): Promise<void> {

@@ -78,10 +78,6 @@ test('what is no number, no bytes and no range is refused as such', async (t) =>
 })
 
 test('a read-only disk can be read and flushed, not changed', async (t) => {
-  const { image } = await disk({ readOnly: false })
-  await image.close()
-  const { image: readOnly } = await disk({ ...{ path: 'disk.raw' } })
-  await readOnly.close()
   const backend = new MemoryBackend()
   const layer = { format: new RawImage(backend), backend }
   const reader = new DiskImage({
@@ -130,7 +126,7 @@ test('closing waits for requests, those of several steps too', async (t) => {
 test('a failed close is told once, and the file is closed all the same', async (t) => {
   const { image } = await disk({ fault: ({ kind }) => (kind === 'sync' ? 5 : undefined) })
   await image.write(Uint8Array.of(5), 0)
-  await t.throwsAsync(image.close(), { code: /ERR_IO|ERR_POISONED/ })
+  await t.throwsAsync(image.close(), { code: 'ERR_POISONED' })
   await image.close()
   await t.throwsAsync(image.flush(), { code: 'ERR_CLOSED' })
 })

@@ -77,10 +77,10 @@ function apply(disk: SparseBytes, { kind, offset, length, bytes }: Change): void
   }
 }
 
-function shuffle<T>(items: T[], random: SeededRandom): void {
+function shuffle(items: Change[], random: SeededRandom): void {
   for (let index = items.length - 1; index > 0; index--) {
     const other = random.integer(index + 1)
-    const [one, two] = [items[index] as T, items[other] as T]
+    const [one, two] = [items[index] as Change, items[other] as Change]
     items[index] = two
     items[other] = one
   }

@@ -42,6 +42,6 @@ for (let attempt = 0; attempt < 100 && openDescriptors() > 0; attempt++) {
   await new Promise((resolve) => setTimeout(resolve, 10))
 }
 const metadata = Array.from({ length: count }, (_, index) => readFileSync(`${folder}/${index}`)[0])
-console.log(
+process.stdout.write(
   JSON.stringify({ most, left: openDescriptors(), written: metadata.filter((byte) => byte === 2).length }),
 )

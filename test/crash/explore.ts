@@ -1,0 +1,276 @@
+import { sectorSize } from '../../lib/base/units.js'
+import { SeededRandom } from '../support/seeded-random.js'
+import { type ChoiceLimits, eachChoice, fullLimits } from './choices.js'
+import { type DeviceLog, readLog } from './device-log.js'
+import type { CrashedDisk, DiskStates } from './disk-states.js'
+import { DurableDisk } from './durable-disk.js'
+import { GuestHistory } from './guest-history.js'
+import { Oracle } from './oracle.js'
+import type { Recording } from './workload.js'
+
+/** A crash state that is not as it must be. */
+export type Finding = {
+  readonly workload: string
+  /** The crash: a position in the log. */
+  readonly time: number
+  /** What of the uncovered writes is there; see DiskStates.describe. Empty: the run itself was wrong. */
+  readonly choice: string
+  readonly problem: string
+}
+
+/** A state in which a workload could have ended. */
+export type SampledState = {
+  readonly time: number
+  readonly choice: string
+  /** The file. */
+  readonly bytes: Uint8Array
+  readonly sizeSectors: number
+  /** By LBA. */
+  readonly values: Int32Array
+  readonly leaks: number
+  readonly isBroken: boolean
+}
+
+export type Explored = {
+  readonly states: number
+  readonly points: number
+  /** Points of which every state was looked at. */
+  readonly exhaustivePoints: number
+  readonly mostLeaks: number
+  readonly finding: Finding | undefined
+}
+
+export type ExploreOptions = {
+  readonly limits?: ChoiceLimits
+  readonly seed?: number
+  /** No more states than this. */
+  readonly mostStates?: number
+  /** Called with one of so many states, and with the one that is wrong. */
+  readonly sampleEvery?: number
+  readonly onSample?: (sample: SampledState) => void
+  /** Some requests failed on purpose: clusters may be left over at the end. */
+  readonly mayLeak?: boolean
+}
+
+/** Look at the disks that a crash could have left at any time of a recorded run. Stops at the first that is wrong. */
+export function explore(recording: Recording, options: ExploreOptions = {}): Explored {
+  let log: DeviceLog
+  try {
+    log = readLog(recording.events)
+  } catch (error) {
+    return nothing(recording, `the run: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  return new Exploration(recording, log, options).run()
+}
+
+/** The one state that a replay line names. */
+export function replay(recording: Recording, time: number, choice: string): { bytes: Uint8Array; problem: string | undefined } {
+  const log = readLog(recording.events)
+  return new Exploration(recording, log, {}).judgeOne(time, choice)
+}
+
+function nothing(recording: Recording, problem: string): Explored {
+  const finding = { workload: recording.workload.name, time: 0, choice: '', problem }
+  return { states: 0, points: 0, exhaustivePoints: 0, mostLeaks: 0, finding }
+}
+
+class Exploration {
+  readonly #recording: Recording
+  readonly #log: DeviceLog
+  readonly #options: ExploreOptions
+  readonly #random: SeededRandom
+  readonly #durable: DurableDisk
+  readonly #history: GuestHistory
+  #oracle: Oracle | undefined
+  #states = 0
+  #points = 0
+  #exhaustivePoints = 0
+  #mostLeaks = 0
+  #finding: Finding | undefined
+
+  constructor(recording: Recording, log: DeviceLog, options: ExploreOptions) {
+    this.#recording = recording
+    this.#log = log
+    this.#options = options
+    this.#random = new SeededRandom(options.seed ?? 1)
+    this.#durable = new DurableDisk(recording.start, log)
+    this.#history = historyOf(recording, log)
+  }
+
+  run(): Explored {
+    this.#checkReads()
+    for (const time of crashTimes(this.#log, this.#recording)) {
+      if (this.#finding !== undefined || this.#states >= this.#most) break
+      this.#explorePoint(time)
+    }
+    const { states, points, exhaustivePoints, mostLeaks, finding } = {
+      states: this.#states,
+      points: this.#points,
+      exhaustivePoints: this.#exhaustivePoints,
+      mostLeaks: this.#mostLeaks,
+      finding: this.#finding,
+    }
+    return { states, points, exhaustivePoints, mostLeaks, finding }
+  }
+
+  judgeOne(time: number, choice: string): { bytes: Uint8Array; problem: string | undefined } {
+    const states = this.#durable.statesAt(time)
+    states.chooseDescribed(choice)
+    states.settleLength()
+    const problem = this.#judge(states, this.#history.at(time), this.#obligedSince(time))
+    return { bytes: states.disk.bytes.slice(0, states.disk.length), problem }
+  }
+
+  get #most(): number {
+    return this.#options.mostStates ?? Number.POSITIVE_INFINITY
+  }
+
+  #explorePoint(time: number): void {
+    const states = this.#durable.statesAt(time)
+    const allowed = this.#history.at(time)
+    const since = this.#obligedSince(time)
+    const seen = new Set<number>()
+    const isEnd = time >= this.#log.end
+    this.#points++
+    const visit = (): boolean => {
+      states.settleLength()
+      const signature = states.signature()
+      if (seen.has(signature)) return false
+      seen.add(signature)
+      this.#states++
+      const problem = this.#judge(states, allowed, since)
+      const { leaks } = this.#theOracle(states.disk)
+      this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
+      const wrong = problem ?? (isEnd ? this.#leftOver(leaks) : undefined)
+      this.#sample(states, time, problem !== undefined)
+      if (wrong === undefined) return this.#states >= this.#most
+      const { name } = this.#recording.workload
+      this.#finding = { workload: name, time, choice: states.describe(), problem: wrong }
+      return true
+    }
+    const classOf = (atom: number): string => classOfAtom(states, atom)
+    const all = eachChoice(states, this.#options.limits ?? fullLimits, this.#random, classOf, visit)
+    if (all) this.#exhaustivePoints++
+  }
+
+  #judge(states: DiskStates, allowed: ReturnType<GuestHistory['at']>, since: number): string | undefined {
+    const time = Math.max(states.newestPresent(), since)
+    return this.#theOracle(states.disk).judge(states.disk, allowed, time)
+  }
+
+  #theOracle(disk: CrashedDisk): Oracle {
+    this.#oracle ??= new Oracle(this.#recording.workload.start, this.#history, disk.bytes.length)
+    return this.#oracle
+  }
+
+  /** Closed in order, nothing is left over. */
+  #leftOver(leaks: number): string | undefined {
+    const before = this.#recording.workload.start.leaks
+    if (this.#options.mayLeak === true || leaks <= before) return undefined
+    return `leaks: ${leaks} clusters after a clean close, where there were ${before} at first`
+  }
+
+  /** What is durable, and what flushes have promised, has not changed since then. */
+  #obligedSince(time: number): number {
+    let since = -1
+    for (const sync of this.#log.syncs) if (sync.ended <= time) since = Math.max(since, sync.ended)
+    for (const { ended } of this.#log.requests.values()) if (ended <= time && this.#isFlush(ended)) since = Math.max(since, ended)
+    return since
+  }
+
+  #isFlush(ended: number): boolean {
+    return this.#recording.requests.some(
+      ({ id, step }) => step.kind === 'flush' && this.#log.requests.get(id)?.ended === ended,
+    )
+  }
+
+  #checkReads(): void {
+    for (const { id, lba, values } of this.#recording.reads) {
+      const request = this.#log.requests.get(id)
+      if (request === undefined) continue
+      const wrong = values.findIndex(
+        (value, step) => !this.#history.mayRead(lba + step, value, request.submitted, request.ended),
+      )
+      if (wrong < 0) continue
+      const problem = `read: lba ${lba + wrong} showed ${values[wrong]} to the running guest`
+      this.#finding = { workload: this.#recording.workload.name, time: request.ended, choice: '', problem }
+      return
+    }
+  }
+
+  #sample(states: DiskStates, time: number, isBroken: boolean): void {
+    const { sampleEvery, onSample } = this.#options
+    if (onSample === undefined) return
+    if (!isBroken && (sampleEvery === undefined || this.#states % sampleEvery !== 0)) return
+    const oracle = this.#theOracle(states.disk)
+    const { sizeSectors } = oracle
+    const values = new Int32Array(Math.min(sizeSectors, mostSampledSectors))
+    if (!isBroken) for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)
+    onSample({
+      time,
+      choice: states.describe(),
+      bytes: states.disk.bytes.slice(0, states.disk.length),
+      sizeSectors,
+      values,
+      leaks: oracle.leaks,
+      isBroken,
+    })
+  }
+}
+
+/** A disk that has grown by a gibibyte is compared up to here. */
+const mostSampledSectors = 65536
+
+/** Just before each sync is over (most is undecided then), just after each flush is, and the end. */
+function crashTimes(log: DeviceLog, recording: Recording): number[] {
+  const times = new Set<number>([log.end])
+  for (const { ended } of log.syncs) if (ended !== Number.POSITIVE_INFINITY) times.add(ended - 1)
+  for (const { id, step } of recording.requests) {
+    const ended = log.requests.get(id)?.ended ?? Number.POSITIVE_INFINITY
+    if (step.kind === 'flush' && ended !== Number.POSITIVE_INFINITY) times.add(ended)
+  }
+  return [...times].sort((a, b) => a - b)
+}
+
+function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
+  const { start } = recording.workload
+  const history = new GuestHistory(start.initial, start.backingSectors)
+  for (const { id, step, generation } of recording.requests) {
+    const times = log.requests.get(id)
+    if (times === undefined) continue
+    switch (step.kind) {
+      case 'write': {
+        history.write(step.lba, step.sectors, generation, times)
+        break
+      }
+      case 'zero':
+      case 'unmap': {
+        history.zero(step.lba, step.sectors, times)
+        break
+      }
+      case 'discard': {
+        history.discard(step.lba, step.sectors, times)
+        break
+      }
+      case 'flush': {
+        history.flush(times)
+        break
+      }
+      case 'resize': {
+        history.resize(step.sectors, times)
+        break
+      }
+      case 'read':
+        break
+    }
+  }
+  return history
+}
+
+/** Metadata by the cluster that it stands in, data by what it is: as good as the names of the tables, and known without them. */
+function classOfAtom(states: DiskStates, atom: number): string {
+  const found = states.atoms[atom]
+  if (found === undefined) return ''
+  if (!found.write.isNode) return found.write.kind
+  return found.offset === 0 ? 'header' : `table ${Math.floor(found.offset / (8 * sectorSize))}`
+}

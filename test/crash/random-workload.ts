@@ -1,0 +1,112 @@
+import { SeededRandom } from '../support/seeded-random.js'
+import { type StartName, startImage, startsOf } from './start-images.js'
+import type { Step, Workload } from './workload.js'
+
+export type RandomOptions = {
+  /** Requests. */
+  readonly steps: number
+  readonly start?: StartName
+  readonly clusterSize?: 512 | 4096
+}
+
+/** A long workload, wholly decided by its seed: up to eight requests at once, in few clusters, so that freed ones are used again. */
+export async function randomWorkload(seed: number, options: RandomOptions): Promise<Workload> {
+  const random = new SeededRandom(seed)
+  const anyClusterSize = random.pick([512, 512, 4096])
+  const clusterSize = options.clusterSize ?? anyClusterSize
+  const anyStart = random.pick(startsOf(clusterSize))
+  const start = options.start ?? anyStart
+  const image = await startImage(start, clusterSize)
+  const generator = new Generator(random, clusterSize / 512, image.initial.length)
+  const window = random.pick([1, 2, 4, 8])
+  const named = [options.steps, options.start ?? '', options.clusterSize ?? ''].join(',')
+  return {
+    name: `random/${seed}/${named}`,
+    start: image,
+    window,
+    deviceSeed: random.chance(0.8) ? random.integer(1_000_000) : undefined,
+    uncached: random.chance(0.25),
+    steps: Array.from({ length: options.steps }, () => generator.next()),
+  }
+}
+
+/** The workload of a name, that of `randomWorkload`. */
+export function randomFromName(name: string): Promise<Workload> {
+  const [, seed, options = ''] = name.split('/')
+  const [steps, start, clusterSize] = options.split(',')
+  return randomWorkload(Number(seed), {
+    steps: Number(steps),
+    ...(start ? { start: start as StartName } : {}),
+    ...(clusterSize ? { clusterSize: Number(clusterSize) as 512 | 4096 } : {}),
+  })
+}
+
+class Generator {
+  readonly #random: SeededRandom
+  readonly #perCluster: number
+  readonly #usual: number
+  readonly #windows: { first: number; clusters: number }[]
+  readonly #resizes: boolean
+  #sectors: number
+
+  constructor(random: SeededRandom, perCluster: number, sectors: number) {
+    this.#random = random
+    this.#perCluster = perCluster
+    this.#usual = sectors
+    this.#sectors = sectors
+    this.#resizes = random.chance(0.3)
+    const clusters = Math.floor(sectors / perCluster)
+    // A few places where everything happens; sometimes one in each of many L2 tables.
+    const count = random.pick([1, 2, 3, 20])
+    this.#windows = Array.from({ length: count }, () => {
+      const wide = count === 20 ? 2 : random.between(3, 16)
+      return { first: random.integer(Math.max(1, clusters - wide)), clusters: wide }
+    })
+  }
+
+  next(): Step {
+    const random = this.#random
+    const choice = random.integer(100)
+    if (choice < 45) return this.#write()
+    if (choice < 65) return { kind: 'discard', ...this.#clusters() }
+    if (choice < 72) return { kind: 'unmap', ...this.#clusters() }
+    if (choice < 78) return { kind: 'zero', ...this.#clusters() }
+    if (choice < 82) return { kind: random.pick(['zero', 'unmap']), ...this.#sectorRun() }
+    if (choice < 88) return { kind: 'read', ...this.#sectorRun() }
+    if (choice < 97 || !this.#resizes) return { kind: 'flush' }
+    return this.#resize()
+  }
+
+  #write(): Step {
+    if (this.#random.chance(0.6)) return { kind: 'write', ...this.#clusters() }
+    return { kind: 'write', ...this.#sectorRun() }
+  }
+
+  #clusters(): { lba: number; sectors: number } {
+    const window = this.#random.pick(this.#windows)
+    const first = window.first + this.#random.integer(window.clusters)
+    const count = this.#random.pick([1, 1, 1, 2, 3])
+    return this.#within(first * this.#perCluster, count * this.#perCluster)
+  }
+
+  #sectorRun(): { lba: number; sectors: number } {
+    const window = this.#random.pick(this.#windows)
+    const first = window.first * this.#perCluster
+    const lba = first + this.#random.integer(window.clusters * this.#perCluster)
+    return this.#within(lba, this.#random.between(1, 2 * this.#perCluster))
+  }
+
+  #within(lba: number, sectors: number): { lba: number; sectors: number } {
+    const start = Math.min(lba, this.#sectors - 1)
+    return { lba: start, sectors: Math.min(sectors, this.#sectors - start) }
+  }
+
+  #resize(): Step {
+    const random = this.#random
+    const perTable = this.#perCluster * this.#perCluster * 64
+    const most = random.chance(0.1) && perTable < 100_000 ? perTable * 64 : this.#usual
+    const around = this.#sectors + random.between(-20, 20) * random.pick([1, this.#perCluster])
+    this.#sectors = Math.max(4, random.chance(0.4) ? random.between(4, most + 10) : around)
+    return { kind: 'resize', sectors: this.#sectors }
+  }
+}

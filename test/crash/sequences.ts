@@ -1,0 +1,119 @@
+import { assert } from '../../lib/base/assert.js'
+import { type StartName, startImage, type StartImage } from './start-images.js'
+import type { Step, Workload } from './workload.js'
+
+/**
+ * What short workloads are made of. 'again' goes to the guest cluster that 'overwrite', 'partial', 'zero', 'unmap' and 'discard' use,
+ * so that they meet; 'far' to a place without an L2 table; 'grow-l1' beyond what the L1 table maps.
+ */
+export const operations = [
+  'write',
+  'write-two',
+  'overwrite',
+  'partial',
+  'far',
+  'zero',
+  'unmap',
+  'discard',
+  'discard-more',
+  'flush',
+  'grow',
+  'grow-l1',
+  'shrink',
+] as const
+export type OperationName = (typeof operations)[number]
+
+/** All sequences of `length` operations, in a fixed order. */
+export function* sequencesOf(length: number): Generator<OperationName[]> {
+  if (length === 0) {
+    yield []
+    return
+  }
+  for (const first of sequencesOf(length - 1)) for (const last of operations) yield [...first, last]
+}
+
+/** `sequence/half-full/512/write,discard,flush`; with `window=` 1, or 3: the operations run at the same time where they may. */
+export async function sequenceWorkload(
+  start: StartName,
+  clusterSize: number,
+  names: readonly OperationName[],
+  window: 1 | 3,
+): Promise<Workload> {
+  const image = await startImage(start, clusterSize)
+  const planner = new Planner(image)
+  return {
+    name: `sequence/${start}/${clusterSize}/${names.join(',')}/${window}`,
+    start: image,
+    steps: names.map((name) => planner.plan(name)),
+    window,
+    deviceSeed: window === 1 ? undefined : 7,
+    uncached: false,
+  }
+}
+
+/** Places for operations: the same for the same sequence. */
+class Planner {
+  readonly #start: StartImage
+  readonly #perCluster: number
+  readonly #first: number
+  #free: number[]
+  #more: number[]
+  #sectors: number
+
+  constructor(start: StartImage) {
+    this.#start = start
+    this.#perCluster = start.clusterSize / 512
+    this.#sectors = start.initial.length
+    const target = start.mapped[0] ?? start.free[0]
+    assert(target !== undefined, 'the disk has clusters')
+    this.#first = target
+    // Not the last one: the disk may end within it, and shrinking takes it away.
+    this.#free = start.free.filter((cluster) => cluster !== target).slice(0, -1)
+    this.#more = start.mapped.slice(1)
+  }
+
+  plan(name: OperationName): Step {
+    const one = this.#perCluster
+    const lba = this.#first * one
+    switch (name) {
+      case 'write':
+        return { kind: 'write', lba: this.#next() * one, sectors: one }
+      case 'write-two':
+        // From the middle of one cluster to the middle of the one behind it, if clusters have a middle.
+        return { kind: 'write', lba: lba + Math.floor(one / 2), sectors: Math.max(one, 2) }
+      case 'overwrite':
+        return { kind: 'write', lba, sectors: one }
+      case 'partial':
+        return { kind: 'write', lba: lba + Math.floor(one / 4), sectors: Math.ceil(one / 4) }
+      case 'far':
+        return { kind: 'write', lba: Math.max(0, this.#sectors - 2 * one), sectors: one }
+      case 'zero':
+      case 'unmap':
+      case 'discard':
+        return { kind: name, lba, sectors: one }
+      case 'discard-more':
+        return { kind: 'discard', lba: (this.#more.shift() ?? this.#first) * one, sectors: 3 * one }
+      case 'flush':
+        return { kind: 'flush' }
+      case 'grow':
+        return this.#resize(this.#sectors + 3 * one + 1)
+      case 'grow-l1':
+        return this.#resize(this.#sectors + (this.#start.clusterSize / 8) ** 2 * one)
+      case 'shrink':
+        return this.#resize(Math.max(lba + one + 1, Math.floor(this.#sectors / 3)))
+    }
+  }
+
+  #next(): number {
+    return this.#free.shift() ?? this.#first
+  }
+
+  #resize(sectors: number): Step {
+    this.#sectors = sectors
+    // What lies behind the end is not written to.
+    const clusters = Math.floor(sectors / this.#perCluster) - 4
+    this.#free = this.#free.filter((cluster) => cluster < clusters)
+    this.#more = this.#more.filter((cluster) => cluster < clusters)
+    return { kind: 'resize', sectors }
+  }
+}
