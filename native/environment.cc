@@ -100,7 +100,8 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
     Job job;
     int error = 0;
-    const auto queue = is_count(number[0]) ? queues_.find(static_cast<uint32_t>(number[0])) : queues_.end();
+    const bool is_file = is_count(number[0]) && number[0] <= static_cast<double>(UINT32_MAX);
+    const auto queue = is_file ? queues_.find(static_cast<uint32_t>(number[0])) : queues_.end();
     if (!std::all_of(number, number + kNumbersPerRequest, is_count) ||
         number[1] > static_cast<double>(Operation::kLast) || number[3] + number[4] > kLargestExactInteger) {
       error = EINVAL;
@@ -126,9 +127,16 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       continue;
     }
     ++requests_out_;
+    if (job.operation == Operation::kFlush || job.operation == Operation::kDurable) {
+      const bool is_flush = job.operation == Operation::kFlush;
+      waiters_[job.file].push_back({job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)});
+      continue;
+    }
     QueuedFile* const file = job.file.get();
     file->submit(std::move(job), file->is_direct() ? &direct_jobs_ : &cached_jobs_);
   }
+  for (const auto& [file, waiters] : waiters_) file->submit(waiters);
+  waiters_.clear();
   cached_pool_.submit(&cached_jobs_);
   direct_pool_.submit(&direct_jobs_);
   hold();

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -81,6 +82,7 @@ class Environment {
   // Kept for their memory.
   std::vector<Job> cached_jobs_;
   std::vector<Job> direct_jobs_;
+  std::map<std::shared_ptr<QueuedFile>, std::vector<Waiter>> waiters_;
   std::vector<Completion> delivered_;
   std::vector<uint32_t> progressed_;
 };

@@ -75,6 +75,7 @@ int File::open(const std::string& path, const OpenOptions& options) {
   int error = ::fstat(descriptor_, &status) == 0 ? 0 : errno;
   if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
   if (error == 0 && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) error = ENODEV;
+  if (error == 0 && ::fcntl(descriptor_, F_SETFL, ::fcntl(descriptor_, F_GETFL) & ~O_NONBLOCK) == -1) error = errno;
   block_device_ = error == 0 && S_ISBLK(status.st_mode);
   direct_ = options.direct;
 #ifdef __APPLE__
@@ -179,7 +180,7 @@ int File::read(uint8_t* data, size_t length, uint64_t offset) const {
 }
 
 int File::read_at_once(uint8_t* data, size_t length, uint64_t offset) const {
-#if defined(__linux__) && defined(RWF_NOWAIT)
+#if defined(__linux__) && defined(__GLIBC__) && defined(RWF_NOWAIT)
   struct iovec piece = {data, length};
   const ssize_t got = ::preadv2(descriptor_, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT);
   // A short read is the end of the cached part or of the file: the ordinary way finds out which.

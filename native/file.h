@@ -72,7 +72,7 @@ class File {
  private:
   int find_alignment();
 
-  int descriptor_ = -1;
+  intptr_t descriptor_ = -1;  // or a handle
   bool direct_ = false;
   bool block_device_ = false;
   size_t memory_alignment_ = 1;

@@ -38,21 +38,20 @@ QueuedFile::QueuedFile(uint32_t number, Options options, IoPool* pool, Completio
 void QueuedFile::submit(Job job, std::vector<Job>* jobs_for_pool) {
   if (job.operation != Operation::kOpen && !is_open()) return completions_->post({job.request, EBADF, 0}, true);
   if (job.operation == Operation::kClose) close_submitted_ = true;
+  if (job.operation == Operation::kReadQueued) {
+    // Before the file is read: a node that is written in between is then found in one place at least.
+    job.overlay = worker_->collect_overlay(job.offset, job.length);
+  }
+  const bool may_begin = !is_direct() || !changes_file(job.operation) || enter_gate(&job);
+  if (may_begin) jobs_for_pool->push_back(std::move(job));
+}
+
+void QueuedFile::submit(const std::vector<Waiter>& waiters) {
   std::vector<Finished> finished;
-  switch (job.operation) {
-    case Operation::kFlush:
-      worker_->flush(job.request, &finished);
-      break;
-    case Operation::kDurable:
-      worker_->await_durable(job.request, job.offset, &finished);
-      break;
-    case Operation::kReadQueued:
-      // Before the file is read: a node that is written in between is then found in one place at least.
-      job.overlay = worker_->collect_overlay(job.offset, job.length);
-      jobs_for_pool->push_back(std::move(job));
-      break;
-    default:
-      if (!file_.direct() || !changes_file(job.operation) || enter_gate(&job)) jobs_for_pool->push_back(std::move(job));
+  if (is_open()) {
+    worker_->ask(waiters, &finished);
+  } else {
+    for (const Waiter& waiter : waiters) finished.push_back({waiter.id, EBADF});
   }
   if (!finished.empty()) tell(finished);
 }

@@ -38,9 +38,9 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   QueuedFile(const QueuedFile&) = delete;
   QueuedFile& operator=(const QueuedFile&) = delete;
 
-  // What of the job has to be done in the order of JavaScript's calls; the rest goes to the pool, by way of
-  // jobs_for_pool.
+  // Do what has to be done in the order of JavaScript's calls; the rest goes to the pool, by way of jobs_for_pool.
   void submit(Job job, std::vector<Job>* jobs_for_pool);
+  void submit(const std::vector<Waiter>& waiters);
 
   // Carry out a read on this thread if that takes no waiting.
   bool read_at_once(const Job& job);

@@ -7,6 +7,7 @@
       "native/direct_io.cc",
       "native/environment.cc",
       "native/file.cc",
+      "native/file_windows.cc",
       "native/io_pool.cc",
       "native/queued_file.cc",
       "native/request_queue.cc",

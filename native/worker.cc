@@ -42,18 +42,19 @@ Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Se
   return section;
 }
 
-void Worker::flush(uint64_t id, std::vector<Finished>* finished) {
+void Worker::ask(const std::vector<Waiter>& waiters, std::vector<Finished>* finished) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!start_thread()) return finished->push_back({id, EAGAIN});
-  queue_.flush(id, finished);
-  ++flushes_asked_;
-  wake();
-}
-
-void Worker::await_durable(uint64_t id, Section section, std::vector<Finished>* finished) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (!start_thread()) return finished->push_back({id, EAGAIN});
-  queue_.await_durable(id, section, finished);
+  const bool is_running = start_thread();
+  for (const Waiter& waiter : waiters) {
+    if (!is_running) {
+      finished->push_back({waiter.id, EAGAIN});
+    } else if (waiter.section) {
+      queue_.await_durable(waiter.id, *waiter.section, finished);
+    } else {
+      queue_.flush(waiter.id, finished);
+      ++flushes_asked_;
+    }
+  }
   wake();
 }
 
@@ -103,7 +104,7 @@ QueueState Worker::state_locked() const {
   state.poisoned = queue_.poisoned();
   state.stalled = queue_.stalled();
   const bool may_move = state.queued_nodes > 0 && state.poisoned == 0 && state.stalled == 0;
-  state.will_move = may_move && thread_.joinable() && !resting_without_deadline_;
+  state.will_move = may_move && thread_.joinable() && (asked_ || !resting_without_deadline_);
   return state;
 }
 

@@ -32,6 +32,12 @@ struct QueueState {
   bool will_move = false;  // nodes wait, and will be written without anybody asking for it
 };
 
+// Who waits: for a flush, or for a section to be durable.
+struct Waiter {
+  uint64_t id;
+  std::optional<Section> section;
+};
+
 struct WorkerCounters {
   Counters queue;
   uint64_t nodes_merged = 0;
@@ -59,9 +65,9 @@ class Worker {
   // As RequestQueue has them. enqueue: kNoSuchSection if nobody can have learnt of the section `earliest`.
   static constexpr Section kNoSuchSection = UINT64_MAX;
   Section enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state);
+  // RequestQueue::flush or await_durable for each; those of one call are asked before a sync can start, and share it.
   // What is over already is appended to finished.
-  void flush(uint64_t id, std::vector<Finished>* finished);
-  void await_durable(uint64_t id, Section section, std::vector<Finished>* finished);
+  void ask(const std::vector<Waiter>& waiters, std::vector<Finished>* finished);
   void drain();
 
   Section section_after_data();

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
  * @returns {Promise<{ passed: number, failed: number }>}
  */
 export async function runAva(files, environment) {
-  const child = spawn('npx', ['ava', '--tap', ...files], {
+  const child = spawn(process.execPath, ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...files], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...environment },
   })

@@ -3,8 +3,6 @@ import { alignDown, alignUp } from '../base/integers.js'
 /** A part of a disk to be copied. 'zero': known to read as zeros without looking. */
 export type Piece = { readonly offset: number; readonly length: number; readonly zero: boolean }
 
-type Run = { readonly start: number; readonly end: number; readonly zero: boolean }
-
 /**
  * Cut a disk into pieces that begin and end at multiples of `unit` (or at its end), so that no two of them touch the same
  * cluster of the target. A unit that holds any data is data as a whole.
@@ -18,30 +16,41 @@ export async function* cutIntoPieces(
   unit: number,
   limits: { data: number; zero: number },
 ): AsyncGenerator<Piece, void, undefined> {
-  let done = 0
-  for await (const run of joinAlike(extents)) {
-    // What a data run shares with the zeros beside it is data; what two data runs share went with the first.
-    const end =
-      run.end === size ? size : run.zero ? alignDown(run.end, unit) : Math.min(alignUp(run.end, unit), size)
-    if (end <= done) continue
+  for await (const run of joinAlike(alignRuns(joinAlike(extents), size, unit))) {
     const longest = run.zero ? limits.zero : limits.data
-    while (done < end) {
-      const piece = { offset: done, length: Math.min(longest, end - done), zero: run.zero }
-      done += piece.length
-      yield piece
+    const end = run.offset + run.length
+    for (let offset = run.offset; offset < end; offset += longest) {
+      yield { offset, length: Math.min(longest, end - offset), zero: run.zero }
     }
   }
 }
 
-async function* joinAlike(extents: AsyncIterable<Piece>): AsyncGenerator<Run, void, undefined> {
-  let pending: { start: number; end: number; zero: boolean } | undefined
-  for await (const { offset, length, zero } of extents) {
-    if (pending?.zero === zero) {
-      pending.end = offset + length
-      continue
+/** What a run of data shares with the zeros beside it is data; what two runs of data share goes with the first. */
+async function* alignRuns(
+  runs: AsyncIterable<Piece>,
+  size: number,
+  unit: number,
+): AsyncGenerator<Piece, void, undefined> {
+  let done = 0
+  for await (const { offset, length, zero } of runs) {
+    const runEnd = offset + length
+    const inUnits = zero ? alignDown(runEnd, unit) : Math.min(alignUp(runEnd, unit), size)
+    const end = runEnd === size ? size : inUnits
+    if (end <= done) continue
+    yield { offset: done, length: end - done, zero }
+    done = end
+  }
+}
+
+/** Neighbours of a kind become one. */
+async function* joinAlike(pieces: AsyncIterable<Piece>): AsyncGenerator<Piece, void, undefined> {
+  let pending: Piece | undefined
+  for await (const { offset, length, zero } of pieces) {
+    if (pending?.zero === zero) pending = { ...pending, length: pending.length + length }
+    else {
+      if (pending !== undefined) yield pending
+      pending = { offset, length, zero }
     }
-    if (pending !== undefined) yield pending
-    pending = { start: offset, end: offset + length, zero }
   }
   if (pending !== undefined) yield pending
 }

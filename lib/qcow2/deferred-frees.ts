@@ -7,7 +7,8 @@ import type { TableCache } from './table-cache.js'
 
 /** Clusters that lost a reference which is not yet gone for good. */
 type Free = {
-  readonly first: number
+  /** First of the clusters that are still to be freed. */
+  first: number
   clusters: number
   /** The section of the write that removed the reference. */
   readonly removal: Section
@@ -36,7 +37,8 @@ export class DeferredFrees {
   /** How many at the head of `#waiting` have been dealt with. */
   #done = 0
   #running: Promise<void> | undefined
-  #failure: unknown
+  /** Why the last release ended early; what it has not freed waits. */
+  #failure: Error | undefined
 
   constructor(parts: RefcountParts, allocator: Allocator, active: ActiveRequests, l2Cache: TableCache) {
     this.#parts = parts
@@ -61,6 +63,7 @@ export class DeferredFrees {
     const last = this.#waiting.at(-1)
     if (
       last !== undefined &&
+      this.#running === undefined &&
       this.#waiting.length > this.#done &&
       last.first + last.clusters === first &&
       last.removal === removal &&
@@ -80,8 +83,8 @@ export class DeferredFrees {
     if (this.#running !== undefined || this.#failure !== undefined || this.#next() === undefined) return
     this.#running = this.#releaseAll()
       .catch((error: unknown) => {
-        // The counts stay up: a leak at worst. close() reports it.
-        this.#failure = error
+        // The counts stay up until somebody asks again, as close() does: a leak at worst, which that reports.
+        this.#failure = error instanceof Error ? error : new Error(String(error))
       })
       .finally(() => {
         this.#running = undefined
@@ -89,8 +92,10 @@ export class DeferredFrees {
       })
   }
 
-  /** Wait until all that may be freed now has been. @throws what a release failed with */
+  /** Wait until all that may be freed now has been; what failed before is tried again. @throws what fails now */
   async settled(): Promise<void> {
+    while (this.#running !== undefined) await this.#running
+    this.#failure = undefined
     this.release()
     while (this.#running !== undefined) await this.#running
     if (this.#failure !== undefined) throw this.#failure
@@ -107,12 +112,12 @@ export class DeferredFrees {
 
   async #releaseAll(): Promise<void> {
     for (let free = this.#next(); free !== undefined; free = this.#next()) {
+      await this.#releaseOne(free)
       this.#done++
       if (this.#done * 2 > this.#waiting.length) {
         this.#waiting = this.#waiting.slice(this.#done)
         this.#done = 0
       }
-      await this.#releaseOne(free)
     }
   }
 
@@ -126,18 +131,18 @@ export class DeferredFrees {
     }
     if (free.punch) await this.#punch(free)
     // In pieces of one slice of counts each, so that the queue stays bounded whatever is freed.
-    for (let done = 0; done < free.clusters; ) {
-      const first = free.first + done
-      const inSlice = geometry.refcountsPerSlice - (first % geometry.refcountsPerSlice)
-      const clusters = Math.min(free.clusters - done, inSlice)
+    while (free.clusters > 0) {
+      const inSlice = geometry.refcountsPerSlice - (free.first % geometry.refcountsPerSlice)
+      const clusters = Math.min(free.clusters, inSlice)
       const room = backend.admit(geometry.sliceSize)
       if (room !== undefined) await room
       try {
-        await this.#lower(first, clusters, free.removal)
+        await this.#lower(free.first, clusters, free.removal)
       } finally {
         backend.release(geometry.sliceSize)
       }
-      done += clusters
+      free.first += clusters
+      free.clusters -= clusters
     }
   }
 

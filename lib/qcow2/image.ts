@@ -245,6 +245,22 @@ export class Qcow2Image implements FormatImage {
     const ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
     try {
       await work()
+    } catch (error) {
+      if (!isNoSpace(error) || !this.#parts.frees.pending) throw error
+      this.#end(ticket)
+      await this.#changeAfterFreeing(offset, length, work)
+    } finally {
+      this.#end(ticket)
+    }
+  }
+
+  /** The disk is full, but clusters within the file are about to be free: make them so, and try once more. */
+  async #changeAfterFreeing(offset: number, length: number, work: () => Promise<void>): Promise<void> {
+    await this.#parts.backend.flush()
+    await this.#parts.frees.settled()
+    const ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
+    try {
+      await work()
     } finally {
       this.#end(ticket)
     }
@@ -292,6 +308,10 @@ export class Qcow2Image implements FormatImage {
       this.#clearing = undefined
     }
   }
+}
+
+function isNoSpace(error: unknown): boolean {
+  return error instanceof Qcow2Error && error.code === 'ERR_NO_SPACE'
 }
 
 function poisoned(backend: BlockBackend): Qcow2Error {

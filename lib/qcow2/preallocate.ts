@@ -92,8 +92,10 @@ async function reserve(parts: Parts, host: number, bytes: number, mode: Prealloc
       if (backend.length < host + bytes) await backend.truncate(host + bytes)
       return
     case 'falloc':
-      return await backend.writeZeroes(host, bytes, { unmap: false })
+      await backend.writeZeroes(host, bytes, { unmap: false })
+      return
     case 'full':
-      return await backend.write(new Uint8Array(bytes), host)
+      await backend.write(new Uint8Array(bytes), host)
+      return
   }
 }

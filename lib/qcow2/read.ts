@@ -37,9 +37,11 @@ export async function readRun(
       bytes.fill(0)
       return
     case 'unallocated':
-      return await readBacking(parts, bytes, guest)
+      await readBacking(parts, bytes, guest)
+      return
     case 'normal':
-      return await parts.backend.read(bytes, entry.host + (guest % parts.geometry.clusterSize))
+      await parts.backend.read(bytes, entry.host + (guest % parts.geometry.clusterSize))
+      return
     case 'compressed': {
       if (parts.compressionType !== 'zlib') {
         throw unsupported(`Reading ${parts.compressionType} compressed clusters is not supported`, {

@@ -57,9 +57,15 @@ export class RefcountGrowth {
   async #step(cluster: number, home: number): Promise<void> {
     const { table, cache } = this.#parts
     const place = table.place(cluster)
-    if (place !== undefined) return await cache.load(place.slice)
-    if (table.blockIndex(cluster) >= table.entries) return await this.#growTable()
-    return await this.#addBlock(cluster, home)
+    if (place !== undefined) {
+      await cache.load(place.slice)
+      return
+    }
+    if (table.blockIndex(cluster) >= table.entries) {
+      await this.#growTable()
+      return
+    }
+    await this.#addBlock(cluster, home)
   }
 
   /** A new block. Usually at a cluster that it counts: it counts itself, so that one write carries both (E8). */
@@ -77,7 +83,8 @@ export class RefcountGrowth {
     const count = place && (countsItself ? cache.insertZeros(place.slice) : cache.get(place.slice))
     if (place === undefined || count === undefined) {
       assert(place !== undefined, 'a home outside its block has a count')
-      return await cache.load(place.slice)
+      await cache.load(place.slice)
+      return
     }
     storeRefcount(count.view, place.index, geometry, 1)
     const counted = countsItself ? noSection : this.publishedAfter(home)

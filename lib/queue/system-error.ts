@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { getSystemErrorMap } from 'node:util'
 import { Qcow2Error, type ErrorCode } from '../base/errors.js'
 
@@ -16,8 +17,20 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   ENOTSUP: 'ERR_NOT_SUPPORTED',
 }
 
-/** EDQUOT is unknown to some versions of Node's table. */
-const descriptions = new Map<number, [string, string]>([[122, ['EDQUOT', 'disk quota exceeded']]])
+/** What Node's table lacks. */
+const extraDescriptions = { EDQUOT: 'disk quota exceeded' }
+
+const descriptions = new Map<string, string>([
+  ...Object.entries(extraDescriptions),
+  ...getSystemErrorMap().values(),
+])
+
+/** By the number that this system gives the failure: Node's own table has other numbers on Windows. */
+const names = new Map<number, string>()
+for (const [name, number] of Object.entries(constants.errno)) {
+  // Of two names for one number that which can be described.
+  if (descriptions.has(name)) names.set(number, name)
+}
 
 /**
  * A failure of the operating system, in Node's words: 'ENOSPC: no space left on device, write'.
@@ -29,13 +42,16 @@ export function systemError(
   operation: string,
   context: { readonly path?: string; readonly offset?: number; readonly cause?: unknown } = {},
 ): Qcow2Error {
-  const [name, description] = getSystemErrorMap().get(-errno) ??
-    descriptions.get(errno) ?? [`errno ${errno}`, 'unknown error']
+  const name = names.get(errno) ?? `errno ${errno}`
   const where = context.path === undefined ? '' : ` '${context.path}'`
-  return new Qcow2Error(codes[name] ?? 'ERR_IO', `${name}: ${description}, ${operation}${where}`, {
-    ...context,
-    errno,
-  })
+  return new Qcow2Error(
+    codes[name] ?? 'ERR_IO',
+    `${name}: ${descriptions.get(name) ?? 'unknown error'}, ${operation}${where}`,
+    {
+      ...context,
+      errno,
+    },
+  )
 }
 
 /** Every request after the first failure. @param first  that failure: of a write or sync of the queue */

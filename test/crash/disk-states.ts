@@ -42,9 +42,6 @@ type Version = {
 /** What a write does to the file's length. `atom` -1: nothing else. */
 type Stretch = { readonly atom: number; readonly kind: 'extend' | 'set'; readonly length: number }
 
-/** Of one crash point. */
-const mostAtoms = 1 << 16
-
 export const absent = 0
 export const present = 1
 export const torn = 2
@@ -57,7 +54,7 @@ export class DiskStates {
   readonly disk: CrashedDisk
   readonly atoms: Atom[] = []
   /** By atom: absent, present, torn. */
-  readonly chosen: Uint8Array = new Uint8Array(mostAtoms)
+  chosen: Uint8Array = new Uint8Array(0)
   /** Whether the file's length may run ahead of what is in it. */
   readonly lengthVaries: boolean
   /** The length as far as any submitted write has asked for, instead of as far as what is there. */
@@ -69,20 +66,19 @@ export class DiskStates {
   #hashLow = 0
   #hashHigh = 0
 
-  constructor(base: CrashedDisk, log: DeviceLog, time: number, lastDurable: Int32Array) {
+  /**
+   * @param base     what is durable at `time`
+   * @param working  the same once more, to be changed
+   */
+  constructor(base: CrashedDisk, working: CrashedDisk, log: DeviceLog, time: number, lastDurable: Int32Array) {
     this.#base = base
-    this.disk = {
-      bytes: base.bytes.slice(),
-      payloadLba: base.payloadLba.slice(),
-      payloadGeneration: base.payloadGeneration.slice(),
-      length: base.length,
-    }
+    this.disk = working
     const places = new Map<number, Place>()
     for (const write of log.writes) {
       if (write.submitted > time || write.durable <= time) continue
       this.#add(write, places, lastDurable)
     }
-    assert(this.atoms.length <= mostAtoms, 'a workload is small')
+    this.chosen = new Uint8Array(this.atoms.length)
     this.longest = true
     const longest = this.#length()
     this.longest = false
@@ -94,6 +90,12 @@ export class DiskStates {
     let count = this.lengthVaries ? 2 : 1
     for (const { radix } of this.atoms) count *= radix
     return count
+  }
+
+  /** Make the disk what is durable again, and leave it to others. */
+  leave(): void {
+    for (let atom = 0; atom < this.atoms.length; atom++) this.choose(atom, absent)
+    this.disk.length = this.#base.length
   }
 
   choose(atom: number, choice: number): void {

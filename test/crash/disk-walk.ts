@@ -214,18 +214,17 @@ export class DiskWalk {
   }
 
   #place(guest: number, place: number): void {
-    if (guest * this.#sectorsPerCluster >= this.sizeSectors) {
-      // Nobody reads it now; but growing the disk again would show it.
-      throw new Broken(`guest cluster ${guest} is mapped behind the end of the disk`)
-    }
+    const isBehindEnd = guest * this.#sectorsPerCluster >= this.sizeSectors
     const slot = this.#slots[guest] ?? -1
-    if (slot >= 0) {
+    if (slot >= 0 && !isBehindEnd) {
       this.#places[slot] = place
       return
     }
     for (let step = 0; step < this.#sectorsPerCluster; step++) {
       const lba = guest * this.#sectorsPerCluster + step
-      if (this.#valueIn(lba, place) !== zeroValue) throw new Broken(`lba ${lba}, which nobody has touched, is not zeros`)
+      if (this.#valueIn(lba, place) === zeroValue) continue
+      // Behind the end nobody reads it now; but growing the disk again would show it.
+      throw new Broken(`lba ${lba} is not zeros, ${isBehindEnd ? 'behind the end of the disk' : 'which nobody has touched'}`)
     }
   }
 

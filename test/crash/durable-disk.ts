@@ -3,7 +3,7 @@ import { alignUp } from '../../lib/base/integers.js'
 import { sectorSize } from '../../lib/base/units.js'
 import type { DeviceLog, LoggedWrite } from './device-log.js'
 import { type CrashedDisk, DiskStates } from './disk-states.js'
-import { readPayload } from './payload.js'
+import { readPayload, zeroPayload } from './payload.js'
 
 /** Of the images here, bytes: the last cluster can be looked at as a whole. */
 const largestCluster = 65536
@@ -12,6 +12,9 @@ const largestCluster = 65536
 export class DurableDisk {
   readonly #log: DeviceLog
   readonly #disk: CrashedDisk
+  /** A copy that the states of one time after the other are shown on. */
+  readonly #working: CrashedDisk
+  #states: DiskStates | undefined
   /** By sector: when the newest durable write to it was submitted. */
   readonly #lastDurable: Int32Array
   /** Not durable yet, in the order of submission. */
@@ -29,11 +32,19 @@ export class DurableDisk {
     const sectors = bytes.length / sectorSize
     this.#disk = {
       bytes,
-      payloadLba: new Int32Array(sectors),
+      payloadLba: new Int32Array(sectors).fill(zeroPayload.lba),
       payloadGeneration: new Int32Array(sectors),
       length: contents.length,
     }
-    this.#note(0, sectors)
+    const payloads = payloadsOf(contents)
+    this.#disk.payloadLba.set(payloads.lba)
+    this.#disk.payloadGeneration.set(payloads.generation)
+    this.#working = {
+      bytes: bytes.slice(),
+      payloadLba: this.#disk.payloadLba.slice(),
+      payloadGeneration: this.#disk.payloadGeneration.slice(),
+      length: contents.length,
+    }
     this.#lastDurable = new Int32Array(sectors).fill(-1)
     this.#waiting = [...log.writes]
   }
@@ -42,37 +53,58 @@ export class DurableDisk {
   statesAt(time: number): DiskStates {
     assert(time >= this.#time, 'time goes forward')
     this.#time = time
+    this.#states?.leave()
     this.#waiting = this.#waiting.filter((write) => {
       if (write.durable > time) return true
-      this.#apply(write)
+      this.#note(write)
+      this.#apply(this.#disk, write)
+      this.#apply(this.#working, write)
       return false
     })
-    return new DiskStates(this.#disk, this.#log, time, this.#lastDurable)
+    this.#states = new DiskStates(this.#disk, this.#working, this.#log, time, this.#lastDurable)
+    return this.#states
   }
 
-  #apply({ kind, offset, length, bytes, submitted }: LoggedWrite): void {
-    const disk = this.#disk
+  /** What was submitted later and was durable earlier has not been under way with this one: that stays. */
+  #note({ kind, offset, length, submitted }: LoggedWrite): void {
+    const end = kind === 'truncate' ? this.#disk.bytes.length : offset + length
+    for (let sector = Math.ceil(offset / sectorSize); sector < end / sectorSize; sector++) {
+      assert((this.#lastDurable[sector] ?? -1) < submitted, 'writes of a sector become durable in their order')
+      this.#lastDurable[sector] = submitted
+    }
+  }
+
+  #apply(disk: CrashedDisk, { kind, offset, length, bytes }: LoggedWrite): void {
     const end = kind === 'truncate' ? disk.bytes.length : offset + length
     if (kind === 'truncate') disk.length = offset
     else if (kind !== 'punch') disk.length = Math.max(disk.length, end)
     if (kind === 'allocate') return
     const first = Math.ceil(offset / sectorSize)
-    // What was submitted later and was durable earlier has not been under way with this one: it stays.
-    for (let sector = first; sector < end / sectorSize; sector++) {
-      assert((this.#lastDurable[sector] ?? -1) < submitted, 'writes of a sector become durable in their order')
-      this.#lastDurable[sector] = submitted
-    }
     if (kind === 'write') disk.bytes.set(bytes, offset)
     else disk.bytes.fill(0, first * sectorSize, end)
-    this.#note(first, end / sectorSize)
-  }
-
-  #note(first: number, end: number): void {
-    const { bytes, payloadLba, payloadGeneration } = this.#disk
-    for (let sector = first; sector < end; sector++) {
-      const payload = readPayload(bytes, sector * sectorSize)
-      payloadLba[sector] = payload.lba
-      payloadGeneration[sector] = payload.generation
+    for (let sector = first; sector < end / sectorSize; sector++) {
+      const payload = readPayload(disk.bytes, sector * sectorSize)
+      disk.payloadLba[sector] = payload.lba
+      disk.payloadGeneration[sector] = payload.generation
     }
   }
+}
+
+type Payloads = { readonly lba: Int32Array; readonly generation: Int32Array }
+
+/** The same start images are used over and over. */
+const known = new WeakMap<Uint8Array, Payloads>()
+
+function payloadsOf(contents: Uint8Array): Payloads {
+  let payloads = known.get(contents)
+  if (payloads !== undefined) return payloads
+  const sectors = contents.length / sectorSize
+  payloads = { lba: new Int32Array(sectors), generation: new Int32Array(sectors) }
+  for (let sector = 0; sector < sectors; sector++) {
+    const payload = readPayload(contents, sector * sectorSize)
+    payloads.lba[sector] = payload.lba
+    payloads.generation[sector] = payload.generation
+  }
+  known.set(contents, payloads)
+  return payloads
 }

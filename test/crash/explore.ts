@@ -81,6 +81,7 @@ class Exploration {
   readonly #random: SeededRandom
   readonly #durable: DurableDisk
   readonly #history: GuestHistory
+  readonly #flushesEnded: readonly number[]
   #oracle: Oracle | undefined
   #states = 0
   #points = 0
@@ -95,6 +96,7 @@ class Exploration {
     this.#random = new SeededRandom(options.seed ?? 1)
     this.#durable = new DurableDisk(recording.start, log)
     this.#history = historyOf(recording, log)
+    this.#flushesEnded = flushEnds(recording, log)
   }
 
   run(): Explored {
@@ -174,14 +176,8 @@ class Exploration {
   #obligedSince(time: number): number {
     let since = -1
     for (const sync of this.#log.syncs) if (sync.ended <= time) since = Math.max(since, sync.ended)
-    for (const { ended } of this.#log.requests.values()) if (ended <= time && this.#isFlush(ended)) since = Math.max(since, ended)
+    for (const ended of this.#flushesEnded) if (ended <= time) since = Math.max(since, ended)
     return since
-  }
-
-  #isFlush(ended: number): boolean {
-    return this.#recording.requests.some(
-      ({ id, step }) => step.kind === 'flush' && this.#log.requests.get(id)?.ended === ended,
-    )
   }
 
   #checkReads(): void {
@@ -225,16 +221,23 @@ const mostSampledSectors = 65536
 function crashTimes(log: DeviceLog, recording: Recording): number[] {
   const times = new Set<number>([log.end])
   for (const { ended } of log.syncs) if (ended !== Number.POSITIVE_INFINITY) times.add(ended - 1)
-  for (const { id, step } of recording.requests) {
-    const ended = log.requests.get(id)?.ended ?? Number.POSITIVE_INFINITY
-    if (step.kind === 'flush' && ended !== Number.POSITIVE_INFINITY) times.add(ended)
-  }
+  for (const ended of flushEnds(recording, log)) times.add(ended)
   return [...times].sort((a, b) => a - b)
+}
+
+function flushEnds(recording: Recording, log: DeviceLog): number[] {
+  return recording.requests
+    .filter(({ step }) => step.kind === 'flush')
+    .map(({ id }) => log.requests.get(id)?.ended ?? Number.POSITIVE_INFINITY)
+    .filter((ended) => ended !== Number.POSITIVE_INFINITY)
 }
 
 function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
   const { start } = recording.workload
-  const history = new GuestHistory(start.initial, start.backingSectors)
+  const written = recording.requests.flatMap(({ step }) =>
+    'lba' in step ? Array.from({ length: step.sectors }, (_, at) => step.lba + at) : [],
+  )
+  const history = new GuestHistory(start.initial, start.backingSectors, written)
   for (const { id, step, generation } of recording.requests) {
     const times = log.requests.get(id)
     if (times === undefined) continue

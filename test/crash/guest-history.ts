@@ -40,10 +40,18 @@ export class GuestHistory {
   readonly #sizes: SizeChange[]
   readonly #flushes: RequestTimes[] = []
 
-  /** @param initial  by LBA, what the disk shows at first  @param backingSectors  of the backing file; 0: none */
-  constructor(initial: Int32Array, backingSectors: number) {
+  /** All that is ever written to, ascending: a resize by a gibibyte concerns no other sector. */
+  readonly #used: readonly number[]
+
+  /**
+   * @param initial         by LBA, what the disk shows at first
+   * @param backingSectors  of the backing file; 0: none
+   * @param written         LBAs behind `initial` that requests will write to
+   */
+  constructor(initial: Int32Array, backingSectors: number, written: Iterable<number>) {
     this.#initial = initial
     this.#backingSectors = backingSectors
+    this.#used = [...new Set([...initial.keys(), ...written])].sort((a, b) => a - b)
     this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1 }]
   }
 
@@ -76,14 +84,12 @@ export class GuestHistory {
     const before = this.#sizes.at(-1)?.sectors ?? 0
     const resize = this.#sizes.length
     this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times) })
-    if (sectors > before) {
-      this.#add(before, sectors - before, [zeroValue], times, !times.failed, { resize, isGrowth: true })
-      return
-    }
-    // What is cut off may already be gone while the disk still has its old size: in any order.
-    for (let lba = sectors; lba < before; lba++) {
-      const values = lba < this.#backingSectors ? [zeroValue, backingValue] : [zeroValue]
-      this.#add(lba, 1, values, times, false, { resize, isGrowth: false })
+    const isGrowth = sectors > before
+    for (const lba of this.#used) {
+      if (lba < Math.min(sectors, before) || lba >= Math.max(sectors, before)) continue
+      // What is cut off may already be gone while the disk still has its old size: in any order.
+      const values = !isGrowth && lba < this.#backingSectors ? [zeroValue, backingValue] : [zeroValue]
+      this.#add(lba, 1, values, times, isGrowth && !times.failed, { resize, isGrowth })
     }
   }
 
@@ -134,20 +140,11 @@ export class GuestHistory {
     of: { resize: number; isGrowth: boolean } = { resize: 0, isGrowth: false },
   ): void {
     const change = { values, submitted: times.submitted, ended: ended(times), isFinal, ...of }
-    // Growth by a million sectors touches those that somebody has used; the others show zeros anyway.
-    const end = of.isGrowth ? Math.min(lba + sectors, this.#used(lba)) : lba + sectors
-    for (let at = lba; at < end; at++) {
+    for (let at = lba; at < lba + sectors; at++) {
       const changes = this.#changes.get(at)
       if (changes === undefined) this.#changes.set(at, [change])
       else changes.push(change)
     }
-  }
-
-  /** Up to here growth is noted sector by sector. */
-  #used(grownFrom: number): number {
-    let last = Math.max(grownFrom + 64, this.#initial.length, this.#backingSectors)
-    for (const lba of this.#changes.keys()) if (lba >= last) last = lba + 1
-    return last
   }
 }
 

@@ -11,8 +11,11 @@ import type { StartImage } from './start-images.js'
 export class Oracle {
   readonly #start: StartImage
   readonly #walk: DiskWalk
-  readonly #history: GuestHistory
-  readonly #lbas: number[]
+  readonly #touched: Uint8Array
+  /** Every LBA that something was written to at any time, ascending. */
+  readonly #lbas: Int32Array
+  /** By place in `#lbas`. */
+  readonly #initial: Int32Array
 
   /** @param bytes  the longest that the file can be */
   constructor(start: StartImage, history: GuestHistory, bytes: number) {
@@ -22,9 +25,12 @@ export class Oracle {
       if (value !== 0) lbas.add(lba)
     })
     this.#start = start
-    this.#history = history
-    this.#lbas = [...lbas].sort((a, b) => a - b)
-    const watched = new Set(this.#lbas.map((lba) => Math.floor(lba / perCluster)))
+    this.#lbas = Int32Array.from([...lbas].sort((a, b) => a - b))
+    this.#initial = this.#lbas.map((lba) => history.initialAt(lba))
+    const touched = new Set(history.touched)
+    this.#touched = Uint8Array.from(this.#lbas, (lba) => Number(touched.has(lba)))
+    const watched = new Set<number>()
+    for (const lba of this.#lbas) watched.add(Math.floor(lba / perCluster))
     this.#walk = new DiskWalk(start, bytes, [...watched])
   }
 
@@ -55,23 +61,30 @@ export class Oracle {
       ({ sectors, submitted }) => sectors === walk.sizeSectors && submitted <= time,
     )
     if (size === undefined) return `size: ${walk.sizeSectors} sectors, which nobody asked for or a flush has replaced`
-    for (const lba of this.#lbas) {
+    const wrong = this.#judgeContent(allowed, time, size.resize)
+    if (wrong !== undefined) return wrong
+    return this.#judgeSnapshots()
+  }
+
+  #judgeContent(allowed: Allowed, time: number, resize: number): string | undefined {
+    const walk = this.#walk
+    const lbas = this.#lbas
+    for (let index = 0; index < lbas.length; index++) {
+      const lba = lbas[index] as number
       if (lba >= walk.sizeSectors) break
       const value = walk.valueAt(lba)
-      const initial = this.#history.initialAt(lba)
+      const initial = this.#initial[index] as number
       if (walk.autoclear && value !== initial) {
         return `autoclear: lba ${lba} has changed, and the bit that promises it has not is still set`
       }
-      const candidates = allowed.values.get(lba)
+      const candidates = this.#touched[index] === 1 ? allowed.values.get(lba) : undefined
       const isAllowed =
         candidates === undefined
           ? value === initial
-          : candidates.some(
-              (one) => one.value === value && one.submitted <= time && one.lastResize >= size.resize,
-            )
+          : candidates.some((one) => one.value === value && one.submitted <= time && one.lastResize >= resize)
       if (!isAllowed) return this.#describe(lba, value, candidates ?? [{ value: initial }])
     }
-    return this.#judgeSnapshots()
+    return undefined
   }
 
   #judgeSnapshots(): string | undefined {

@@ -1,5 +1,5 @@
 import { SeededRandom } from '../support/seeded-random.js'
-import { type StartName, startImage, startsOf } from './start-images.js'
+import { type StartImage, type StartName, startImage, startsOf } from './start-images.js'
 import type { Step, Workload } from './workload.js'
 
 export type RandomOptions = {
@@ -17,7 +17,7 @@ export async function randomWorkload(seed: number, options: RandomOptions): Prom
   const anyStart = random.pick(startsOf(clusterSize))
   const start = options.start ?? anyStart
   const image = await startImage(start, clusterSize)
-  const generator = new Generator(random, clusterSize / 512, image.initial.length)
+  const generator = new Generator(random, image)
   const window = random.pick([1, 2, 4, 8])
   const named = [options.steps, options.start ?? '', options.clusterSize ?? ''].join(',')
   return {
@@ -25,6 +25,7 @@ export async function randomWorkload(seed: number, options: RandomOptions): Prom
     start: image,
     window,
     deviceSeed: random.chance(0.8) ? random.integer(1_000_000) : undefined,
+    isSluggish: random.chance(0.4),
     uncached: random.chance(0.25),
     steps: Array.from({ length: options.steps }, () => generator.next()),
   }
@@ -49,12 +50,15 @@ class Generator {
   readonly #resizes: boolean
   #sectors: number
 
-  constructor(random: SeededRandom, perCluster: number, sectors: number) {
+  constructor(random: SeededRandom, start: StartImage) {
+    const sectors = start.initial.length
+    const perCluster = start.clusterSize / 512
     this.#random = random
     this.#perCluster = perCluster
     this.#usual = sectors
     this.#sectors = sectors
-    this.#resizes = random.chance(0.3)
+    // Images with snapshots cannot be resized yet.
+    this.#resizes = random.chance(0.3) && start.snapshots === 0
     const clusters = Math.floor(sectors / perCluster)
     // A few places where everything happens; sometimes one in each of many L2 tables.
     const count = random.pick([1, 2, 3, 20])

@@ -23,32 +23,54 @@ export const operations = [
 ] as const
 export type OperationName = (typeof operations)[number]
 
+/** What there is to do on an image. One with snapshots cannot be resized yet. */
+export function operationsOn(start: StartName): readonly OperationName[] {
+  if (start !== 'snapshot') return operations
+  return operations.filter((name) => !['grow', 'grow-l1', 'shrink'].includes(name))
+}
+
 /** All sequences of `length` operations, in a fixed order. */
-export function* sequencesOf(length: number): Generator<OperationName[]> {
+export function* sequencesOf(
+  length: number,
+  from: readonly OperationName[] = operations,
+): Generator<OperationName[]> {
   if (length === 0) {
     yield []
     return
   }
-  for (const first of sequencesOf(length - 1)) for (const last of operations) yield [...first, last]
+  for (const first of sequencesOf(length - 1, from)) for (const last of from) yield [...first, last]
 }
 
-/** `sequence/half-full/512/write,discard,flush`; with `window=` 1, or 3: the operations run at the same time where they may. */
+/**
+ * Named like `sequence/half-full/512/write,discard,flush/3/7`.
+ * @param window      most operations at the same time
+ * @param deviceSeed  of the order in which the device ends what is under way; 0: in turn; odd: data requests are held up now and then
+ */
 export async function sequenceWorkload(
   start: StartName,
   clusterSize: number,
   names: readonly OperationName[],
-  window: 1 | 3,
+  window: number,
+  deviceSeed = 0,
 ): Promise<Workload> {
   const image = await startImage(start, clusterSize)
   const planner = new Planner(image)
   return {
-    name: `sequence/${start}/${clusterSize}/${names.join(',')}/${window}`,
+    name: `sequence/${start}/${clusterSize}/${names.join(',')}/${window}/${deviceSeed}`,
     start: image,
     steps: names.map((name) => planner.plan(name)),
     window,
-    deviceSeed: window === 1 ? undefined : 7,
+    deviceSeed: deviceSeed === 0 ? undefined : deviceSeed,
+    isSluggish: deviceSeed % 2 === 1,
     uncached: false,
   }
+}
+
+/** The workload of a name, that of `sequenceWorkload`. */
+export function sequenceFromName(name: string): Promise<Workload> {
+  const [, start, clusterSize, names = '', window, deviceSeed] = name.split('/')
+  const operations = names.split(',') as OperationName[]
+  return sequenceWorkload(start as StartName, Number(clusterSize), operations, Number(window), Number(deviceSeed))
 }
 
 /** Places for operations: the same for the same sequence. */

@@ -6,6 +6,7 @@ import type { BlockBackend } from '../../lib/queue/backend.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { DeviceEvent, Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { sluggish } from './altered-backend.js'
 import { readPayload, stampedBytes, valueAt } from './payload.js'
 import type { StartImage } from './start-images.js'
 
@@ -24,6 +25,8 @@ export type Workload = {
   readonly window: number
   /** Chooses the order in which the device ends what is under way; undefined: in turn. */
   readonly deviceSeed: number | undefined
+  /** Now and then a data request is held up for long, as one of many threads is. */
+  readonly isSluggish: boolean
   /** With next to no table caches, so that tables are read back from the file and the queue. */
   readonly uncached: boolean
 }
@@ -125,9 +128,10 @@ class Run {
   }
 
   async #open(): Promise<Qcow2Image> {
-    const { start, uncached } = this.#workload
+    const { start, uncached, isSluggish, deviceSeed } = this.#workload
     const { tampering } = this.#options
-    const backend = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#memory
+    const inner = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#memory
+    const backend = isSluggish ? sluggish(inner, deviceSeed ?? 0) : inner
     const options: OpenQcow2Options = {
       readOnly: false,
       ...(start.backing === undefined ? {} : { backing: start.backing }),

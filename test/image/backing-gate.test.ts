@@ -10,7 +10,7 @@ test('the gate is one of three names or a function', (t) => {
   t.is(backingOption('deny', 'backing'), 'deny')
   const gate = (): undefined => undefined
   t.is(backingOption(gate, 'backing'), gate)
-  t.throws(() => backingOption('denie', 'backing'), { code: 'ERR_INVALID_OPTION', message: /did you mean "deny"\?/ })
+  t.throws(() => backingOption('denyy', 'backing'), { code: 'ERR_INVALID_OPTION', message: /did you mean "deny"\?/ })
 })
 
 test('a colon in front of the first slash makes a protocol', (t) => {

@@ -87,7 +87,7 @@ test('the tarball holds what is pointed at, the sources of the addon, and no tes
   )
 })
 
-test('installing compiles the addon, and leaves no second copy of anything', async (t) => {
+test.serial('installing compiles the addon, and leaves no second copy of anything', async (t) => {
   const installed = join(project, 'node_modules', 'qcow2')
   t.true(existsSync(join(installed, 'build', 'Release', 'qcow2.node')))
   const packages = (await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'))

@@ -82,18 +82,20 @@ async function change(
   if (kind < 6) {
     const value = random.between(1, 249)
     state.fill(value, first, first + count)
-    return await disk.image.write(fill(count * sector, value), first * sector)
+    await disk.image.write(fill(count * sector, value), first * sector)
+    return
   }
   if (kind < 8) {
     state.fill(0, first, first + count)
-    return await disk.image.writeZeroes(first * sector, count * sector, { unmap: random.chance(0.5) })
+    await disk.image.writeZeroes(first * sector, count * sector, { unmap: random.chance(0.5) })
+    return
   }
   const start = Math.ceil(first / perCluster) * perCluster
   const end =
     first + count === state.length ? state.length : Math.floor((first + count) / perCluster) * perCluster
   if (start >= end || (setting.version === 2 && setting.backingSectors > start)) return
   state.fill(0, start, end)
-  return await disk.image.discard(first * sector, count * sector)
+  await disk.image.discard(first * sector, count * sector)
 }
 
 async function makeHistory(disk: Disk, setting: Setting, random: SeededRandom): Promise<History> {

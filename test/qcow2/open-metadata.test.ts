@@ -149,7 +149,10 @@ test('tables in one place keep an image from being written, not from being read'
       /L1 table at offset 65536 overlaps the refcount table|refcount table at offset 65536/,
       [40, '0000000000010000'],
     ],
-    [/(refcount table|header) at offset 0 overlaps the (header|refcount table) at 0/, [48, '0000000000000000']],
+    [
+      /(refcount table|header) at offset 0 overlaps the (header|refcount table) at 0/,
+      [48, '0000000000000000'],
+    ],
   ] as [RegExp, ...[number, string][]][]) {
     const file = await changed(t, ...changes)
     await t.throwsAsync(open(file, writing), { code: 'ERR_CORRUPT', message })

@@ -69,7 +69,9 @@ test('a request of no bytes does nothing, anywhere within the disk', async (t) =
     await disk.image.writeZeroes(offset, 0, { unmap: true })
     await disk.image.discard(offset, 0)
   }
-  const done = disk.backend.log.slice(before).filter(({ kind, length }) => kind !== 'admit' && (kind === 'enqueue' || length > 0))
+  const done = disk.backend.log
+    .slice(before)
+    .filter(({ kind, length }) => kind !== 'admit' && (kind === 'enqueue' || length > 0))
   t.deepEqual(done, [])
   await checkedClean(t, disk)
 })

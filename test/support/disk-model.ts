@@ -50,8 +50,11 @@ export class DiskModel {
     const changes = requests.flatMap((request) => this.#changesOf(request))
     const before = this.#bytes.slice()
     const running = requests.map(async (request) => {
-      if (request.kind === 'read') return await this.#readMeanwhile(disk, request, before, changes)
-      return await this.#run(disk, request)
+      if (request.kind === 'read') {
+        await this.#readMeanwhile(disk, request, before, changes)
+        return
+      }
+      await this.#run(disk, request)
     })
     for (const outcome of await Promise.allSettled(running)) {
       if (outcome.status === 'rejected') throw outcome.reason
@@ -70,16 +73,27 @@ export class DiskModel {
   async #run(disk: Disk, request: Exclude<Request, { kind: 'read' }>): Promise<void> {
     const { image } = disk
     switch (request.kind) {
-      case 'flush':
-        return await image.flush()
-      case 'write':
-        return await image.write(request.bytes, request.offset)
-      case 'zero':
-        return await image.writeZeroes(request.offset, request.length, { unmap: request.unmap })
+      case 'flush': {
+        await image.flush()
+        return
+      }
+      case 'write': {
+        await image.write(request.bytes, request.offset)
+        return
+      }
+      case 'zero': {
+        await image.writeZeroes(request.offset, request.length, { unmap: request.unmap })
+        return
+      }
       case 'discard':
-        if (this.#isRefused(request))
-          return await mustBeRefused(image.discard(request.offset, request.length))
-        return await image.discard(request.offset, request.length)
+        if (this.#isRefused(request)) {
+          await mustBeRefused(image.discard(request.offset, request.length))
+          return
+        }
+        {
+          await image.discard(request.offset, request.length)
+          return
+        }
     }
   }
 

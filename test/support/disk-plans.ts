@@ -158,7 +158,8 @@ export async function runStep(disk: Disk, model: DiskModel, step: Step, clusterS
   switch (step.kind) {
     case 'together': {
       const placed = step.requests.flatMap((request) => place(request, model.size, clusterSize) ?? [])
-      return await model.runTogether(disk, placed)
+      await model.runTogether(disk, placed)
+      return
     }
     case 'resize': {
       const to = step.sectors * 512
@@ -172,12 +173,13 @@ export async function runStep(disk: Disk, model: DiskModel, step: Step, clusterS
       await Promise.all([resizing, ...running])
       model.resize(to)
       // Once more in turn: then it is known what they come to.
-      return await model.runTogether(disk, during)
+      await model.runTogether(disk, during)
+      return
     }
     case 'reopen':
       await closeAndCheck(disk)
       Object.assign(disk, await openDisk(disk.memory.contents, disk.options))
-      return await model.mustEqual(disk, 'opened again')
+      await model.mustEqual(disk, 'opened again')
   }
 }
 

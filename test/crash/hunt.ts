@@ -1,0 +1,83 @@
+import { SeededRandom } from '../support/seeded-random.js'
+import { type Explored, explore, type ExploreOptions } from './explore.js'
+import type { Mutant } from './mutants.js'
+import { randomWorkload } from './random-workload.js'
+import { type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
+import { record, type Workload } from './workload.js'
+
+export type Hunt = {
+  readonly mutant: string
+  /** Crash states looked at until it was found out, or in all. */
+  readonly states: number
+  readonly workloads: number
+  /** How it was found out. */
+  readonly killedBy: string | undefined
+}
+
+/** Requests of a random workload in a hunt. */
+const huntSteps = 60
+
+/** Fewer states of each crash, and more crashes. */
+const huntLimits = { perPoint: 50, exhaustive: 64 }
+
+/** Of one workload: a race that has not come up in it does not come up by looking longer. */
+const mostOfWorkload = 300
+
+/**
+ * Hunt a mutant: short and long workloads on the images where it shows, until one of its crash states is wrong.
+ * @param options.rightOne  leave the rule in: nothing must be found then
+ */
+export async function hunt(
+  mutant: Mutant,
+  options: { mostStates: number; mostWorkloads: number; seed: number; rightOne?: boolean },
+): Promise<Hunt> {
+  const random = new SeededRandom(options.seed)
+  let states = 0
+  let workloads = 0
+  while (states < options.mostStates && workloads < options.mostWorkloads) {
+    const workload = await anyWorkload(mutant, random)
+    workloads++
+    const limits = { limits: huntLimits, mostStates: Math.min(mostOfWorkload, options.mostStates - states), seed: workloads }
+    const { explored, failure } = await runOne(workload, options.rightOne === true ? undefined : mutant, limits)
+    states += explored?.states ?? 0
+    const problem = failure ?? explored?.finding?.problem
+    if (problem !== undefined)
+      return { mutant: mutant.name, states, workloads, killedBy: `${workload.name}: ${problem}` }
+  }
+  return { mutant: mutant.name, states, workloads, killedBy: undefined }
+}
+
+/** Run a workload with a mutant in place, and explore what it leaves. What the run itself throws counts too. */
+export async function runOne(
+  workload: Workload,
+  mutant: Mutant | undefined,
+  options: ExploreOptions,
+): Promise<{ explored: Explored | undefined; failure: string | undefined }> {
+  const undo = mutant?.install()
+  try {
+    const tampering = mutant?.tampering?.()
+    const recording = await record(workload, tampering === undefined ? {} : { tampering })
+    return { explored: explore(recording, options), failure: undefined }
+  } catch (error) {
+    return { explored: undefined, failure: error instanceof Error ? error.message : String(error) }
+  } finally {
+    undo?.()
+  }
+}
+
+async function anyWorkload(mutant: Mutant, random: SeededRandom): Promise<Workload> {
+  const start = random.pick(mutant.starts)
+  const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
+  if (random.chance(mutant.needs === undefined ? 0.8 : 0.3)) {
+    return await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
+  }
+  const known = operationsOn(start)
+  const needed = (mutant.needs ?? []).filter((name) => known.includes(name))
+  const names: OperationName[] = [...needed]
+  while (names.length < needed.length + 1 + random.integer(4)) {
+    names.splice(random.integer(names.length + 1), 0, random.pick(known))
+  }
+  // Most of what goes wrong takes a flush that runs meanwhile.
+  const window = random.pick([1, 2, 3, 4])
+  return await sequenceWorkload(start, clusterSize, names, window, window === 1 ? 0 : random.integer(10_000))
+}
