@@ -13,7 +13,12 @@ namespace {
 constexpr Section kNothingPending = std::numeric_limits<Section>::max();
 
 // The disk may have room again later; of any other error nobody can say what reached the disk.
-bool is_disk_full(int error) { return error == ENOSPC || error == EDQUOT; }
+bool is_disk_full(int error) {
+#ifdef EDQUOT  // unknown to Windows
+  if (error == EDQUOT) return true;
+#endif
+  return error == ENOSPC;
+}
 
 bool contains(const Node& node, uint64_t offset, uint64_t length) {
   return offset >= node.offset && length <= node.bytes.size() && offset - node.offset <= node.bytes.size() - length;

@@ -38,7 +38,7 @@ export async function copyDisk(
 ): Promise<number> {
   const unit = Math.max(target.clusterSize, rawUnit)
   const dense = options.sparseSize === 0
-  const copier = new Copier(source, target, options, dense ? unit : alignUp(options.sparseSize, unit))
+  const copier = new Copier(source, target, options, unit)
   const data = alignUp(pieceSize, unit)
   const pieces = cutIntoPieces(source.extents(), source.size, unit, {
     data,
@@ -74,13 +74,16 @@ class Copier {
   readonly #source: Concatenation
   readonly #target: DiskImage
   readonly #options: CopyOptions
+  /** Bytes; what the target allocates. */
+  readonly #unit: number
   readonly #sparseUnit: number
 
-  constructor(source: Concatenation, target: DiskImage, options: CopyOptions, sparseUnit: number) {
+  constructor(source: Concatenation, target: DiskImage, options: CopyOptions, unit: number) {
     this.#source = source
     this.#target = target
     this.#options = options
-    this.#sparseUnit = sparseUnit
+    this.#unit = unit
+    this.#sparseUnit = options.sparseSize === 0 ? unit : alignUp(options.sparseSize, unit)
   }
 
   async copy(piece: Piece, memory: Uint8Array): Promise<void> {
@@ -89,7 +92,14 @@ class Copier {
     const bytes = memory.subarray(0, length)
     if (piece.zero) bytes.fill(0)
     else await this.#source.readInto(bytes, offset)
-    if (this.#options.hasBacking && (await this.#holds(bytes, offset))) return
+    if (!this.#options.hasBacking) return this.#copyBytes(bytes, offset)
+    const shown = await this.#target.read({ offset, length })
+    for (const { start, end } of differentRuns(shown, bytes, this.#unit)) {
+      await this.#copyBytes(bytes.subarray(start, end), offset + start)
+    }
+  }
+
+  async #copyBytes(bytes: Uint8Array, offset: number): Promise<void> {
     if (this.#options.sparseSize === 0) return this.#write(bytes, offset)
     for (const run of zeroRuns(bytes, this.#sparseUnit)) {
       if (run.zero) await this.#copyZeros(offset + run.start, run.end - run.start)
@@ -108,14 +118,21 @@ class Copier {
     return this.#target.write(bytes, offset)
   }
 
-  /** Whether the target shows these bytes already, through its backing file. */
-  async #holds(bytes: Uint8Array, offset: number): Promise<boolean> {
-    const shown = await this.#target.read({ offset, length: bytes.length })
-    return Buffer.compare(shown, bytes) === 0
-  }
-
   async #isZero(offset: number, length: number): Promise<boolean> {
     for await (const extent of this.#target.extents({ offset, length })) if (!extent.zero) return false
     return true
   }
+}
+
+/** The runs of whole units in which two equally long pieces differ. */
+function differentRuns(a: Uint8Array, b: Uint8Array, unit: number): { start: number; end: number }[] {
+  const runs: { start: number; end: number }[] = []
+  for (let start = 0; start < a.length; start += unit) {
+    const end = Math.min(start + unit, a.length)
+    if (Buffer.compare(a.subarray(start, end), b.subarray(start, end)) === 0) continue
+    const last = runs.at(-1)
+    if (last?.end === start) last.end = end
+    else runs.push({ start, end })
+  }
+  return runs
 }

@@ -94,11 +94,22 @@ export class DeferredFrees {
 
   /** Wait until all that may be freed now has been; what failed before is tried again. @throws what fails now */
   async settled(): Promise<void> {
-    while (this.#running !== undefined) await this.#running
-    this.#failure = undefined
+    await this.#idle()
+    this.#takeFailure()
     this.release()
+    await this.#idle()
+    const failure = this.#takeFailure()
+    if (failure !== undefined) throw failure
+  }
+
+  async #idle(): Promise<void> {
     while (this.#running !== undefined) await this.#running
-    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #takeFailure(): Error | undefined {
+    const failure = this.#failure
+    this.#failure = undefined
+    return failure
   }
 
   /** The first one, if it may be freed now. */

@@ -68,16 +68,17 @@ export async function runOne(
 async function anyWorkload(mutant: Mutant, random: SeededRandom): Promise<Workload> {
   const start = random.pick(mutant.starts)
   const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
-  if (random.chance(mutant.needs === undefined ? 0.8 : 0.3)) {
+  if (random.chance(mutant.needs === undefined ? 0.8 : 0.25)) {
     return await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
   }
   const known = operationsOn(start)
   const needed = (mutant.needs ?? []).filter((name) => known.includes(name))
   const names: OperationName[] = [...needed]
-  while (names.length < needed.length + 1 + random.integer(4)) {
+  const extra = needed.length > 0 && random.chance(0.5) ? 0 : 1 + random.integer(4)
+  while (names.length < needed.length + extra) {
     names.splice(random.integer(names.length + 1), 0, random.pick(known))
   }
   // Most of what goes wrong takes a flush that runs meanwhile.
-  const window = random.pick([1, 2, 3, 4])
+  const window = random.pick([1, 2, 2, 3, 4])
   return await sequenceWorkload(start, clusterSize, names, window, window === 1 ? 0 : random.integer(10_000))
 }

@@ -32,7 +32,7 @@ export type Mutant = {
   /** Where it shows soonest. */
   readonly starts: readonly StartName[]
   readonly clusterSizes: readonly (512 | 4096)[]
-  /** What every short workload in the hunt for it contains. */
+  /** What short workloads in the hunt for it are, or contain in this order: the operations that race without the rule. */
   readonly needs?: readonly OperationName[]
   /** Put it in place. @returns what puts the right one back */
   readonly install: () => () => void
@@ -354,7 +354,7 @@ export const mutants: readonly Mutant[] = [
     lacks: 'a freed cluster waits for the requests that may still use it',
     starts: ['half-full', 'backing'],
     clusterSizes: anySize,
-    needs: ['overwrite', 'discard', 'flush', 'write', 'write'],
+    needs: ['overwrite', 'overwrite', 'discard', 'flush', 'write', 'write'],
     install: () => replace(ActiveRequests.prototype, 'anyUpTo', () => () => false),
   },
   {

@@ -62,7 +62,7 @@ test('several sources become one disk', async (t) => {
 })
 
 test('over a backing file only the difference is written', async (t) => {
-  const { folder, source, content } = await makeSource(t)
+  const { folder, content } = await makeSource(t)
   const changed = join(folder, 'changed.raw')
   await writeFile(changed, Buffer.from(content).fill(0, 0, 65536).fill(7, 3_000_000, 3_000_100))
   const path = join(folder, 'disk.qcow2')
