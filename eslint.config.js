@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint'
 
 /**
- * What the compiler does not see: promises that nobody owns, `any`, assertions that do nothing. Layout is biome's job;
+ * What the compiler does not see: promises that nobody owns, `any`, assertions that do nothing. Layout is prettier's job;
  * the import graph, file sizes and words are held by test/tidy.test.ts.
  */
 export default tseslint.config({

@@ -145,7 +145,9 @@ try {
         `syncs asked for ${count(asked).padStart(6)}, issued ${count(stats.syncsIssued).padStart(6)}; read back; check: ${verdict}`,
     )
   }
-  console.log('In cache=none orders wait in the queue and share syncs; in cache=writethrough every write is made durable by itself.')
+  console.log(
+    'In cache=none orders wait in the queue and share syncs; in cache=writethrough every write is made durable by itself.',
+  )
 } catch (error) {
   console.error(`demo: ${error.message}`)
   process.exitCode = 1

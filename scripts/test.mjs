@@ -16,7 +16,10 @@ const nativeTests = ['dist/test/native/**/*.test.js', 'dist/test/queue/**/*.test
 
 const sanitizers = {
   // Node itself is not built with it: what its own calls look like says nothing.
-  thread: { library: 'libtsan.so', options: { TSAN_OPTIONS: 'ignore_noninstrumented_modules=1:halt_on_error=1' } },
+  thread: {
+    library: 'libtsan.so',
+    options: { TSAN_OPTIONS: 'ignore_noninstrumented_modules=1:halt_on_error=1' },
+  },
   // Node frees little of what it holds when it ends.
   address: { library: 'libasan.so', options: { ASAN_OPTIONS: 'detect_leaks=0' } },
 }
@@ -25,7 +28,8 @@ const steps = {
   build: () => run('npm', 'run', '--silent', 'build'),
   'native build': () => nativeBuildIsFresh() || run('npm', 'run', '--silent', 'build:native'),
   lint: () => run('npx', 'eslint', '--max-warnings=0', 'lib', 'test'),
-  format: () => run('npx', 'biome', 'format'),
+  format: () =>
+    run('npx', 'prettier', '--check', '--log-level=warn', 'lib', 'test', 'scripts', 'eslint.config.js'),
   'native format': formatNative,
   tests: () => runAva([], {}),
   'thread sanitizer': () => sanitizer('thread'),

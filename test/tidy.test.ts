@@ -166,7 +166,7 @@ test('nothing is left to do without a reason, and no check is switched off witho
   )
   none(
     t,
-    linesMatching(everything, new RegExp('eslint-dis' + 'able|biome-ig' + 'nore'), /-- .{10,}/),
+    linesMatching(everything, new RegExp('eslint-dis' + 'able|prettier-ig' + 'nore'), /-- .{10,}/),
     'the linter silenced',
   )
   none(t, linesMatching([...tests], new RegExp('\\btest\\.(on' + 'ly|failing|todo)\\b')), 'tests left out')

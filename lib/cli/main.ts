@@ -34,7 +34,9 @@ async function run(argv: readonly string[], context: VerbContext): Promise<numbe
     return answerWithoutVerb(name, context)
   }
   try {
-    return await (await verb.load())(rest, context)
+    return await (
+      await verb.load()
+    )(rest, context)
   } catch (error) {
     if (!(error instanceof HelpRequest)) throw error
     const { verbHelp } = await import('./help.js')

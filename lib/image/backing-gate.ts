@@ -21,10 +21,7 @@ export type BackingReference = {
  * format, an image that is open already and stays the caller's to close, or undefined: denied.
  */
 export type BackingAnswer =
-  | string
-  | { readonly path: string; readonly format?: ImageFormat }
-  | DiskImage
-  | undefined
+  string | { readonly path: string; readonly format?: ImageFormat } | DiskImage | undefined
 
 /**
  * Whether files that an image names may be opened. Opening them is a permission, never a side effect: the name may come

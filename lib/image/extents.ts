@@ -14,7 +14,7 @@ export async function* extentsOf(
 ): AsyncGenerator<Extent, void, undefined> {
   const end = range.offset + range.length
   let pending: Extent | undefined
-  for (let position = range.offset; position < end; ) {
+  for (let position = range.offset; position < end;) {
     stillOpen()
     // The image may have become smaller since the last step.
     const size = layers[0]?.format.size ?? 0

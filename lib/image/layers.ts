@@ -82,7 +82,9 @@ async function fileRun(
   length: number,
 ): Promise<{ length: number; data: boolean }> {
   const extent = await backend.extent(offset)
-  return extent.length === 0 ? { length, data: false } : { ...extent, length: Math.min(length, extent.length) }
+  return extent.length === 0
+    ? { length, data: false }
+    : { ...extent, length: Math.min(length, extent.length) }
 }
 
 /** The layers below an image, as the format asks for them. */
@@ -113,7 +115,7 @@ export class LayersBelow implements BackingSource {
 
   async readsAsZeros(offset: number, length: number): Promise<boolean> {
     const end = Math.min(offset + length, this.#top.size)
-    for (let position = offset; position < end; ) {
+    for (let position = offset; position < end;) {
       const extent = await lookUpExtent(this.#layers, position, end - position)
       if (!extent.zero) return false
       position += extent.length

@@ -69,7 +69,11 @@ export function takeLocks(backend: BlockBackend, use: LockUse): void {
 }
 
 /** Some file systems (and the servers of some) have no such locks. QEMU goes without them there, and so do we. */
-function lockWherePossible(backend: BlockBackend, held: readonly number[], tested: readonly number[]): number | undefined {
+function lockWherePossible(
+  backend: BlockBackend,
+  held: readonly number[],
+  tested: readonly number[],
+): number | undefined {
   try {
     return backend.lock(held, tested)
   } catch (error) {

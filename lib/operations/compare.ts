@@ -29,8 +29,7 @@ export type Comparison = {
   readonly sizes: readonly [number, number]
   /** Why they are not identical; `offset` is that of the first sector of 512 that differs. */
   readonly difference?:
-    | { readonly type: 'content' | 'allocation'; readonly offset: number }
-    | { readonly type: 'size' }
+    { readonly type: 'content' | 'allocation'; readonly offset: number } | { readonly type: 'size' }
 }
 
 /** Compared at a time, in bytes. */
@@ -117,7 +116,7 @@ async function* pairs(
 ): AsyncGenerator<Pair, void, undefined> {
   let a = await as.next()
   let b = await bs.next()
-  for (let offset = 0; a.done !== true && b.done !== true; ) {
+  for (let offset = 0; a.done !== true && b.done !== true;) {
     const aEnd = a.value.offset + a.value.length
     const bEnd = b.value.offset + b.value.length
     const end = Math.min(aEnd, bEnd)

@@ -88,7 +88,7 @@ export async function listBitmaps(backend: BlockBackend, header: Header): Promis
   const directory = Buffer.alloc(directoryBytes)
   await backend.read(directory, directoryOffset)
   const bitmaps: BitmapInfo[] = []
-  for (let at = 0; bitmaps.length < count; ) {
+  for (let at = 0; bitmaps.length < count;) {
     if (at + bitmapEntry.sizeBytes > directory.length)
       throw broken(backend, directoryOffset + at, 'it ends within an entry')
     const entry = bitmapEntry.decode(directory, at, directoryOffset + at)

@@ -105,7 +105,7 @@ export class Allocator {
     const { geometry, table, cache, backend } = this.#parts
     const fresh = first * geometry.clusterSize >= backend.length
     let after: Section = noSection
-    for (let taken = 0; taken < count; ) {
+    for (let taken = 0; taken < count;) {
       const place = table.place(first + taken)
       assert(place !== undefined, 'counted before')
       const slice = cache.get(place.slice)
@@ -170,7 +170,7 @@ export class Allocator {
     queue: (slice: Slice) => Section,
   ): Promise<void> {
     const { geometry, table, cache } = this.#parts
-    for (let done = 0; done < clusters; ) {
+    for (let done = 0; done < clusters;) {
       const place = table.place(first + done)
       if (place === undefined) throw missingCount(first + done, geometry)
       const slice = cache.get(place.slice)

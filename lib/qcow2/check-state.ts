@@ -78,7 +78,7 @@ export class CheckState {
     backend: BlockBackend,
     header: Header,
     options: CheckOptions,
-    special: { countsRefcountStructures: boolean; fileBytes: number } | undefined = undefined,
+    special?: { countsRefcountStructures: boolean; fileBytes: number },
   ) {
     this.countsRefcountStructures = special?.countsRefcountStructures ?? true
     this.backend = backend

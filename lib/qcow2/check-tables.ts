@@ -35,7 +35,7 @@ async function readBatch(
 ): Promise<ReadTable[]> {
   const bytes = new Uint8Array(batch.length * tableBytes)
   const reads: Promise<void>[] = []
-  for (let first = 0; first < batch.length; ) {
+  for (let first = 0; first < batch.length;) {
     const offset = offsetOf(batch, first)
     let end = first + 1
     while (end < batch.length && offsetOf(batch, end) === offset + (end - first) * tableBytes) end++

@@ -108,7 +108,7 @@ class Layouter {
     const entriesPerCluster = clusterSize / entryBytes
     const start = firstIndex * refcountsPerBlock
     let blocks = 0
-    for (let before = -1; before !== blocks; ) {
+    for (let before = -1; before !== blocks;) {
       before = blocks
       blocks = divideRoundingUp(
         start + blocks + divideRoundingUp(blocks, entriesPerCluster),

@@ -175,7 +175,7 @@ export class DeferredFrees {
   async #punch(free: Free): Promise<void> {
     const { geometry, backend } = this.#parts
     const counts = await this.#allocator.counts(free.first, free.clusters)
-    for (let start = 0; start < counts.length; ) {
+    for (let start = 0; start < counts.length;) {
       let end = start
       while (end < counts.length && counts[end] === 1) end++
       if (end > start) {

@@ -22,7 +22,7 @@ export async function preallocate(
   control: { signal?: AbortSignal | undefined; onBytes?: ((done: number) => void) | undefined } = {},
 ): Promise<void> {
   // Not the cluster in which the range begins: what is before the range in it may be the backing file's.
-  for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to; ) {
+  for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to;) {
     throwIfAborted(control.signal)
     at += await preallocateRun(parts, guestOffset(at), range.to - at, range.mode)
     control.onBytes?.(Math.min(at, range.to) - range.from)

@@ -8,7 +8,7 @@ import type { Parts } from './parts.js'
 export async function readGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
   const reads: Promise<void>[] = []
   try {
-    for (let done = 0; done < bytes.byteLength; ) {
+    for (let done = 0; done < bytes.byteLength;) {
       const at = guestOffset(guest + done)
       const run = await parts.l2.find(at, bytes.byteLength - done)
       const read = readRun(parts, run, bytes.subarray(done, done + run.length), at)

@@ -83,7 +83,7 @@ function placeAt(state: CheckState, start: number, counted: ReadonlySet<number>)
   const { refcountsPerBlock, clusterSize } = state.geometry
   const indexes = new Set(counted)
   let tableClusters = 0
-  for (let total = -1; total !== indexes.size + tableClusters; ) {
+  for (let total = -1; total !== indexes.size + tableClusters;) {
     total = indexes.size + tableClusters
     const last = Math.floor((start + total) / refcountsPerBlock)
     for (let index = Math.floor(start / refcountsPerBlock); index <= last; index++) indexes.add(index)

@@ -23,7 +23,7 @@ async function writeSlices(
   guest: GuestOffset,
   sliceCoverage: number,
 ): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
+  for (let done = 0; done < bytes.byteLength;) {
     const at = guestOffset(guest + done)
     const length = Math.min(bytes.byteLength - done, sliceCoverage - (at % sliceCoverage))
     const piece = bytes.subarray(done, done + length)
@@ -57,7 +57,7 @@ async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset):
     const room = backend.admit(credit)
     if (room !== undefined) await room
     try {
-      for (let done = 0; done < bytes.byteLength; ) {
+      for (let done = 0; done < bytes.byteLength;) {
         done += await writeRun(parts, bytes.subarray(done), guestOffset(guest + done))
       }
     } finally {

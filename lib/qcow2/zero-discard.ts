@@ -91,7 +91,7 @@ function hiddenBytes(parts: Parts, guest: number, length: number): number {
 
 /** Write zeros as data, where the range does not read as zeros yet. */
 async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number): Promise<void> {
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const at = guestOffset(guest + done)
     const run = await parts.l2.find(at, Math.min(length - done, zeroPieceBytes))
     if (!readsAsZeros(parts, run, at)) await writeGuest(parts, new Uint8Array(run.length), at)
@@ -112,7 +112,7 @@ export async function changeMapping(
   change: MappingChange,
 ): Promise<void> {
   const coverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const at = guest + done
     const piece = Math.min(length - done, coverage - (at % coverage))
     const skipped = parts.l2.lookup(guestOffset(at), length - done)
@@ -140,7 +140,7 @@ async function changeSlice(
     const room = backend.admit(credit)
     if (room !== undefined) await room
     try {
-      for (let done = 0; done < length; ) {
+      for (let done = 0; done < length;) {
         const at = guestOffset(guest + done)
         let run = await l2.find(at, length - done)
         if (outcomeOf(parts, run, at, change) !== undefined) {

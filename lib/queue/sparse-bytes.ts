@@ -120,7 +120,7 @@ type Piece = (number: number, from: number, to: number, done: number) => void
 
 /** Cut a range at the borders of chunks: the chunk's number, the part of it, and how much of the range came before. */
 function eachPiece(offset: number, length: number, piece: Piece): void {
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const number = Math.floor((offset + done) / chunkSize)
     const from = offset + done - number * chunkSize
     const to = Math.min(chunkSize, from + length - done)

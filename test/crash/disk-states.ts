@@ -70,7 +70,13 @@ export class DiskStates {
    * @param base     what is durable at `time`
    * @param working  the same once more, to be changed
    */
-  constructor(base: CrashedDisk, working: CrashedDisk, log: DeviceLog, time: number, lastDurable: Int32Array) {
+  constructor(
+    base: CrashedDisk,
+    working: CrashedDisk,
+    log: DeviceLog,
+    time: number,
+    lastDurable: Int32Array,
+  ) {
     this.#base = base
     this.disk = working
     const places = new Map<number, Place>()
@@ -178,11 +184,17 @@ export class DiskStates {
       // A failed write that was repeated, and that repeated write is there for good.
       if ((lastDurable[sector] ?? -1) > write.submitted) continue
       const bytes =
-        kind === 'write' ? write.bytes.subarray(sector * sectorSize - offset, (sector + 1) * sectorSize - offset) : undefined
+        kind === 'write'
+          ? write.bytes.subarray(sector * sectorSize - offset, (sector + 1) * sectorSize - offset)
+          : undefined
       const place = places.get(sector) ?? { sector, versions: [] }
       const content = this.#contentOf(place, bytes)
       if (content === 0 && place.versions.length === 0) continue
-      if (write.isNode && content !== undefined && place.versions.every(({ atom }) => this.#atom(atom).write.isNode))
+      if (
+        write.isNode &&
+        content !== undefined &&
+        place.versions.every(({ atom }) => this.#atom(atom).write.isNode)
+      )
         continue
       places.set(sector, place)
       if (write.isNode || group === undefined) {

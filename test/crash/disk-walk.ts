@@ -32,6 +32,8 @@ export class DiskWalk {
   sizeSectors = 0
   autoclear = false
   leaks = 0
+  /** Of these, what lies within the file: checkers do not look behind its end. */
+  leaksInFile = 0
   readonly #image: WalkedImage
   readonly #sectorsPerCluster: number
   readonly #l2Entries: number
@@ -77,6 +79,7 @@ export class DiskWalk {
     this.#stored.fill(0)
     this.#places.fill(unmapped)
     this.leaks = 0
+    this.leaksInFile = 0
     try {
       this.#walkAll(disk)
       return undefined
@@ -165,7 +168,8 @@ export class DiskWalk {
     const { refcountBits } = this.#image
     for (let index = 0; index < this.#blockEntries; index++) {
       let count: number
-      if (refcountBits === 64) count = view.getUint32(block + index * 8 + 4) + view.getUint32(block + index * 8) * two32
+      if (refcountBits === 64)
+        count = view.getUint32(block + index * 8 + 4) + view.getUint32(block + index * 8) * two32
       else if (refcountBits === 32) count = view.getUint32(block + index * 4)
       else if (refcountBits === 16) count = view.getUint16(block + index * 2)
       else if (refcountBits === 8) count = view.getUint8(block + index)
@@ -186,7 +190,8 @@ export class DiskWalk {
       const high = view.getUint32(offset + index * 8)
       const low = view.getUint32(offset + index * 8 + 4)
       if (high === 0 && low === 0) continue
-      if ((high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0) throw new Broken(`reserved bits in L1 entry ${index}`)
+      if ((high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0)
+        throw new Broken(`reserved bits in L1 entry ${index}`)
       const table = (high & 0xffffff) * two32 + low
       this.#count(table, this.#image.clusterSize, 'L2 table')
       if (isActive) this.#compareCopied(high, table, 'L1', index)
@@ -202,7 +207,8 @@ export class DiskWalk {
       const low = view.getUint32(table + index * 8 + 4)
       if (high === 0 && low === 0) continue
       const guest = firstGuest + index
-      if ((high & 0x7f000000) !== 0 || (low & 0x1fe) !== 0) throw new Broken(`reserved bits in L2 entry of guest cluster ${guest}`)
+      if ((high & 0x7f000000) !== 0 || (low & 0x1fe) !== 0)
+        throw new Broken(`reserved bits in L2 entry of guest cluster ${guest}`)
       const isZero = (low & 1) !== 0
       const host = (high & 0xffffff) * two32 + (low & 0xfffffe00) + ((low & 0xfffffe00) < 0 ? two32 : 0)
       if (host !== 0) {
@@ -224,7 +230,9 @@ export class DiskWalk {
       const lba = guest * this.#sectorsPerCluster + step
       if (this.#valueIn(lba, place) === zeroValue) continue
       // Behind the end nobody reads it now; but growing the disk again would show it.
-      throw new Broken(`lba ${lba} is not zeros, ${isBehindEnd ? 'behind the end of the disk' : 'which nobody has touched'}`)
+      throw new Broken(
+        `lba ${lba} is not zeros, ${isBehindEnd ? 'behind the end of the disk' : 'which nobody has touched'}`,
+      )
     }
   }
 
@@ -234,7 +242,8 @@ export class DiskWalk {
     if (bytes === 0) return
     if (offset % clusterSize !== 0) throw new Broken(`${what} at ${offset} is not aligned`)
     const end = Math.ceil((offset + bytes) / clusterSize)
-    if (end > this.#clusters) throw new Broken(`${what} at ${offset} is behind the end of the file, ${this.#disk?.length ?? 0}`)
+    if (end > this.#clusters)
+      throw new Broken(`${what} at ${offset} is behind the end of the file, ${this.#disk?.length ?? 0}`)
     for (let cluster = offset / clusterSize; cluster < end; cluster++) {
       this.#references[cluster] = (this.#references[cluster] as number) + 1
     }
@@ -244,7 +253,9 @@ export class DiskWalk {
     const count = this.#stored[host / this.#image.clusterSize]
     const isCopied = (high & copiedBit) !== 0
     if (isCopied === (count === 1)) return
-    throw new Broken(`${level} entry ${index} has COPIED=${Number(isCopied)}, and its cluster refcount ${count}`)
+    throw new Broken(
+      `${level} entry ${index} has COPIED=${Number(isCopied)}, and its cluster refcount ${count}`,
+    )
   }
 
   #compare(): void {
@@ -254,9 +265,12 @@ export class DiskWalk {
       const difference = (stored[cluster] as number) - (references[cluster] as number)
       if (difference === 0) continue
       if (difference < 0) {
-        throw new Broken(`cluster ${cluster} has refcount ${stored[cluster]} and ${references[cluster]} references`)
+        throw new Broken(
+          `cluster ${cluster} has refcount ${stored[cluster]} and ${references[cluster]} references`,
+        )
       }
       this.leaks++
+      if (cluster < this.#clusters) this.leaksInFile++
     }
   }
 

@@ -69,7 +69,10 @@ export class DurableDisk {
   #note({ kind, offset, length, submitted }: LoggedWrite): void {
     const end = kind === 'truncate' ? this.#disk.bytes.length : offset + length
     for (let sector = Math.ceil(offset / sectorSize); sector < end / sectorSize; sector++) {
-      assert((this.#lastDurable[sector] ?? -1) < submitted, 'writes of a sector become durable in their order')
+      assert(
+        (this.#lastDurable[sector] ?? -1) < submitted,
+        'writes of a sector become durable in their order',
+      )
       this.#lastDurable[sector] = submitted
     }
   }

@@ -28,7 +28,9 @@ export type SampledState = {
   /** By LBA. */
   readonly values: Int32Array
   readonly leaks: number
-  readonly isBroken: boolean
+  readonly leaksInFile: number
+  /** As the oracle says; then `values` is empty. */
+  readonly problem: string | undefined
 }
 
 export type Explored = {
@@ -64,9 +66,8 @@ export function explore(recording: Recording, options: ExploreOptions = {}): Exp
 }
 
 /** The one state that a replay line names. */
-export function replay(recording: Recording, time: number, choice: string): { bytes: Uint8Array; problem: string | undefined } {
-  const log = readLog(recording.events)
-  return new Exploration(recording, log, {}).judgeOne(time, choice)
+export function replay(recording: Recording, time: number, choice: string): SampledState {
+  return new Exploration(recording, readLog(recording.events), {}).judgeOne(time, choice)
 }
 
 function nothing(recording: Recording, problem: string): Explored {
@@ -115,12 +116,12 @@ class Exploration {
     return { states, points, exhaustivePoints, mostLeaks, finding }
   }
 
-  judgeOne(time: number, choice: string): { bytes: Uint8Array; problem: string | undefined } {
+  judgeOne(time: number, choice: string): SampledState {
     const states = this.#durable.statesAt(time)
     states.chooseDescribed(choice)
     states.settleLength()
     const problem = this.#judge(states, this.#history.at(time), this.#obligedSince(time))
-    return { bytes: states.disk.bytes.slice(0, states.disk.length), problem }
+    return this.#sampleOf(states, time, problem)
   }
 
   get #most(): number {
@@ -144,7 +145,7 @@ class Exploration {
       const { leaks } = this.#theOracle(states.disk)
       this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
       const wrong = problem ?? (isEnd ? this.#leftOver(leaks) : undefined)
-      this.#sample(states, time, problem !== undefined)
+      this.#sample(states, time, problem)
       if (wrong === undefined) return this.#states >= this.#most
       const { name } = this.#recording.workload
       this.#finding = { workload: name, time, choice: states.describe(), problem: wrong }
@@ -194,28 +195,25 @@ class Exploration {
     }
   }
 
-  #sample(states: DiskStates, time: number, isBroken: boolean): void {
+  #sample(states: DiskStates, time: number, problem: string | undefined): void {
     const { sampleEvery, onSample } = this.#options
     if (onSample === undefined) return
-    if (!isBroken && (sampleEvery === undefined || this.#states % sampleEvery !== 0)) return
+    if (problem === undefined && (sampleEvery === undefined || this.#states % sampleEvery !== 0)) return
+    onSample(this.#sampleOf(states, time, problem))
+  }
+
+  #sampleOf(states: DiskStates, time: number, problem: string | undefined): SampledState {
     const oracle = this.#theOracle(states.disk)
-    const { sizeSectors } = oracle
-    const values = new Int32Array(Math.min(sizeSectors, mostSampledSectors))
-    if (!isBroken) for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)
-    onSample({
-      time,
-      choice: states.describe(),
-      bytes: states.disk.bytes.slice(0, states.disk.length),
-      sizeSectors,
-      values,
-      leaks: oracle.leaks,
-      isBroken,
-    })
+    const { sizeSectors, leaks, leaksInFile } = oracle
+    const values = new Int32Array(problem === undefined ? Math.min(sizeSectors, mostSampledSectors) : 0)
+    for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)
+    const bytes = states.disk.bytes.slice(0, states.disk.length)
+    return { time, choice: states.describe(), bytes, sizeSectors, values, leaks, leaksInFile, problem }
   }
 }
 
 /** A disk that has grown by a gibibyte is compared up to here. */
-const mostSampledSectors = 65536
+export const mostSampledSectors = 65536
 
 /** Just before each sync is over (most is undecided then), just after each flush is, and the end. */
 function crashTimes(log: DeviceLog, recording: Recording): number[] {

@@ -122,7 +122,8 @@ export class GuestHistory {
   /** What a read that ran from `submitted` to `ended` may have seen. */
   mayRead(lba: number, value: number, submitted: number, ended: number): boolean {
     const changes = this.#changes.get(lba) ?? []
-    if (value === this.initialAt(lba) && !changes.some((one) => one.isFinal && one.ended < submitted)) return true
+    if (value === this.initialAt(lba) && !changes.some((one) => one.isFinal && one.ended < submitted))
+      return true
     return changes.some(
       (one) =>
         one.values.includes(value) &&

@@ -1,5 +1,6 @@
 import { SeededRandom } from '../support/seeded-random.js'
-import { type Explored, explore, type ExploreOptions } from './explore.js'
+import { disagreement, qemuDisagreement } from './cross-check.js'
+import { type Explored, explore, type ExploreOptions, type SampledState } from './explore.js'
 import type { Mutant } from './mutants.js'
 import { randomWorkload } from './random-workload.js'
 import { type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
@@ -12,6 +13,8 @@ export type Hunt = {
   readonly workloads: number
   /** How it was found out. */
   readonly killedBy: string | undefined
+  /** Where the library's checker, or the stock tool's, judges the state that gave it away otherwise than the explorer. */
+  readonly disagreement: string | undefined
 }
 
 /** Requests of a random workload in a hunt. */
@@ -25,11 +28,12 @@ const mostOfWorkload = 300
 
 /**
  * Hunt a mutant: short and long workloads on the images where it shows, until one of its crash states is wrong.
+ * @param options.scratch   a file for the stock tool to look at the state that gave the mutant away
  * @param options.rightOne  leave the rule in: nothing must be found then
  */
 export async function hunt(
   mutant: Mutant,
-  options: { mostStates: number; mostWorkloads: number; seed: number; rightOne?: boolean },
+  options: { mostStates: number; mostWorkloads: number; seed: number; scratch?: string; rightOne?: boolean },
 ): Promise<Hunt> {
   const random = new SeededRandom(options.seed)
   let states = 0
@@ -37,14 +41,33 @@ export async function hunt(
   while (states < options.mostStates && workloads < options.mostWorkloads) {
     const workload = await anyWorkload(mutant, random)
     workloads++
-    const limits = { limits: huntLimits, mostStates: Math.min(mostOfWorkload, options.mostStates - states), seed: workloads }
-    const { explored, failure } = await runOne(workload, options.rightOne === true ? undefined : mutant, limits)
+    const limits = {
+      limits: huntLimits,
+      mostStates: Math.min(mostOfWorkload, options.mostStates - states),
+      seed: workloads,
+    }
+    const { explored, failure } = await runOne(
+      workload,
+      options.rightOne === true ? undefined : mutant,
+      limits,
+    )
     states += explored?.states ?? 0
     const problem = failure ?? explored?.finding?.problem
-    if (problem !== undefined)
-      return { mutant: mutant.name, states, workloads, killedBy: `${workload.name}: ${problem}` }
+    if (problem === undefined) continue
+    const verdict = broken && (await crossCheck(workload, broken, options.scratch))
+    const killedBy = `${workload.name}: ${problem}`
+    return { mutant: mutant.name, states, workloads, killedBy, disagreement: verdict }
   }
-  return { mutant: mutant.name, states, workloads, killedBy: undefined }
+  return { mutant: mutant.name, states, workloads, killedBy: undefined, disagreement: undefined }
+}
+
+async function crossCheck(
+  { start }: Workload,
+  sample: SampledState,
+  scratch: string | undefined,
+): Promise<string | undefined> {
+  const ours = await disagreement(start, sample)
+  return ours ?? (scratch === undefined ? undefined : await qemuDisagreement(start, sample, scratch))
 }
 
 /** Run a workload with a mutant in place, and explore what it leaves. What the run itself throws counts too. */
@@ -68,13 +91,13 @@ export async function runOne(
 async function anyWorkload(mutant: Mutant, random: SeededRandom): Promise<Workload> {
   const start = random.pick(mutant.starts)
   const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
-  if (random.chance(mutant.needs === undefined ? 0.8 : 0.25)) {
+  if (random.chance(mutant.needs === undefined ? 0.8 : 0.15)) {
     return await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
   }
   const known = operationsOn(start)
   const needed = (mutant.needs ?? []).filter((name) => known.includes(name))
   const names: OperationName[] = [...needed]
-  const extra = needed.length > 0 && random.chance(0.5) ? 0 : 1 + random.integer(4)
+  const extra = needed.length > 0 && random.chance(0.7) ? 0 : 1 + random.integer(4)
   while (names.length < needed.length + extra) {
     names.splice(random.integer(names.length + 1), 0, random.pick(known))
   }

@@ -44,7 +44,11 @@ export function without(
 }
 
 /** Put something in the place of a method. @returns what puts it back */
-export function replace<T extends object, K extends keyof T>(owner: T, name: K, make: (original: T[K]) => T[K]): () => void {
+export function replace<T extends object, K extends keyof T>(
+  owner: T,
+  name: K,
+  make: (original: T[K]) => T[K],
+): () => void {
   const original = owner[name]
   owner[name] = make(original)
   return () => {
@@ -60,7 +64,9 @@ export function withQueue(make: (Queue: QueueClass) => QueueClass): () => () => 
 }
 
 /** Change how clusters are freed. */
-export function freeing(change: (parts: Parts, add: Parts['frees']['add']) => Parts['frees']['add']): () => Tampering {
+export function freeing(
+  change: (parts: Parts, add: Parts['frees']['add']) => Parts['frees']['add'],
+): () => Tampering {
   return () => ({
     opened: (parts) => {
       parts.frees.add = change(parts, parts.frees.add.bind(parts.frees))
@@ -69,7 +75,10 @@ export function freeing(change: (parts: Parts, add: Parts['frees']['add']) => Pa
 }
 
 /** A copy of the slice that counts a cluster, and its count. */
-export function countOf(parts: Parts, cluster: number): { slice: number; index: number; bytes: Uint8Array; count: number } | undefined {
+export function countOf(
+  parts: Parts,
+  cluster: number,
+): { slice: number; index: number; bytes: Uint8Array; count: number } | undefined {
   const place = parts.table.place(cluster)
   const slice = place && parts.cache.get(place.slice)
   if (place === undefined || slice === undefined) return undefined

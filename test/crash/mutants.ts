@@ -1,4 +1,6 @@
+import { constants } from 'node:os'
 import { noSection, section } from '../../lib/base/units.js'
+import type { FinishedWaiter } from '../../lib/native/types.js'
 import { ActiveRequests } from '../../lib/qcow2/active-requests.js'
 import { Qcow2Image } from '../../lib/qcow2/image.js'
 import { storeRefcount } from '../../lib/qcow2/refcount-entry.js'
@@ -46,6 +48,8 @@ const nothing = (): (() => void) => () => undefined
 
 /** Whether the newest data write held copied bytes beside the guest's. */
 const lastWrite = { wasCopy: false }
+
+const shrinking = { is: false }
 
 export const mutants: readonly Mutant[] = [
   {
@@ -140,7 +144,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'M7',
     lacks: 'content of an L2 table -> L1 entry',
-    starts: ['half-full', 'snapshot', 'near-block', 'backing'],
+    starts: ['snapshot'],
     clusterSizes: anySize,
     needs: ['write', 'flush', 'far', 'flush'],
     install: without('linkL2Table', 'afterData'),
@@ -155,7 +159,7 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'M8',
-    lacks: "zeros and own count of a refcount block -> its entry in the table",
+    lacks: 'zeros and own count of a refcount block -> its entry in the table',
     starts: ['near-block'],
     clusterSizes: anySize,
     needs: ['write', 'write'],
@@ -173,7 +177,7 @@ export const mutants: readonly Mutant[] = [
     lacks: "a refcount block's own count -> its entry in the table",
     starts: ['near-block'],
     clusterSizes: anySize,
-    needs: ['write', 'write'],
+    needs: ['write', 'flush', 'write', 'flush'],
     install: without('publishRefcountBlock', 'barrier'),
   },
   {
@@ -231,7 +235,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'M18',
     lacks: 'a flush never joins a sync that runs already',
-    starts: anyStart,
+    starts: ['half-full', 'near-block'],
     clusterSizes: anySize,
     needs: ['overwrite', 'flush', 'overwrite', 'flush'],
     install: nothing,
@@ -240,8 +244,9 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'M20',
     lacks: 'barriers of several contexts in one place: one of them is lost',
-    starts: anyStart,
+    starts: ['half-full', 'backing'],
     clusterSizes: anySize,
+    needs: ['zero', 'flush', 'far', 'overwrite', 'flush'],
     install: withQueue(
       (Queue) =>
         class extends Queue {
@@ -378,4 +383,34 @@ export const mutants: readonly Mutant[] = [
   },
 ]
 
-const shrinking = { is: false }
+/** Wrong only when the device fails: for the fault loop. */
+export const faultMutants: readonly Mutant[] = [
+  {
+    name: 'M19',
+    lacks: 'a failed sync is never believed again',
+    starts: ['half-full'],
+    clusterSizes: [512],
+    install: withQueue(
+      (Queue) =>
+        class extends Queue {
+          override synced(_errno: number): FinishedWaiter[] {
+            return super.synced(0)
+          }
+        },
+    ),
+  },
+  {
+    name: 'M28',
+    lacks: 'what found no room is written again, and nothing behind it before',
+    starts: ['half-full'],
+    clusterSizes: [512],
+    install: withQueue(
+      (Queue) =>
+        class extends Queue {
+          override written(errno: number): FinishedWaiter[] {
+            return super.written(errno === constants.errno.ENOSPC ? 0 : errno)
+          }
+        },
+    ),
+  },
+]

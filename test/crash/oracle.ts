@@ -22,7 +22,8 @@ export class Oracle {
     const perCluster = start.clusterSize / 512
     const lbas = new Set(history.touched)
     start.initial.forEach((value, lba) => {
-      if (value !== 0) lbas.add(lba)
+      // Zeros over a backing file are something that can be lost.
+      if (value !== 0 || lba < start.backingSectors) lbas.add(lba)
     })
     this.#start = start
     this.#lbas = Int32Array.from([...lbas].sort((a, b) => a - b))
@@ -37,6 +38,10 @@ export class Oracle {
   /** Of the disk judged last. */
   get leaks(): number {
     return this.#walk.leaks
+  }
+
+  get leaksInFile(): number {
+    return this.#walk.leaksInFile
   }
 
   /** What the guest sees at `lba` on the disk judged last. */
@@ -60,7 +65,8 @@ export class Oracle {
     const size = allowed.sizes.find(
       ({ sectors, submitted }) => sectors === walk.sizeSectors && submitted <= time,
     )
-    if (size === undefined) return `size: ${walk.sizeSectors} sectors, which nobody asked for or a flush has replaced`
+    if (size === undefined)
+      return `size: ${walk.sizeSectors} sectors, which nobody asked for or a flush has replaced`
     const wrong = this.#judgeContent(allowed, time, size.resize)
     if (wrong !== undefined) return wrong
     return this.#judgeSnapshots()
@@ -88,10 +94,10 @@ export class Oracle {
   }
 
   #judgeSnapshots(): string | undefined {
-    for (let index = 0; index < this.#start.snapshots; index++) {
-      const values = this.#walk.snapshotValues(index, this.#start.initial.length)
+    for (const [index, frozen] of this.#start.snapshots.entries()) {
+      const values = this.#walk.snapshotValues(index, frozen.length)
       if (values.length === 0) return 'snapshot: it is gone'
-      const lba = values.findIndex((value, at) => value !== this.#start.initial[at])
+      const lba = values.findIndex((value, at) => value !== frozen[at])
       if (lba >= 0) return `snapshot: lba ${lba} shows ${describeValue(values[lba] ?? 0)}`
     }
     return undefined

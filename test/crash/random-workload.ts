@@ -17,17 +17,21 @@ export async function randomWorkload(seed: number, options: RandomOptions): Prom
   const anyStart = random.pick(startsOf(clusterSize))
   const start = options.start ?? anyStart
   const image = await startImage(start, clusterSize)
-  const generator = new Generator(random, image)
-  const window = random.pick([1, 2, 4, 8])
   const named = [options.steps, options.start ?? '', options.clusterSize ?? ''].join(',')
+  return workloadOn(image, `random/${seed}/${named}`, random, options.steps)
+}
+
+/** A random workload on an image. */
+export function workloadOn(start: StartImage, name: string, random: SeededRandom, steps: number): Workload {
+  const generator = new Generator(random, start)
   return {
-    name: `random/${seed}/${named}`,
-    start: image,
-    window,
+    name,
+    start,
+    window: random.pick([1, 2, 4, 8]),
     deviceSeed: random.chance(0.8) ? random.integer(1_000_000) : undefined,
     isSluggish: random.chance(0.4),
     uncached: random.chance(0.25),
-    steps: Array.from({ length: options.steps }, () => generator.next()),
+    steps: Array.from({ length: steps }, () => generator.next()),
   }
 }
 
@@ -58,7 +62,7 @@ class Generator {
     this.#usual = sectors
     this.#sectors = sectors
     // Images with snapshots cannot be resized yet.
-    this.#resizes = random.chance(0.3) && start.snapshots === 0
+    this.#resizes = random.chance(0.3) && start.snapshots.length === 0
     const clusters = Math.floor(sectors / perCluster)
     // A few places where everything happens; sometimes one in each of many L2 tables.
     const count = random.pick([1, 2, 3, 20])

@@ -70,7 +70,13 @@ export async function sequenceWorkload(
 export function sequenceFromName(name: string): Promise<Workload> {
   const [, start, clusterSize, names = '', window, deviceSeed] = name.split('/')
   const operations = names.split(',') as OperationName[]
-  return sequenceWorkload(start as StartName, Number(clusterSize), operations, Number(window), Number(deviceSeed))
+  return sequenceWorkload(
+    start as StartName,
+    Number(clusterSize),
+    operations,
+    Number(window),
+    Number(deviceSeed),
+  )
 }
 
 /** Places for operations: the same for the same sequence. */

@@ -22,7 +22,8 @@ export type StartImage = {
   readonly initial: Int32Array
   readonly backing: BackingSource | undefined
   readonly backingSectors: number
-  readonly snapshots: number
+  /** By LBA: what each snapshot shows. */
+  readonly snapshots: readonly Int32Array[]
   /** Clusters that nothing refers to from the start: after a crash. */
   readonly leaks: number
   /** Guest clusters that are mapped, and that are not, in the order in which workloads use them. */
@@ -165,7 +166,9 @@ class Maker {
     whole.set(bytes)
     const mapped = new Set(this.#mapped)
     const clusters = Math.ceil(this.#sectors / this.#perCluster)
-    const free = Array.from({ length: clusters }, (_, cluster) => cluster).filter((cluster) => !mapped.has(cluster))
+    const free = Array.from({ length: clusters }, (_, cluster) => cluster).filter(
+      (cluster) => !mapped.has(cluster),
+    )
     return {
       name: this.#name,
       clusterSize: this.#clusterSize,
@@ -175,7 +178,7 @@ class Maker {
       initial: this.#initial,
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
-      snapshots: this.#name === 'snapshot' ? 1 : 0,
+      snapshots: this.#name === 'snapshot' ? [this.#initial.slice()] : [],
       leaks: 0,
       mapped: this.#mapped,
       free,

@@ -12,7 +12,11 @@ import type { StartImage } from './start-images.js'
 
 /** A guest's request. Places and lengths are sectors. */
 export type Step =
-  | { readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read'; readonly lba: number; readonly sectors: number }
+  | {
+      readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read'
+      readonly lba: number
+      readonly sectors: number
+    }
   | { readonly kind: 'flush' }
   | { readonly kind: 'resize'; readonly sectors: number }
 
@@ -42,7 +46,11 @@ export type Tampering = {
 /** Tells when a sync begins. */
 export type SyncWatch = { onSync: (() => void) | undefined }
 
-export type RunOptions = { readonly tampering?: Tampering; readonly fault?: Fault; readonly mayFail?: boolean }
+export type RunOptions = {
+  readonly tampering?: Tampering
+  readonly fault?: Fault
+  readonly mayFail?: boolean
+}
 
 export type NotedRequest = { readonly id: number; readonly step: Step; readonly generation: number }
 

@@ -13,7 +13,18 @@ function syncsOf(name: string): number {
   try {
     const trace = join(folder, 'trace')
     const calls = 'trace=fdatasync,fsync,access,faccessat,faccessat2'
-    execFileSync('strace', ['-f', '-qq', '-o', trace, '-e', calls, process.execPath, workloads, name, join(folder, 'image.qcow2')])
+    execFileSync('strace', [
+      '-f',
+      '-qq',
+      '-o',
+      trace,
+      '-e',
+      calls,
+      process.execPath,
+      workloads,
+      name,
+      join(folder, 'image.qcow2'),
+    ])
     const lines = readFileSync(trace, 'utf8').split('\n')
     const begin = lines.findIndex((line) => line.includes('/figures-begin'))
     const end = lines.findIndex((line) => line.includes('/figures-end'))
@@ -27,7 +38,11 @@ function syncsOf(name: string): number {
 const figures = [
   { workload: 'sequentialAllocation', most: 5, what: '1000 allocating writes, 32 in flight, and one flush' },
   { workload: 'concurrentFlushes', most: 2, what: '32 concurrent flushes after 32 overwrites' },
-  { workload: 'flushingWriters', most: 130, what: '1000 allocating writes of 64 writers, each followed by its flush' },
+  {
+    workload: 'flushingWriters',
+    most: 130,
+    what: '1000 allocating writes of 64 writers, each followed by its flush',
+  },
 ] as const
 
 for (const { workload, most, what } of figures) {

@@ -18,7 +18,11 @@ function mark(place: 'begin' | 'end'): void {
 const cluster = 65536
 
 /** Run `work` for 0 to count - 1, at most `depth` at a time. */
-async function inParallel(count: number, depth: number, work: (index: number) => Promise<void>): Promise<void> {
+async function inParallel(
+  count: number,
+  depth: number,
+  work: (index: number) => Promise<void>,
+): Promise<void> {
   let next = 0
   const run = async (): Promise<void> => {
     while (next < count) await work(next++)
@@ -78,7 +82,9 @@ async function memory(path: string): Promise<void> {
   await inParallel(100_000, 32, () => image.write(bytes, Math.floor(random() * 2 ** 28) * 4096))
   const seconds = (performance.now() - begun) / 1000
   const peak = peakMiB()
-  process.stdout.write(`${JSON.stringify({ idle, before, peak, growth: peak - Math.max(idle, 0), seconds })}\n`)
+  process.stdout.write(
+    `${JSON.stringify({ idle, before, peak, growth: peak - Math.max(idle, 0), seconds })}\n`,
+  )
 }
 
 async function opening(path: string): Promise<void> {
@@ -103,5 +109,6 @@ const workloads: Record<string, (path: string) => Promise<void>> = {
 
 const [name, path] = process.argv.slice(2)
 const workload = workloads[name ?? '']
-if (workload === undefined || path === undefined) throw new Error(`usage: workloads.js ${Object.keys(workloads).join('|')} PATH`)
+if (workload === undefined || path === undefined)
+  throw new Error(`usage: workloads.js ${Object.keys(workloads).join('|')} PATH`)
 await workload(path)

@@ -1,7 +1,13 @@
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { type BackingGate, backingOption, besideImage, hasProtocol, passGate } from '../../lib/image/backing-gate.js'
+import {
+  type BackingGate,
+  backingOption,
+  besideImage,
+  hasProtocol,
+  passGate,
+} from '../../lib/image/backing-gate.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const denied = { code: 'ERR_BACKING_DENIED' }
@@ -10,7 +16,10 @@ test('the gate is one of three names or a function', (t) => {
   t.is(backingOption('deny', 'backing'), 'deny')
   const gate = (): undefined => undefined
   t.is(backingOption(gate, 'backing'), gate)
-  t.throws(() => backingOption('denyy', 'backing'), { code: 'ERR_INVALID_OPTION', message: /did you mean "deny"\?/ })
+  t.throws(() => backingOption('denyy', 'backing'), {
+    code: 'ERR_INVALID_OPTION',
+    message: /did you mean "deny"\?/,
+  })
 })
 
 test('a colon in front of the first slash makes a protocol', (t) => {
@@ -30,7 +39,11 @@ test('a relative name stands beside the image, spelt as the image is', (t) => {
 test('names with a protocol pass no named gate', async (t) => {
   for (const gate of ['same-directory', 'allow', 'deny'] as const) {
     for (const name of ['json:{"file.filename":"/etc/passwd"}', 'nbd:unix:/x', 'file:/etc/passwd']) {
-      await t.throwsAsync(passGate(gate, { name, format: 'raw', image: '/vm/disk.qcow2' }), denied, `${gate} ${name}`)
+      await t.throwsAsync(
+        passGate(gate, { name, format: 'raw', image: '/vm/disk.qcow2' }),
+        denied,
+        `${gate} ${name}`,
+      )
     }
   }
 })
@@ -76,7 +89,9 @@ test('a folder that is reached through a link is still the same folder', async (
   await writeFile(join(folder, 'vm/base'), '')
   await symlink('vm', join(folder, 'current'))
   const image = join(folder, 'current/disk.qcow2')
-  t.like(await passGate('same-directory', { name: 'base', format: 'raw', image }), { path: join(folder, 'vm/base') })
+  t.like(await passGate('same-directory', { name: 'base', format: 'raw', image }), {
+    path: join(folder, 'vm/base'),
+  })
 })
 
 test('a function decides, and is told all that the image says', async (t) => {
@@ -88,7 +103,10 @@ test('a function decides, and is told all that the image says', async (t) => {
   }
   t.deepEqual(await passGate(gate, reference), { type: 'file', path: '/vm/base', format: 'raw' })
   t.deepEqual(seen, [reference])
-  await t.throwsAsync(passGate(() => undefined, reference), denied)
+  await t.throwsAsync(
+    passGate(() => undefined, reference),
+    denied,
+  )
   const wrong = (() => ({ path: 'base', format: 'vmdk' })) as unknown as BackingGate
   await t.throwsAsync(passGate(wrong, reference), { code: 'ERR_INVALID_OPTION' })
 })
@@ -101,6 +119,9 @@ test('a format that is neither qcow2 nor raw is refused by name', async (t) => {
 })
 
 test('control characters in a name do not reach the terminal', async (t) => {
-  const error = await t.throwsAsync(passGate('deny', { name: 'a\u001b[2Jb\n', format: 'raw', image: '/vm/d' }), denied)
+  const error = await t.throwsAsync(
+    passGate('deny', { name: 'a\u001b[2Jb\n', format: 'raw', image: '/vm/d' }),
+    denied,
+  )
   t.regex(error?.message ?? '', /'a\\u\{1b\}\[2Jb\\u\{a\}'/)
 })

@@ -145,7 +145,11 @@ test('fua makes a write durable before it completes', async (t) => {
 
 test('a disk is made smaller only if that is meant', async (t) => {
   const { image } = await disk()
-  await t.throwsAsync(image.resize(4096), { instanceOf: RangeError, code: 'ERR_OUT_OF_RANGE', message: /shrink: true/ })
+  await t.throwsAsync(image.resize(4096), {
+    instanceOf: RangeError,
+    code: 'ERR_OUT_OF_RANGE',
+    message: /shrink: true/,
+  })
   t.is(image.size, 8192)
   await image.resize(4096, { shrink: true })
   t.is(image.size, 4096)
@@ -153,7 +157,10 @@ test('a disk is made smaller only if that is meant', async (t) => {
   t.is(image.size, 5120)
   await t.throwsAsync(image.resize(-1), { code: 'ERR_OUT_OF_RANGE' })
   await t.throwsAsync(image.resize('1' as unknown as number), { code: 'ERR_INVALID_ARGUMENT' })
-  await t.throwsAsync(image.resize(1, { shrinc: true } as object), { code: 'ERR_INVALID_OPTION', message: /"shrink"/ })
+  await t.throwsAsync(image.resize(1, { shrinc: true } as object), {
+    code: 'ERR_INVALID_OPTION',
+    message: /"shrink"/,
+  })
   await image.close()
 })
 

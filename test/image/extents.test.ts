@@ -31,7 +31,8 @@ function lettered(letters: string): Layer {
 async function walk(letters: string, range?: { offset: number; length: number }): Promise<Extent[]> {
   const found: Extent[] = []
   const whole = { offset: 0, length: letters.length * 512 }
-  for await (const extent of extentsOf([lettered(letters)], range ?? whole, () => undefined)) found.push(extent)
+  for await (const extent of extentsOf([lettered(letters)], range ?? whole, () => undefined))
+    found.push(extent)
   return found
 }
 

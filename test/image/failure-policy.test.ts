@@ -66,7 +66,10 @@ test('closing ends the waiting with what caused it', async (t) => {
 test('damage and a poisoned file are told of', async (t) => {
   const { policy: report, events } = policy('stop')
   for (const code of ['ERR_CORRUPT', 'ERR_POISONED'] as const) {
-    await t.throwsAsync(report.run(() => Promise.reject(new Qcow2Error(code, code)), 'change'), { code })
+    await t.throwsAsync(
+      report.run(() => Promise.reject(new Qcow2Error(code, code)), 'change'),
+      { code },
+    )
   }
   t.deepEqual(
     events.map(({ type, stopped }) => [type, stopped]),
@@ -79,6 +82,9 @@ test('damage and a poisoned file are told of', async (t) => {
 
 test('mistakes of ours pass untold', async (t) => {
   const { policy: stop, events } = policy('stop')
-  await t.throwsAsync(stop.run(() => Promise.reject(new TypeError('no')), 'change'), { instanceOf: TypeError })
+  await t.throwsAsync(
+    stop.run(() => Promise.reject(new TypeError('no')), 'change'),
+    { instanceOf: TypeError },
+  )
   t.deepEqual(events, [])
 })

@@ -22,7 +22,8 @@ function layer(number: number, size: number, runs: readonly Run[]): Layer {
       if (run === undefined) throw new Error(`nothing at ${offset}`)
       const skipped = offset - run.offset
       const rest = { length: Math.min(length, run.length - skipped) }
-      if (run.type === 'data') return Promise.resolve({ ...run, ...rest, hostOffset: run.hostOffset + skipped })
+      if (run.type === 'data')
+        return Promise.resolve({ ...run, ...rest, hostOffset: run.hostOffset + skipped })
       return Promise.resolve({ ...run, ...rest })
     },
   }
@@ -30,7 +31,12 @@ function layer(number: number, size: number, runs: readonly Run[]): Layer {
 }
 
 const unallocated = (offset: number, length: number): Run => ({ type: 'unallocated', offset, length })
-const zero = (offset: number, length: number): Run => ({ type: 'zero', offset, length, hostOffset: undefined })
+const zero = (offset: number, length: number): Run => ({
+  type: 'zero',
+  offset,
+  length,
+  hostOffset: undefined,
+})
 
 async function rawLayer(length: number): Promise<Layer> {
   const backend = new MemoryBackend()
@@ -39,7 +45,10 @@ async function rawLayer(length: number): Promise<Layer> {
 }
 
 test('what the top says hides what is below', async (t) => {
-  const layers = [layer(1, 4096, [zero(0, 1024), { type: 'compressed', offset: 1024, length: 512 }]), await rawLayer(4096)]
+  const layers = [
+    layer(1, 4096, [zero(0, 1024), { type: 'compressed', offset: 1024, length: 512 }]),
+    await rawLayer(4096),
+  ]
   t.deepEqual(await lookUpExtent(layers, 512, 3000), {
     offset: 512,
     length: 512,
@@ -49,15 +58,36 @@ test('what the top says hides what is below', async (t) => {
     compressed: false,
     depth: 0,
   })
-  t.like(await lookUpExtent(layers, 1024, 512), { length: 512, compressed: true, data: true, zero: false, depth: 0 })
+  t.like(await lookUpExtent(layers, 1024, 512), {
+    length: 512,
+    compressed: true,
+    data: true,
+    zero: false,
+    depth: 0,
+  })
 })
 
 test('what the top does not have is looked up below, in runs that suit both', async (t) => {
-  const layers = [layer(1, 4096, [unallocated(0, 4096)]), layer(2, 4096, [unallocated(0, 1000), zero(1000, 3096)])]
-  t.like(await lookUpExtent(layers, 0, 4096), { length: 1000, allocated: false, zero: true, data: false, depth: 1 })
+  const layers = [
+    layer(1, 4096, [unallocated(0, 4096)]),
+    layer(2, 4096, [unallocated(0, 1000), zero(1000, 3096)]),
+  ]
+  t.like(await lookUpExtent(layers, 0, 4096), {
+    length: 1000,
+    allocated: false,
+    zero: true,
+    data: false,
+    depth: 1,
+  })
   t.like(await lookUpExtent(layers, 1000, 100), { length: 100, allocated: true, zero: true, depth: 1 })
   const overRaw = [layer(1, 8192, [unallocated(0, 8192)]), await rawLayer(4096)]
-  t.like(await lookUpExtent(overRaw, 512, 8000), { length: 3584, data: true, zero: false, depth: 1, hostOffset: 512 })
+  t.like(await lookUpExtent(overRaw, 512, 8000), {
+    length: 3584,
+    data: true,
+    zero: false,
+    depth: 1,
+    hostOffset: 512,
+  })
 })
 
 test('past the end of a shorter backing file is nothing, and the layer above says so', async (t) => {

@@ -3,7 +3,12 @@ import { Qcow2Error } from '../../lib/base/errors.js'
 import { openFailure } from '../../lib/image/open-failure.js'
 
 test('a failure names the image that could not be opened, and keeps what it says', (t) => {
-  const cause = new Qcow2Error('ERR_CORRUPT', 'L1 table is torn', { path: 'a', offset: 40, structure: 'header', errno: 5 })
+  const cause = new Qcow2Error('ERR_CORRUPT', 'L1 table is torn', {
+    path: 'a',
+    offset: 40,
+    structure: 'header',
+    errno: 5,
+  })
   const error = openFailure('a', cause) as Qcow2Error
   t.is(error.message, "Could not open 'a': L1 table is torn")
   t.is(error.code, 'ERR_CORRUPT')
@@ -12,7 +17,9 @@ test('a failure names the image that could not be opened, and keeps what it says
 })
 
 test('it is not said twice, and a backing file is told apart', (t) => {
-  const cause = new Qcow2Error('ERR_NOT_FOUND', "Could not open 'base': No such file or directory", { path: 'base' })
+  const cause = new Qcow2Error('ERR_NOT_FOUND', "Could not open 'base': No such file or directory", {
+    path: 'base',
+  })
   t.is(openFailure('base', cause), cause)
   t.is(
     (openFailure('top', cause) as Qcow2Error).message,
@@ -21,7 +28,10 @@ test('it is not said twice, and a backing file is told apart', (t) => {
 })
 
 test('what is not about a file passes as it is', (t) => {
-  for (const error of [new Error('other'), new Qcow2Error('ERR_ADDON_NOT_LOADED', 'no addon', { path: '/x' })]) {
+  for (const error of [
+    new Error('other'),
+    new Qcow2Error('ERR_ADDON_NOT_LOADED', 'no addon', { path: '/x' }),
+  ]) {
     t.is(openFailure('a', error), error)
   }
 })

@@ -30,7 +30,11 @@ test('the format is probed, or as the caller says', async (t) => {
 test('options are checked before anything is opened', async (t) => {
   const path = '/nowhere/disk.qcow2'
   const cases: [object, string, RegExp][] = [
-    [{ readonly: true }, 'ERR_INVALID_OPTION', /openImage: unknown option "readonly"; did you mean "readOnly"\?/],
+    [
+      { readonly: true },
+      'ERR_INVALID_OPTION',
+      /openImage: unknown option "readonly"; did you mean "readOnly"\?/,
+    ],
     [{ format: 'vmdk' }, 'ERR_INVALID_OPTION', /"format" must be one of/],
     [{ cache: 'fast' }, 'ERR_INVALID_OPTION', /"cache" must be one of/],
     [{ forceShare: true }, 'ERR_INVALID_OPTION', /forceShare needs readOnly/],
@@ -46,7 +50,9 @@ test('options are checked before anything is opened', async (t) => {
 test('opening can be aborted, and leaves nothing open', async (t) => {
   const path = join(await makeFolder(t), 'a.qcow2')
   await createImage(path, { size: 65536 })
-  await t.throwsAsync(openImage(path, { signal: AbortSignal.abort(new Error('enough')) }), { message: 'enough' })
+  await t.throwsAsync(openImage(path, { signal: AbortSignal.abort(new Error('enough')) }), {
+    message: 'enough',
+  })
   const controller = new AbortController()
   const opening = openImage(path, { signal: controller.signal })
   controller.abort(new Error('enough'))
@@ -67,7 +73,14 @@ test('an image can live in memory', async (t) => {
 test('each cache mode opens, writes and reads', async (t) => {
   const path = join(await makeFolder(t), 'a.qcow2')
   await createImage(path, { size: 1024 * 1024 })
-  for (const cache of ['writeback', 'none', 'writethrough', 'directsync', 'unsafe', 'unsafe-direct'] as const) {
+  for (const cache of [
+    'writeback',
+    'none',
+    'writethrough',
+    'directsync',
+    'unsafe',
+    'unsafe-direct',
+  ] as const) {
     const image = await openImage(path, { cache })
     t.is(image.direct, ['none', 'directsync', 'unsafe-direct'].includes(cache))
     await image.write(new Uint8Array(70_000).fill(cache.length), 1001)

@@ -49,13 +49,19 @@ test('what fails or is aborted leaves things as they were', async (t) => {
   const folder = await makeFolder(t)
   const path = join(folder, 'disk')
   await writeFile(path, 'old')
-  const failing = writeTarget(path, { ...options, overwrite: true }, () => Promise.reject(new Error('broken')))
+  const failing = writeTarget(path, { ...options, overwrite: true }, () =>
+    Promise.reject(new Error('broken')),
+  )
   await t.throwsAsync(failing, { message: 'broken' })
   const controller = new AbortController()
-  const aborted = writeTarget(path, { ...options, overwrite: true, signal: controller.signal }, async (temporary) => {
-    await writeFile(temporary, 'new')
-    controller.abort(new Error('enough'))
-  })
+  const aborted = writeTarget(
+    path,
+    { ...options, overwrite: true, signal: controller.signal },
+    async (temporary) => {
+      await writeFile(temporary, 'new')
+      controller.abort(new Error('enough'))
+    },
+  )
   await t.throwsAsync(aborted, { message: 'enough' })
   t.is(await readFile(path, 'utf8'), 'old')
   t.deepEqual(await readdir(folder), ['disk'])
@@ -66,7 +72,9 @@ test('a link is written through, not replaced', async (t) => {
   await mkdir(join(folder, 'store'))
   await writeFile(join(folder, 'store/disk'), 'old')
   await symlink('store/disk', join(folder, 'link'))
-  await writeTarget(join(folder, 'link'), { ...options, overwrite: true }, (temporary) => writeFile(temporary, 'new'))
+  await writeTarget(join(folder, 'link'), { ...options, overwrite: true }, (temporary) =>
+    writeFile(temporary, 'new'),
+  )
   t.is(await readFile(join(folder, 'store/disk'), 'utf8'), 'new')
   t.deepEqual(await readdir(join(folder, 'store')), ['disk'])
 })
@@ -75,7 +83,9 @@ test('a file in use is not replaced', async (t) => {
   const path = join(await makeFolder(t), 'disk')
   await writeFile(path, new Uint8Array(512))
   const image = await openImage(path, { format: 'raw' })
-  const replaced = writeTarget(path, { ...options, overwrite: true }, (temporary) => writeFile(temporary, 'new'))
+  const replaced = writeTarget(path, { ...options, overwrite: true }, (temporary) =>
+    writeFile(temporary, 'new'),
+  )
   await t.throwsAsync(replaced, { code: 'ERR_IMAGE_LOCKED' })
   await image.close()
 })
@@ -83,7 +93,9 @@ test('a file in use is not replaced', async (t) => {
 test('folders, and folders that are missing, are told of', async (t) => {
   const folder = await makeFolder(t)
   const write = (temporary: string): Promise<void> => writeFile(temporary, 'new')
-  await t.throwsAsync(writeTarget(folder, { ...options, overwrite: true }, write), { code: 'ERR_IS_A_DIRECTORY' })
+  await t.throwsAsync(writeTarget(folder, { ...options, overwrite: true }, write), {
+    code: 'ERR_IS_A_DIRECTORY',
+  })
   await t.throwsAsync(writeTarget(join(folder, 'missing/disk'), options, write), {
     code: 'ERR_NOT_FOUND',
     message: /Could not create '.*missing\/disk': No such file or directory/,

@@ -6,7 +6,10 @@ import { qemuCheck, run } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 /** An image of two clusters with data, whose refcount block says something else. */
-async function makeDamaged(path: string, refcounts: readonly (readonly [cluster: number, refcount: number])[]): Promise<void> {
+async function makeDamaged(
+  path: string,
+  refcounts: readonly (readonly [cluster: number, refcount: number])[],
+): Promise<void> {
   await createImage(path, { size: 1024 * 1024 })
   const image = await openImage(path)
   await image.write(new Uint8Array(100_000).fill(1), 0)
@@ -21,8 +24,15 @@ test('a sound image is clean, and nothing is written to it', async (t) => {
   await makeDamaged(path, [])
   const before = await readFile(path)
   const result = await checkImage(path)
-  t.like(result, { supported: true, corruptions: 0, leaks: 0, checkErrors: 0, allocatedClusters: 2, totalClusters: 16 })
-  t.deepEqual(await readFile(path), before)
+  t.like(result, {
+    supported: true,
+    corruptions: 0,
+    leaks: 0,
+    checkErrors: 0,
+    allocatedClusters: 2,
+    totalClusters: 16,
+  })
+  t.true((await readFile(path)).equals(before))
 })
 
 test('leaks and corruptions are told as they are found, and repaired as far as was asked for', async (t) => {
@@ -72,5 +82,7 @@ test('what is no image is told by name', async (t) => {
   })
   await t.throwsAsync(checkImage(join(folder, 'missing')), { code: 'ERR_NOT_FOUND' })
   await t.throwsAsync(checkImage(folder), { code: 'ERR_IS_A_DIRECTORY' })
-  await t.throwsAsync(checkImage(path, { signal: AbortSignal.abort(new Error('enough')) }), { message: 'enough' })
+  await t.throwsAsync(checkImage(path, { signal: AbortSignal.abort(new Error('enough')) }), {
+    message: 'enough',
+  })
 })

@@ -75,7 +75,10 @@ test('in strict mode allocation counts', async (t) => {
   await image.close()
   t.true((await compareImages(empty, zeroed)).identical)
   t.true((await compareImages(empty, empty, { strict: true })).identical)
-  t.deepEqual((await compareImages(empty, zeroed, { strict: true })).difference, { type: 'allocation', offset: 65536 })
+  t.deepEqual((await compareImages(empty, zeroed, { strict: true })).difference, {
+    type: 'allocation',
+    offset: 65536,
+  })
 })
 
 test('it can be aborted, and closes both images', async (t) => {

@@ -19,7 +19,10 @@ async function makeSource(t: ExecutionContext): Promise<{ folder: string; source
   const folder = await makeFolder(t)
   const source = join(folder, 'source.raw')
   const content = Buffer.alloc(size)
-  content.fill(1, 0, 100_000).fill(2, 1_000_000, 1_000_010).fill(3, size - 1)
+  content
+    .fill(1, 0, 100_000)
+    .fill(2, 1_000_000, 1_000_010)
+    .fill(3, size - 1)
   await writeFile(source, content)
   return { folder, source, content }
 }
@@ -31,7 +34,7 @@ test('raw to qcow2 and back gives the same bytes, sparse', async (t) => {
   t.like(await convertImage(source, qcow2, { format: 'qcow2' }), { path: qcow2, format: 'qcow2', size })
   t.true((await stat(qcow2)).size < 1024 * 1024)
   await convertImage(qcow2, raw, { format: 'raw' })
-  t.deepEqual(await readFile(raw), content)
+  t.true((await readFile(raw)).equals(content))
   t.true((await stat(raw)).blocks * 512 <= 128 * 1024)
   t.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'disk.raw', 'source.raw'])
 })
@@ -58,7 +61,7 @@ test('several sources become one disk', async (t) => {
   const { folder, source, content } = await makeSource(t)
   const path = join(folder, 'disk')
   t.is((await convertImage([source, source], path, { format: 'raw' })).size, 2 * size)
-  t.deepEqual(await readFile(path), Buffer.concat([content, content]))
+  t.true((await readFile(path)).equals(Buffer.concat([content, content])))
 })
 
 test('over a backing file only the difference is written', async (t) => {
@@ -112,7 +115,10 @@ test('an existing file is replaced only if that is meant, and a failure leaves i
 test('progress is told from nothing to everything, and aborting leaves nothing behind', async (t) => {
   const { folder, source } = await makeSource(t)
   const reports: Progress[] = []
-  await convertImage(source, join(folder, 'a'), { format: 'qcow2', onProgress: (report) => reports.push(report) })
+  await convertImage(source, join(folder, 'a'), {
+    format: 'qcow2',
+    onProgress: (report) => reports.push(report),
+  })
   t.deepEqual(reports[0], { phase: 'copy', bytesDone: 0, bytesTotal: size })
   t.deepEqual(reports.at(-1), { phase: 'copy', bytesDone: size, bytesTotal: size })
   const controller = new AbortController()
@@ -132,7 +138,7 @@ test('every cache mode copies the same', async (t) => {
     const raw = join(folder, 'b')
     await convertImage(source, qcow2, { format: 'qcow2', overwrite: true, cache, sourceCache: cache })
     await convertImage(qcow2, raw, { format: 'raw', overwrite: true, cache, sourceCache: cache })
-    t.deepEqual(await readFile(raw), content)
+    t.true((await readFile(raw)).equals(content))
   }
 })
 
@@ -151,6 +157,8 @@ test('what it cannot do, and what contradicts itself, is refused', async (t) => 
     const converted = convertImage(source, join(folder, 'disk'), options as ConvertOptions)
     await t.throwsAsync(converted, { code }, JSON.stringify(options))
   }
-  await t.throwsAsync(convertImage([], join(folder, 'disk'), { format: 'raw' }), { code: 'ERR_INVALID_ARGUMENT' })
+  await t.throwsAsync(convertImage([], join(folder, 'disk'), { format: 'raw' }), {
+    code: 'ERR_INVALID_ARGUMENT',
+  })
   t.deepEqual(await readdir(folder), ['source.raw'])
 })

@@ -30,7 +30,8 @@ async function allocatedBytes(image: DiskImage): Promise<number> {
   return bytes
 }
 
-const everything = (image: DiskImage): Promise<Uint8Array> => image.read({ offset: 0, length: image.size })
+const everything = async (image: DiskImage): Promise<Buffer> =>
+  Buffer.from(await image.read({ offset: 0, length: image.size }))
 
 test('holes and zeros are not written, data is', async (t) => {
   const source = await disk(t)
@@ -46,7 +47,7 @@ test('holes and zeros are not written, data is', async (t) => {
   t.is(copied, size)
   t.is(written, 3 * 65536)
   t.is(await allocatedBytes(target), 3 * 65536)
-  t.deepEqual(await everything(target), await everything(source))
+  t.true((await everything(target)).equals(await everything(source)))
 })
 
 test('without a shortest run of zeros everything is written', async (t) => {
@@ -64,7 +65,7 @@ test('a longer shortest run keeps short ones as data', async (t) => {
   await source.write(Uint8Array.of(1), 1_000_000)
   const target = await disk(t, { format: 'raw' })
   await copyDisk(new Concatenation([source]), target, { ...options, sparseSize: 1024 * 1024 })
-  t.deepEqual(await everything(target), await everything(source))
+  t.true((await everything(target)).equals(await everything(source)))
 })
 
 test('a target that holds something gets its zeros written', async (t) => {
@@ -74,7 +75,7 @@ test('a target that holds something gets its zeros written', async (t) => {
     const target = await disk(t, { format })
     await target.write(new Uint8Array(size).fill(9), 0)
     await copyDisk(new Concatenation([source]), target, { ...options, readsAsZeros: false })
-    t.deepEqual(await everything(target), await everything(source))
+    t.true((await everything(target)).equals(await everything(source)))
   }
 })
 

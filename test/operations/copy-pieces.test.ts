@@ -33,7 +33,10 @@ test('zeros that fill no unit disappear in the data around them', async (t) => {
 })
 
 test('pieces are no longer than their limits', async (t) => {
-  t.is(short(await cut([300, 600], 64)), 'data 0+128, data 128+128, data 256+64, zero 320+256, zero 576+256, zero 832+68')
+  t.is(
+    short(await cut([300, 600], 64)),
+    'data 0+128, data 128+128, data 256+64, zero 320+256, zero 576+256, zero 832+68',
+  )
 })
 
 test('the end of the disk may be within a unit', async (t) => {

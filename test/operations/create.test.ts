@@ -16,7 +16,13 @@ test('every option of the format arrives in the image', async (t) => {
   const folder = await makeFolder(t)
   const path = join(folder, 'disk')
   const size = 1024 * 1024
-  await createImage(path, { size, clusterSize: 4096, refcountBits: 1, lazyRefcounts: true, compressionType: 'zstd' })
+  await createImage(path, {
+    size,
+    clusterSize: 4096,
+    refcountBits: 1,
+    lazyRefcounts: true,
+    compressionType: 'zstd',
+  })
   const info = await imageInfo(path)
   t.is(info.clusterSize, 4096)
   t.like(info.qcow2, { refcountBits: 1, lazyRefcounts: true, compressionType: 'zstd' })
@@ -57,8 +63,13 @@ test('a backing file must be there, as it is said to be, unless nobody is to loo
   const path = join(folder, 'disk')
   const create = (options: CreateOptions) => createImage(path, options)
   await t.throwsAsync(create({ backingFile: 'missing', backingFormat: 'raw' }), { code: 'ERR_NOT_FOUND' })
-  await t.throwsAsync(create({ backingFile: 'base.raw', backingFormat: 'qcow2' }), { code: 'ERR_NOT_AN_IMAGE' })
-  await t.throwsAsync(create({ backingFile: 'base.raw' }), { code: 'ERR_INVALID_OPTION', message: /backingFormat/ })
+  await t.throwsAsync(create({ backingFile: 'base.raw', backingFormat: 'qcow2' }), {
+    code: 'ERR_NOT_AN_IMAGE',
+  })
+  await t.throwsAsync(create({ backingFile: 'base.raw' }), {
+    code: 'ERR_INVALID_OPTION',
+    message: /backingFormat/,
+  })
   await t.throwsAsync(create({ backingFile: 'disk', backingFormat: 'qcow2' }), { code: 'ERR_INVALID_OPTION' })
   await t.throwsAsync(create({ backingFile: 'missing', backingFormat: 'raw', unsafe: true }), {
     code: 'ERR_INVALID_OPTION',
@@ -81,7 +92,10 @@ test('options that do not go together are refused before a file is touched', asy
     [{ size: 512, format: 'raw', clusterSize: 4096 }, 'ERR_INVALID_OPTION'],
     [{ size: 512, format: 'raw', preallocation: 'metadata' }, 'ERR_INVALID_OPTION'],
     [{ size: 512, backingFormat: 'raw' }, 'ERR_INVALID_OPTION'],
-    [{ size: 512, preallocation: 'full', backingFile: 'x', backingFormat: 'raw', unsafe: true }, 'ERR_INVALID_OPTION'],
+    [
+      { size: 512, preallocation: 'full', backingFile: 'x', backingFormat: 'raw', unsafe: true },
+      'ERR_INVALID_OPTION',
+    ],
     [{ size: 512, extendedL2: true }, 'ERR_NOT_SUPPORTED'],
     [{ size: 512, encrypt: {} }, 'ERR_NOT_SUPPORTED'],
     [{ size: 512, dataFile: 'x' }, 'ERR_NOT_SUPPORTED'],
@@ -100,10 +114,17 @@ for (const format of ['qcow2', 'raw'] as const) {
     const size = 20 * 1024 * 1024
     for (const preallocation of ['off', 'falloc', 'full'] as const) {
       const reports: Progress[] = []
-      await createImage(path, { size, format, preallocation, overwrite: true, onProgress: (report) => reports.push(report) })
+      await createImage(path, {
+        size,
+        format,
+        preallocation,
+        overwrite: true,
+        onProgress: (report) => reports.push(report),
+      })
       const { blocks } = await stat(path)
       t.is(blocks * 512 >= size, preallocation !== 'off', preallocation)
-      if (preallocation !== 'off') t.like(reports.at(-1), { phase: 'create', bytesDone: size, bytesTotal: size })
+      if (preallocation !== 'off')
+        t.like(reports.at(-1), { phase: 'create', bytesDone: size, bytesTotal: size })
       const image = await openImage(path, { format })
       t.deepEqual(await image.read({ offset: size - 3, length: 3 }), new Uint8Array(3))
       await image.close()

@@ -20,7 +20,13 @@ test('each run names the file that holds it, and a range can be asked for', asyn
   await image.close()
   const entries = await mapOf(path)
   t.deepEqual(
-    entries.map(({ offset, length, depth, allocated, file }) => [offset / 65536, length / 65536, depth, allocated, file]),
+    entries.map(({ offset, length, depth, allocated, file }) => [
+      offset / 65536,
+      length / 65536,
+      depth,
+      allocated,
+      file,
+    ]),
     [
       [0, 1, 1, true, base],
       [1, 1, 0, true, path],

@@ -8,8 +8,14 @@ for (const format of ['qcow2', 'raw'] as const) {
     const path = join(await makeFolder(t), 'disk')
     await createImage(path, { size: 1024 * 1024, format })
     const options = { format, shrink: true }
-    t.deepEqual(await resizeImage(path, 2 * 1024 * 1024, options), { before: 1024 * 1024, after: 2 * 1024 * 1024 })
-    t.deepEqual(await resizeImage(path, { by: 1 }, options), { before: 2 * 1024 * 1024, after: 2 * 1024 * 1024 + 512 })
+    t.deepEqual(await resizeImage(path, 2 * 1024 * 1024, options), {
+      before: 1024 * 1024,
+      after: 2 * 1024 * 1024,
+    })
+    t.deepEqual(await resizeImage(path, { by: 1 }, options), {
+      before: 2 * 1024 * 1024,
+      after: 2 * 1024 * 1024 + 512,
+    })
     t.deepEqual(await resizeImage(path, { by: -1024 * 1024 }, options), {
       before: 2 * 1024 * 1024 + 512,
       after: 1024 * 1024 + 512,

@@ -209,14 +209,15 @@ test('the first sector comes last: until then the file is no image', async (t) =
   const file = place('order')
   const backend = new FileBackend(file, { readOnly: false, create: true })
   const seen: string[] = []
-  const { write, flush } = backend
+  const write = backend.write.bind(backend)
+  const flush = backend.flush.bind(backend)
   backend.write = async (bytes, offset) => {
     seen.push(offset === 0 ? `sector 0, ${bytes.length} bytes` : 'other')
-    await write.call(backend, bytes, offset)
+    await write(bytes, offset)
   }
   backend.flush = async () => {
     seen.push('flush')
-    await flush.call(backend)
+    await flush()
   }
   await createQcow2(backend, { ...plain, size: 2 ** 30 })
   await backend.close()

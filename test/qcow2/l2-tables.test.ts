@@ -22,7 +22,7 @@ test('a run ends where type, flag or adjacency ends', async (t) => {
   await disk.image.write(fill(4096, 3), 4 * 4096)
   await disk.image.writeZeroes(4096, 4096, { unmap: false })
   const runs: unknown[] = []
-  for (let at = 0; at < 8 * 4096; ) {
+  for (let at = 0; at < 8 * 4096;) {
     const run = await disk.image.mapping(at, 8 * 4096 - at)
     runs.push([run.type, run.length / 4096])
     at += run.length

@@ -7,7 +7,7 @@ for (const mode of ['metadata', 'falloc', 'full'] as const) {
       const size = 70 * 4096 + 512
       const disk = await newDisk({ size, clusterSize, refcountBits: 64 })
       await disk.image.preallocate(mode)
-      for (let at = 0; at < size; ) {
+      for (let at = 0; at < size;) {
         const mapping = await disk.image.mapping(at, size - at)
         t.is(mapping.type, 'data', `at ${at}`)
         at += mapping.length

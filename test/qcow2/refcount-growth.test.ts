@@ -8,7 +8,7 @@ const tiny = { size: 65536, clusterSize: 512, refcountBits: 64 } as const
 test('a new refcount block stands in the first cluster that it counts, and counts itself', async (t) => {
   const { parts } = await newParts(tiny)
   // 64 clusters a block: the first 64 are counted by the block that the image came with.
-  for (let taken = 4; taken < 64; ) taken += (await parts.allocator.allocate(64 - taken)).clusters
+  for (let taken = 4; taken < 64;) taken += (await parts.allocator.allocate(64 - taken)).clusters
   const next = await parts.allocator.allocate(1)
   t.is(next.host, (65 * 512) as never)
   t.deepEqual(await parts.allocator.counts(64, 3), [1, 1, 0])
@@ -18,7 +18,7 @@ test('a new refcount block stands in the first cluster that it counts, and count
 
 test('what refers to a cluster of a new block comes behind its refcount table entry until that is durable', async (t) => {
   const { parts, backend } = await newParts(tiny)
-  for (let taken = 4; taken < 64; ) taken += (await parts.allocator.allocate(64 - taken)).clusters
+  for (let taken = 4; taken < 64;) taken += (await parts.allocator.allocate(64 - taken)).clusters
   const first = await parts.allocator.allocate(1)
   const entry = backend.log.findLast(({ kind, offset }) => kind === 'enqueue' && offset === 512)
   t.true(first.after >= (entry?.section ?? Number.POSITIVE_INFINITY))
@@ -33,7 +33,7 @@ test('what refers to a cluster of a new block comes behind its refcount table en
 test('the refcount table moves behind everything when it is full; the old one is freed', async (t) => {
   const { parts, backend } = await newParts(tiny)
   const old = parts.table.host
-  for (let taken = 4; taken < 4096; ) taken += (await parts.allocator.allocate(64)).clusters
+  for (let taken = 4; taken < 4096;) taken += (await parts.allocator.allocate(64)).clusters
   t.true(parts.table.host > old)
   t.true(parts.table.entries >= 96, 'at least half as large again')
   const where = parts.table.host / 512
@@ -56,7 +56,7 @@ test('the header names the new table only when all of it is durable', async (t) 
     return false
   }
   backend.hold(note)
-  for (let taken = 4; taken < 4090; ) taken += (await parts.allocator.allocate(64)).clusters
+  for (let taken = 4; taken < 4090;) taken += (await parts.allocator.allocate(64)).clusters
   t.deepEqual(order.slice(-4), ['area', 'area', 'flush', 'durable'])
   const header = backend.log.findLast(({ kind, offset }) => kind === 'enqueue' && offset === 0)
   t.not(header, undefined)

@@ -145,7 +145,7 @@ function testData(name: string, open: BackendFactory): void {
     await backend.write(filled(1, 65536), 65536)
     await backend.write(filled(2, 65536), 512 * 1024)
     await backend.flush()
-    for (let offset = 0; offset < size; ) {
+    for (let offset = 0; offset < size;) {
       const extent = await backend.extent(offset)
       t.true(extent.length > 0 && offset + extent.length <= size)
       if (!extent.data) sameBytes(t, await read(backend, offset, extent.length), filled(0, extent.length))

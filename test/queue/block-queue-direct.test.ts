@@ -23,7 +23,7 @@ async function openDirect(
 /** Cut `size` bytes into pieces that lie side by side, in random order. */
 function pieces(random: SeededRandom, size: number, longest: number): { offset: number; length: number }[] {
   const all: { offset: number; length: number }[] = []
-  for (let offset = 0; offset < size; ) {
+  for (let offset = 0; offset < size;) {
     const length = Math.min(random.between(1, longest), size - offset)
     all.push({ offset, length })
     offset += length

@@ -43,7 +43,7 @@ test('zeroed and discarded ranges read as zeros', async (t) => {
   await image.discard(32768, 4096)
   const bytes = await bytesOf(image, 0, 65536)
   const expected = new Uint8Array(65536).fill(5).fill(0, 100, 1100).fill(0, 8192, 16384).fill(0, 32768, 36864)
-  t.deepEqual(bytes, expected)
+  t.true(Buffer.from(bytes).equals(expected))
   await image.close()
 })
 

@@ -52,7 +52,7 @@ function changesUpTo(log: readonly DeviceEvent[], cut: number): { durable: Chang
 function cutIntoSectors(change: Change): Change[] {
   if (change.kind === 'truncate' || change.kind === 'allocate') return [change]
   const pieces: Change[] = []
-  for (let done = 0; done < change.length; ) {
+  for (let done = 0; done < change.length;) {
     const offset = change.offset + done
     const length = Math.min(change.length - done, sectorSize - (offset % sectorSize))
     pieces.push({ ...change, offset, length, bytes: change.bytes.subarray(done, done + length) })

@@ -1,0 +1,75 @@
+import { writeFile } from 'node:fs/promises'
+import { checkQcow2 } from '../../lib/qcow2/check.js'
+import { openQcow2 } from '../../lib/qcow2/image.js'
+import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { qemuRead, run } from '../support/qemu.js'
+import type { SampledState } from './explore.js'
+import { readPayload, valueAt } from './payload.js'
+import type { StartImage } from './start-images.js'
+
+/** What the explorer's own walk does not judge like a checker: bytes behind the end of the disk are no corruption. */
+const isCorrupt = (problem: string | undefined): boolean => /^corrupt: (?!lba)/.test(problem ?? '')
+
+/**
+ * Let the library's own checker and reader look at a state that the explorer has judged.
+ * @returns where they disagree; undefined when they do not
+ */
+export async function disagreement(start: StartImage, sample: SampledState): Promise<string | undefined> {
+  const contents = (): SparseBytes => SparseBytes.from(sample.bytes)
+  let isSound: boolean
+  let said: string
+  try {
+    const result = await checkQcow2(new MemoryBackend({ contents: contents(), readOnly: true }))
+    isSound = result.corruptions + result.checkErrors === 0
+    said = `${result.corruptions} corruptions, ${result.leaks} leaks: ${result.findings[0]?.text ?? ''}`
+    if (isSound && sample.problem === undefined && result.leaks !== sample.leaksInFile) {
+      return `the walk counts ${sample.leaksInFile} leaks, check ${result.leaks}`
+    }
+  } catch (error) {
+    isSound = false
+    said = String(error)
+  }
+  if (isSound === isCorrupt(sample.problem))
+    return `the walk says ${sample.problem ?? 'sound'}, check ${said}`
+  if (sample.problem !== undefined) return undefined
+  const image = await openQcow2(new MemoryBackend({ contents: contents() }), {
+    readOnly: true,
+    backing: start.backing,
+  })
+  const seen = new Uint8Array(sample.values.length * 512)
+  await image.read(seen, 0)
+  await image.close()
+  if (image.size !== sample.sizeSectors * 512)
+    return `the walk says ${sample.sizeSectors} sectors, not ${image.size} bytes`
+  return difference(seen, sample, 'our reading')
+}
+
+/** As `disagreement`, by the stock tool. @param path  of a file that it may write */
+export async function qemuDisagreement(
+  start: StartImage,
+  sample: SampledState,
+  path: string,
+): Promise<string | undefined> {
+  await writeFile(path, sample.bytes)
+  const { code, stdout, stderr } = await run('qemu-img', ['check', '-f', 'qcow2', path])
+  const isSound = code === 0 || code === 3
+  if (isSound === isCorrupt(sample.problem)) {
+    return `the walk says ${sample.problem ?? 'sound'}, qemu-img check ${code}: ${stdout}${stderr}`
+  }
+  // Headers name no backing file, so that the stock tool would not see it.
+  if (sample.problem !== undefined || start.backing !== undefined) return undefined
+  if (sample.sizeSectors > sample.values.length) return undefined
+  return difference(await qemuRead(path), sample, "qemu-img's reading")
+}
+
+function difference(seen: Uint8Array, sample: SampledState, reader: string): string | undefined {
+  for (let lba = 0; lba < sample.values.length; lba++) {
+    const payload = readPayload(seen, lba * 512)
+    const value = valueAt(lba, payload.lba, payload.generation)
+    if (value !== sample.values[lba]) {
+      return `lba ${lba}: ${reader} shows ${value}, the walk ${sample.values[lba]}`
+    }
+  }
+  return undefined
+}
