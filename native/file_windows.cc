@@ -1,5 +1,5 @@
-// File for Windows. Not exercised by the test suite so far: what is optional in file.h (holes, reservations, locks) answers
-// that it is not supported, and callers do without.
+// File for Windows. Not exercised by the test suite so far: what is optional in file.h (holes, reservations, locks)
+// answers that it is not supported, and callers do without.
 #ifdef _WIN32
 
 #include <errno.h>

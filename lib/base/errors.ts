@@ -88,3 +88,19 @@ export function invalid(message: string, code: MisuseCode = 'ERR_INVALID_ARGUMEN
 export function outOfRange(message: string): RangeError {
   return Object.assign(new RangeError(message), { code: 'ERR_OUT_OF_RANGE' satisfies MisuseCode })
 }
+
+/**
+ * Say in which file it was, where what failed does not know: an entry of a table has an offset, no name.
+ * @returns the error to throw instead; what is not ours, and what names a file, as it is
+ */
+export function namingFile(error: unknown, path: string): unknown {
+  if (!(error instanceof Qcow2Error) || error.path !== undefined) return error
+  const { code, message, offset, structure, errno, cause } = error
+  return new Qcow2Error(code, `${message} ('${path}')`, {
+    path,
+    ...(offset === undefined ? {} : { offset }),
+    ...(structure === undefined ? {} : { structure }),
+    ...(errno === undefined ? {} : { errno }),
+    cause,
+  })
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { basename } from 'node:path'
-import { Interruption } from './interrupts.js'
-import { HelpRequest, UsageError } from './usage-error.js'
+import type { Interruption } from './interrupts.js'
+import { type HelpRequest, isCalled, type UsageError } from './usage-error.js'
 import { hint, report, type VerbContext } from './verb.js'
 import { verbs } from './verbs.js'
 
@@ -14,7 +14,7 @@ const brokenPipe = 141
 /** The name that we were called by, which may be a link's: `qemu-img` for one. */
 function programName(): string {
   const name = basename(process.argv[1] ?? '')
-  return name === '' || name === 'main.js' ? 'qcow2' : name
+  return /^(main\.c?js)?$/.test(name) ? 'qcow2' : name
 }
 
 async function main(argv: readonly string[], context: VerbContext): Promise<number> {
@@ -38,7 +38,7 @@ async function run(argv: readonly string[], context: VerbContext): Promise<numbe
       await verb.load()
     )(rest, context)
   } catch (error) {
-    if (!(error instanceof HelpRequest)) throw error
+    if (!isCalled<HelpRequest>(error, 'HelpRequest')) throw error
     const { verbHelp } = await import('./help.js')
     return verbHelp(name, verb, context)
   }
@@ -46,13 +46,13 @@ async function run(argv: readonly string[], context: VerbContext): Promise<numbe
 
 /** Say what went wrong, without a stack trace. @returns the exit code */
 function fail(error: unknown, context: VerbContext): number {
-  if (error instanceof Interruption) {
+  if (isCalled<Interruption>(error, 'Interruption')) {
     // Whoever started us must see that it was the signal, as a shell's loop does.
     process.kill(process.pid, error.signalName)
     return failed
   }
   if ((error as NodeJS.ErrnoException).code === 'EPIPE') return brokenPipe
-  if (error instanceof UsageError) {
+  if (isCalled<UsageError>(error, 'UsageError')) {
     for (const message of error.messages) report(context, message)
     if (error.showHelpHint) hint(context)
   } else {

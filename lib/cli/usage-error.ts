@@ -22,3 +22,11 @@ export class UsageError extends Error {
 export class HelpRequest extends Error {
   override readonly name = 'HelpRequest'
 }
+
+/**
+ * Whether an error is one of these, or an Interruption. By name: as it is shipped, the program and each verb are files of their own,
+ * each with these classes in it.
+ */
+export function isCalled<T extends { readonly name: string }>(error: unknown, name: T['name']): error is T {
+  return error instanceof Error && error.name === name
+}

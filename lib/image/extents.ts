@@ -1,4 +1,4 @@
-import { type Extent, type Layer, lookUpExtent } from './layers.js'
+import { type Extent, findSparseLayers, type Layer, lookUpExtent } from './layers.js'
 
 /** Most bytes asked for at once: bounds the time in which closing or aborting is not noticed. */
 const lookUpSize = 2 ** 40
@@ -13,6 +13,7 @@ export async function* extentsOf(
   stillOpen: () => void,
 ): AsyncGenerator<Extent, void, undefined> {
   const end = range.offset + range.length
+  const sparse = await findSparseLayers(layers)
   let pending: Extent | undefined
   for (let position = range.offset; position < end;) {
     stillOpen()
@@ -20,7 +21,7 @@ export async function* extentsOf(
     const size = layers[0]?.format.size ?? 0
     const wanted = Math.min(end, size) - position
     if (wanted <= 0) break
-    const found = await lookUpExtent(layers, position, Math.min(wanted, lookUpSize))
+    const found = await lookUpExtent(layers, position, Math.min(wanted, lookUpSize), sparse)
     position += found.length
     if (pending === undefined) pending = found
     else if (alike(pending, found)) pending = { ...pending, length: pending.length + found.length }

@@ -1,3 +1,5 @@
+import { stat } from 'node:fs/promises'
+import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { BackingSource, FormatImage } from '../queue/format-image.js'
 
@@ -27,14 +29,32 @@ export type Extent = {
 }
 
 /**
+ * Which layers have clusters in use that are holes of their file, as preallocated ones are. Judged as QEMU judges it, by the size of
+ * the file and the space it takes; where none are to be expected, nobody has to ask the file for each run.
+ */
+export async function findSparseLayers(layers: readonly Layer[]): Promise<boolean[]> {
+  return Promise.all(
+    layers.map(async ({ format, backend }) => {
+      if (format.format === 'raw') return false
+      const clusters = Math.ceil(backend.length / format.clusterSize)
+      const { blocks } = await stat(backend.path).catch(() => ({ blocks: 0 }))
+      const onDisk = Math.floor((blocks * sectorSize) / format.clusterSize)
+      return clusters >= Math.max(Math.floor((onDisk * 10) / 9), onDisk + 2)
+    }),
+  )
+}
+
+/**
  * What stands at `offset`, looked up through all layers that cover it.
  * @param length  > 0 and within the size of the first layer
+ * @param sparse  by layer: see findSparseLayers
  * @returns a run of at most `length` bytes
  */
 export async function lookUpExtent(
   layers: readonly Layer[],
   offset: number,
   length: number,
+  sparse: readonly boolean[],
 ): Promise<Extent> {
   let run = length
   let depth = 0
@@ -56,9 +76,7 @@ export async function lookUpExtent(
       }
       case 'data': {
         const { hostOffset } = mapping
-        if (layer.format.format === 'raw')
-          return { ...found, length: run, zero: false, data: true, hostOffset }
-        // Preallocated clusters are holes of the file.
+        if (sparse[depth] !== true) return { ...found, length: run, zero: false, data: true, hostOffset }
         const hole = await fileRun(layer.backend, hostOffset, run)
         return { ...found, length: hole.length, zero: !hole.data, data: true, hostOffset }
       }
@@ -116,7 +134,7 @@ export class LayersBelow implements BackingSource {
   async readsAsZeros(offset: number, length: number): Promise<boolean> {
     const end = Math.min(offset + length, this.#top.size)
     for (let position = offset; position < end;) {
-      const extent = await lookUpExtent(this.#layers, position, end - position)
+      const extent = await lookUpExtent(this.#layers, position, end - position, [])
       if (!extent.zero) return false
       position += extent.length
     }

@@ -128,6 +128,8 @@ export class Qcow2Image implements FormatImage {
       const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
       if (host >= 0) await backend.read(bytes, host)
       else await readGuest(this.#parts, bytes, guestOffset(offset))
+    } catch (error) {
+      throw namingFile(error, backend.path)
     } finally {
       this.#end(ticket)
     }
@@ -181,6 +183,8 @@ export class Qcow2Image implements FormatImage {
         case 'unallocated':
           return { type: run.entry.type, length: run.length }
       }
+    } catch (error) {
+      throw namingFile(error, this.#parts.backend.path)
     } finally {
       this.#end(ticket)
     }
@@ -246,7 +250,7 @@ export class Qcow2Image implements FormatImage {
     try {
       await work()
     } catch (error) {
-      if (!isNoSpace(error) || !this.#parts.frees.pending) throw error
+      if (!isNoSpace(error) || !this.#parts.frees.pending) throw namingFile(error, this.#parts.backend.path)
       this.#end(ticket)
       await this.#changeAfterFreeing(offset, length, work)
     } finally {

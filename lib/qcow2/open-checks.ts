@@ -4,6 +4,7 @@ import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
 import { findExtension, headerError } from './header-extensions.js'
 import { hostOf } from './l2-entry.js'
+import type { SnapshotTable } from './snapshot-table.js'
 import { autoclear, bitmapsExtension, extensionTypes, headerV2, incompatible, limits } from './spec.js'
 
 /**
@@ -65,6 +66,38 @@ export function checkSnapshotTableWithinFile(
   if (tableBytes > 0 && header.snapshotsOffset + tableBytes > alignUp(fileBytes, 8)) {
     throw truncated(path, fileBytes, 'snapshot table', header.snapshotsOffset)
   }
+}
+
+/**
+ * An image that is to be written must have the L1 tables of its snapshots where they can be: each within the file, none over
+ * another structure. That also bounds what has to be kept of them.
+ * @param regions  of the header's own tables
+ * @throws ERR_CORRUPT
+ */
+export function checkSnapshotL1s(
+  header: Header,
+  table: SnapshotTable,
+  regions: readonly Region[],
+  fileBytes: number,
+  path: string,
+): void {
+  const clusterSize = 2 ** header.clusterBits
+  const all = [...regions]
+  for (const { l1Offset, l1Entries, entryOffset, name } of table.snapshots) {
+    const bytes = l1Entries * entryBytes
+    if (bytes === 0) continue
+    const structure = `L1 table of snapshot '${name}'`
+    if (!isAligned(l1Offset, clusterSize) || l1Entries > limits.l1Entries || l1Offset + bytes > fileBytes) {
+      const what = `The ${structure} cannot be ${l1Entries} entries at offset ${l1Offset}`
+      throw new Qcow2Error('ERR_CORRUPT', what, {
+        path,
+        offset: entryOffset,
+        structure: 'snapshot table entry',
+      })
+    }
+    all.push({ structure, offset: l1Offset, bytes: alignUp(bytes, clusterSize) })
+  }
+  refuseOverlaps(all, path)
 }
 
 /**

@@ -4,11 +4,11 @@ import { entryBytes, makeGeometry } from './geometry.js'
 import { type Header, parseClusterBits, parseHeader } from './header.js'
 import {
   checkEntriesWithinFile,
+  checkSnapshotL1s,
   checkSnapshotTableWithinFile,
   checkTablePlaces,
   checkTablesWithinFile,
   headerRegions,
-  refuseOverlaps,
 } from './open-checks.js'
 import { readSnapshotTable, type SnapshotTable } from './snapshot-table.js'
 
@@ -74,7 +74,7 @@ export async function openMetadata(
   const snapshotTable = await readSnapshotTable(backend, header)
   checkSnapshotTableWithinFile(header, snapshotTable.bytes, length, path)
   if (!options.readOnly) {
-    refuseOverlaps(headerRegions(header, snapshotTable.bytes), path)
+    checkSnapshotL1s(header, snapshotTable, headerRegions(header, snapshotTable.bytes), length, path)
     const entries = refcountTable.length / entryBytes
     const at = header.refcountTableOffset
     checkEntriesWithinFile('refcount table', refcountTable, entries, at, length, path)

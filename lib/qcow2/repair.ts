@@ -6,13 +6,14 @@ import { compareRefcounts, settleRefcounts } from './check-refcounts.js'
 import { countReferences } from './check-references.js'
 import type { CheckResult } from './check-result.js'
 import { type CheckOptions, CheckState } from './check-state.js'
+import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
-import { checkTablePlaces } from './open-checks.js'
+import { checkTablePlaces, headerRegions, refuseOverlaps } from './open-checks.js'
 import { readHeader } from './open-metadata.js'
 import { dropMisalignedEntries } from './repair-entries.js'
 import { RepairOrdering } from './repair-ordering.js'
 import { rebuildRefcounts } from './repair-rebuild.js'
-import { readSnapshotTable } from './snapshot-table.js'
+import { readSnapshotTable, type SnapshotTable } from './snapshot-table.js'
 import { autoclear, incompatible } from './spec.js'
 import { StoredRefcounts } from './stored-refcounts.js'
 
@@ -29,7 +30,7 @@ type Fixed = { corruptions: number; leaks: number }
  * are built anew where they cannot be trusted, entries that keep a misaligned cluster for zeros let go of it, and COPIED
  * flags follow the counts. Guest data is not touched. Cut short at any point, a repair leaves an image that is no worse
  * than before, and that the next repair finishes.
- * @throws ERR_READ_ONLY; as checkQcow2
+ * @throws ERR_READ_ONLY; ERR_CORRUPT: an L1 or the snapshot table overlaps the header or another; as checkQcow2
  */
 export async function repairQcow2(backend: BlockBackend, options: CheckOptions): Promise<CheckResult> {
   if (backend.readOnly) {
@@ -39,6 +40,7 @@ export async function repairQcow2(backend: BlockBackend, options: CheckOptions):
   }
   const { header, firstCluster } = await readHeader(backend)
   checkTablePlaces(header, { readOnly: false, repairing: true, path: backend.path })
+  refuseEntangled(backend, header, await readSnapshotTable(backend, header))
   const ordering = new RepairOrdering(backend)
   if ((header.autoclearFeatures & ~keptAutoclear) !== 0n) {
     await ordering.clearAutoclear(firstCluster, header.autoclearFeatures & keptAutoclear)
@@ -60,6 +62,21 @@ export async function repairQcow2(backend: BlockBackend, options: CheckOptions):
     await ordering.markClean(firstCluster, header.incompatibleFeatures & ~marks)
   }
   return result
+}
+
+/**
+ * A table within the header, or within another table, would change with each repair of that: nobody can tell what it was.
+ * The refcount table may lie anywhere, for it is replaced.
+ */
+function refuseEntangled(backend: BlockBackend, header: Header, table: SnapshotTable): void {
+  const places = headerRegions(header, table.bytes).filter(({ structure }) => structure !== 'refcount table')
+  for (const { l1Offset, l1Entries } of table.snapshots) {
+    const bytes = l1Entries * entryBytes
+    if (bytes > 0 && l1Offset + bytes <= backend.length) {
+      places.push({ structure: 'L1 table of a snapshot', offset: l1Offset, bytes })
+    }
+  }
+  refuseOverlaps(places, backend.path)
 }
 
 /** @returns what was found, not what is left */

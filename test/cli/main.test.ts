@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { cliPath, runCli, runCommand } from '../support/cli.js'
+import { cliModulePath, cliPath, runCli, runCommand } from '../support/cli.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 test('messages begin with the name that the program was called by', async (t) => {
@@ -69,7 +69,7 @@ ${list}
 `,
   )
   const { stderr, code } = await runCommand(
-    [process.execPath, '--import', join(folder, 'spy.mjs'), cliPath, 'info', 'x.qcow2'],
+    [process.execPath, '--import', join(folder, 'spy.mjs'), cliModulePath, 'info', 'x.qcow2'],
     folder,
   )
   t.is(code, 0)

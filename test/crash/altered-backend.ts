@@ -5,10 +5,10 @@ import { SeededRandom } from '../support/seeded-random.js'
 export function otherwise(inner: BlockBackend, changes: Partial<BlockBackend>): BlockBackend {
   return new Proxy(inner, {
     get(target, name) {
-      if (name in changes) return Reflect.get(changes, name)
+      if (name in changes) return Reflect.get(changes, name) as unknown
       // Not through the proxy: the backend's private members know only itself.
       const value: unknown = Reflect.get(target, name, target)
-      return typeof value === 'function' ? value.bind(target) : value
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
     },
   })
 }

@@ -163,12 +163,18 @@ export class Campaign {
   async #judgeAgain(workload: Workload, sample: SampledState): Promise<void> {
     const where = `${workload.name}@${sample.time}:${sample.choice}`
     const ours = await disagreement(workload.start, sample)
-    if (ours !== undefined) return this.#fail(`${where}: ${ours}`)
+    if (ours !== undefined) {
+      this.#fail(`${where}: ${ours}`)
+      return
+    }
     this.checked++
     // Evenly over the campaign: the stock tool takes longer than a thousand states.
     if (this.checkedByQemu < this.#sampling.qemu && this.checked % 4 === 0) {
       const theirs = await qemuDisagreement(workload.start, sample, await this.#scratch())
-      if (theirs !== undefined) return this.#fail(`${where}: ${theirs}`)
+      if (theirs !== undefined) {
+        this.#fail(`${where}: ${theirs}`)
+        return
+      }
       this.checkedByQemu++
     }
     await this.#again('used again after a crash', () => exploreReuse(workload, sample, this.checked))

@@ -119,7 +119,13 @@ function* byClass(
 
 function tearAtRandom(states: DiskStates, atom: number, random: SeededRandom): void {
   const sectors = states.atoms[atom]?.places.length ?? 0
+  // One is surely there, and one surely not.
   const there = random.integer(sectors)
+  const missing = (there + 1 + random.integer(sectors - 1)) % sectors
   const isFront = random.chance(0.3)
-  states.tear(atom, (step) => (isFront ? step <= there : step === there || random.chance(0.5)))
+  const front = Math.min(there, missing)
+  states.tear(atom, (step) => {
+    if (isFront) return step <= front
+    return step === there || (step !== missing && random.chance(0.5))
+  })
 }

@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { Qcow2Error } from '../../lib/base/errors.js'
 import { explore } from './explore.js'
-import type { Mutant } from './mutants.js'
+import type { Mutant } from './mutant.js'
 import { type NotedRequest, type Recording, record, type Workload } from './workload.js'
 
 export type FaultKind = {
@@ -74,7 +74,7 @@ async function runWithFault(
 function uncleanError(recording: Recording): string | undefined {
   const errors = [...recording.errors, ...(recording.closeError === undefined ? [] : [recording.closeError])]
   const unclean = errors.find((error) => !(error instanceof Qcow2Error))
-  return unclean === undefined ? undefined : `an error that is not clean: ${String(unclean)}`
+  return unclean === undefined ? undefined : `an error that is not clean: ${JSON.stringify(unclean)}`
 }
 
 /** A flush that succeeds after a sync has failed is a lie: what the failed one should have covered may be gone. */

@@ -1,7 +1,7 @@
 import { SeededRandom } from '../support/seeded-random.js'
 import { disagreement, qemuDisagreement } from './cross-check.js'
 import { type Explored, explore, type ExploreOptions, type SampledState } from './explore.js'
-import type { Mutant } from './mutants.js'
+import type { Mutant } from './mutant.js'
 import { randomWorkload } from './random-workload.js'
 import { type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
 import { record, type Workload } from './workload.js'
@@ -41,7 +41,11 @@ export async function hunt(
   while (states < options.mostStates && workloads < options.mostWorkloads) {
     const workload = await anyWorkload(mutant, random)
     workloads++
+    let broken: SampledState | undefined
     const limits = {
+      onSample: (sample: SampledState): void => {
+        broken = sample
+      },
       limits: huntLimits,
       mostStates: Math.min(mostOfWorkload, options.mostStates - states),
       seed: workloads,
@@ -54,7 +58,7 @@ export async function hunt(
     states += explored?.states ?? 0
     const problem = failure ?? explored?.finding?.problem
     if (problem === undefined) continue
-    const verdict = broken && (await crossCheck(workload, broken, options.scratch))
+    const verdict = broken === undefined ? undefined : await crossCheck(workload, broken, options.scratch)
     const killedBy = `${workload.name}: ${problem}`
     return { mutant: mutant.name, states, workloads, killedBy, disagreement: verdict }
   }
@@ -92,7 +96,8 @@ async function anyWorkload(mutant: Mutant, random: SeededRandom): Promise<Worklo
   const start = random.pick(mutant.starts)
   const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
   if (random.chance(mutant.needs === undefined ? 0.8 : 0.15)) {
-    return await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
+    const workload = await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
+    return mutant.isUncached === true ? { ...workload, uncached: true } : workload
   }
   const known = operationsOn(start)
   const needed = (mutant.needs ?? []).filter((name) => known.includes(name))

@@ -6,7 +6,8 @@ import { Campaign, type Tally } from './campaign.js'
 import { type FaultKind, faultLoop } from './faults.js'
 import { faultWorkloads } from './fault-workloads.js'
 import { hunt } from './hunt.js'
-import { faultMutants, mutants } from './mutants.js'
+import { mutants } from './mutants.js'
+import { faultMutants } from './queue-mutants.js'
 import { replayLine } from './replay.js'
 
 /**

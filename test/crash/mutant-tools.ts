@@ -29,12 +29,12 @@ export function without(
         } finally {
           isInside = false
         }
-      } as typeof original
+      }
     })
     const undoCall = replace(Context.prototype, call, (original) => {
       return function (this: Context, predecessor: Section): void {
-        if (!isInside) (original as (predecessor: Section) => void).call(this, predecessor)
-      } as typeof original
+        if (!isInside) original.call(this, predecessor)
+      }
     })
     return () => {
       undoCall()

@@ -100,7 +100,14 @@ class Planner {
     this.#more = start.mapped.slice(1)
   }
 
+  /** The step for an operation, within the disk as it is then. */
   plan(name: OperationName): Step {
+    const step = this.#step(name)
+    if (!('lba' in step)) return step
+    return { ...step, sectors: Math.min(step.sectors, this.#sectors - step.lba) }
+  }
+
+  #step(name: OperationName): Step {
     const one = this.#perCluster
     const lba = this.#first * one
     switch (name) {

@@ -182,19 +182,29 @@ class Run {
 
   async #perform(image: Qcow2Image, id: number, step: Step, generation: number): Promise<void> {
     switch (step.kind) {
-      case 'write':
-        return await image.write(stampedBytes(step.lba, step.sectors, generation), step.lba * sectorSize)
+      case 'write': {
+        await image.write(stampedBytes(step.lba, step.sectors, generation), step.lba * sectorSize)
+        return
+      }
       case 'zero':
-      case 'unmap':
-        return await image.writeZeroes(step.lba * sectorSize, step.sectors * sectorSize, {
+      case 'unmap': {
+        await image.writeZeroes(step.lba * sectorSize, step.sectors * sectorSize, {
           unmap: step.kind === 'unmap',
         })
-      case 'discard':
-        return await image.discard(step.lba * sectorSize, step.sectors * sectorSize)
-      case 'flush':
-        return await image.flush()
-      case 'resize':
-        return await image.resize(step.sectors * sectorSize, { shrink: true })
+        return
+      }
+      case 'discard': {
+        await image.discard(step.lba * sectorSize, step.sectors * sectorSize)
+        return
+      }
+      case 'flush': {
+        await image.flush()
+        return
+      }
+      case 'resize': {
+        await image.resize(step.sectors * sectorSize, { shrink: true })
+        return
+      }
       case 'read': {
         const bytes = new Uint8Array(step.sectors * sectorSize)
         await image.read(bytes, step.lba * sectorSize)

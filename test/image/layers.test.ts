@@ -1,8 +1,12 @@
+import { join } from 'node:path'
 import test from 'ava'
-import { type Layer, LayersBelow, lookUpExtent } from '../../lib/image/layers.js'
+import { DiskImage } from '../../lib/image/disk-image.js'
+import { findSparseLayers, type Layer, LayersBelow, lookUpExtent } from '../../lib/image/layers.js'
 import type { FormatImage, Mapping } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { createImage, openImage } from '../../lib/index.js'
 import { RawImage } from '../../lib/raw/raw-image.js'
+import { makeFolder } from '../support/temp-folder.js'
 
 type Run = Mapping & { readonly offset: number }
 
@@ -49,7 +53,7 @@ test('what the top says hides what is below', async (t) => {
     layer(1, 4096, [zero(0, 1024), { type: 'compressed', offset: 1024, length: 512 }]),
     await rawLayer(4096),
   ]
-  t.deepEqual(await lookUpExtent(layers, 512, 3000), {
+  t.deepEqual(await lookUpExtent(layers, 512, 3000, []), {
     offset: 512,
     length: 512,
     allocated: true,
@@ -58,7 +62,7 @@ test('what the top says hides what is below', async (t) => {
     compressed: false,
     depth: 0,
   })
-  t.like(await lookUpExtent(layers, 1024, 512), {
+  t.like(await lookUpExtent(layers, 1024, 512, []), {
     length: 512,
     compressed: true,
     data: true,
@@ -72,16 +76,16 @@ test('what the top does not have is looked up below, in runs that suit both', as
     layer(1, 4096, [unallocated(0, 4096)]),
     layer(2, 4096, [unallocated(0, 1000), zero(1000, 3096)]),
   ]
-  t.like(await lookUpExtent(layers, 0, 4096), {
+  t.like(await lookUpExtent(layers, 0, 4096, []), {
     length: 1000,
     allocated: false,
     zero: true,
     data: false,
     depth: 1,
   })
-  t.like(await lookUpExtent(layers, 1000, 100), { length: 100, allocated: true, zero: true, depth: 1 })
+  t.like(await lookUpExtent(layers, 1000, 100, []), { length: 100, allocated: true, zero: true, depth: 1 })
   const overRaw = [layer(1, 8192, [unallocated(0, 8192)]), await rawLayer(4096)]
-  t.like(await lookUpExtent(overRaw, 512, 8000), {
+  t.like(await lookUpExtent(overRaw, 512, 8000, []), {
     length: 3584,
     data: true,
     zero: false,
@@ -92,14 +96,42 @@ test('what the top does not have is looked up below, in runs that suit both', as
 
 test('past the end of a shorter backing file is nothing, and the layer above says so', async (t) => {
   const layers = [layer(1, 8192, [unallocated(0, 8192)]), await rawLayer(4096)]
-  t.like(await lookUpExtent(layers, 4096, 4096), { length: 4096, allocated: false, zero: true, depth: 0 })
+  t.like(await lookUpExtent(layers, 4096, 4096, []), { length: 4096, allocated: false, zero: true, depth: 0 })
 })
 
 test('clusters that are a hole of the file are data that is zero', async (t) => {
   const top = layer(1, 8192, [{ type: 'data', offset: 0, length: 8192, hostOffset: 65536 }])
   await top.backend.write(new Uint8Array(4096).fill(1), 65536)
-  t.like(await lookUpExtent([top], 0, 8192), { length: 4096, data: true, zero: false, hostOffset: 65536 })
-  t.like(await lookUpExtent([top], 4096, 4096), { length: 4096, data: true, zero: true, hostOffset: 69632 })
+  t.like(await lookUpExtent([top], 0, 8192, [true]), {
+    length: 4096,
+    data: true,
+    zero: false,
+    hostOffset: 65536,
+  })
+  t.like(await lookUpExtent([top], 4096, 4096, [true]), {
+    length: 4096,
+    data: true,
+    zero: true,
+    hostOffset: 69632,
+  })
+})
+
+test('where no holes are expected, the file is not asked', async (t) => {
+  const top = layer(1, 8192, [{ type: 'data', offset: 0, length: 8192, hostOffset: 65536 }])
+  t.like(await lookUpExtent([top], 0, 8192, [false]), { length: 8192, data: true, zero: false })
+})
+
+test('a layer is sparse if its file takes less space than its clusters', async (t) => {
+  const folder = await makeFolder(t)
+  const sparse: boolean[] = []
+  for (const preallocation of ['off', 'metadata', 'full'] as const) {
+    const path = join(folder, preallocation)
+    await createImage(path, { size: 4 * 1024 * 1024, preallocation })
+    const image = await openImage(path, { readOnly: true })
+    sparse.push(...(await findSparseLayers(DiskImage.layersOf(image))))
+    await image.close()
+  }
+  t.deepEqual(sparse.slice(1), [true, false])
 })
 
 test('reading past the end of the layers below fills with zeros', async (t) => {

@@ -102,7 +102,7 @@ test('options that do not go together are refused before a file is touched', asy
     [{ size: 512, clustersize: 4096 }, 'ERR_INVALID_OPTION'],
   ]
   for (const [options, code] of cases) {
-    const created = createImage(join(folder, 'disk'), options as CreateOptions)
+    const created = createImage(join(folder, 'disk'), options)
     await t.throwsAsync(created, { code }, JSON.stringify(options))
   }
   t.deepEqual(await readdir(folder), [])

@@ -82,7 +82,7 @@ test('the tarball holds what is pointed at, the sources of the addon, and no tes
   }
   for (const name of variables.native_sources) t.true(files.includes(name), name)
   t.deepEqual(
-    files.filter((name) => /(^|\/)(test|node_modules|build|out|\.ci)\/|\.node$/.test(name)),
+    files.filter((name) => /(^|\/)(test|node_modules|build|out|\.ci)\/|\.(node|map)$/.test(name)),
     [],
   )
 })

@@ -159,6 +159,26 @@ test('tables in one place keep an image from being written, not from being read'
   }
 })
 
+test('L1 tables of snapshots that cannot be keep an image from being written, and from taking memory', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const image = await sampleImage(folder, { clusterSize: 4096, snapshots: true })
+  const file = join(folder, 'sample.qcow2')
+  const entry = Number(image.readBigUInt64BE(64))
+  const cases: [what: string, change: (bytes: Buffer) => void, message: RegExp][] = [
+    ['far away', (bytes) => bytes.writeBigUInt64BE(1n << 62n, entry), /L1 table of snapshot 's1' cannot be/],
+    ['huge', (bytes) => bytes.writeUInt32BE(0xffffffff, entry + 8), /cannot be 4294967295 entries/],
+    ['crooked', (bytes) => bytes.writeBigUInt64BE(4104n, entry), /cannot be/],
+    ['in the refcount table', (bytes) => bytes.writeBigUInt64BE(4096n, entry), /overlaps/],
+  ]
+  for (const [what, change, message] of cases) {
+    const bytes = Buffer.from(image)
+    change(bytes)
+    await writeFile(file, bytes)
+    await t.throwsAsync(open(file, writing), { code: 'ERR_CORRUPT', message }, what)
+    await t.notThrowsAsync(open(file, reading), what)
+  }
+})
+
 test('no memory is taken for a table before its size is known to be allowed', async (t) => {
   // L1 entries and refcount table clusters at their highest: 32 GiB and 256 TiB
   for (const changes of [

@@ -134,6 +134,16 @@ test('a file that is open for reading only is not repaired', async (t) => {
   await t.throwsAsync(checkQcow2(backend, { repair: 'all' }), { code: 'ERR_READ_ONLY' })
 })
 
+test('an image whose L1 lies within the header is not repaired: each repair would change what it reads', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const image = await sampleImage(folder, { clusterSize: 4096 })
+  const file = join(folder, 'sample.qcow2')
+  image.writeBigUInt64BE(0n, 40)
+  await writeFile(file, image)
+  await t.throwsAsync(repairFile(file, 'all'), { code: 'ERR_CORRUPT', message: /overlaps the/ })
+  t.true(image.equals(await readFile(file)))
+})
+
 test('an aborted repair rejects with the reason, and leaves an image that can be repaired', async (t) => {
   const folder = await makeFolder(t, { fast: true })
   const image = await sampleImage(folder, { clusterSize: 4096, snapshots: true })

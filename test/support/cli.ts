@@ -1,8 +1,15 @@
 import { execFile } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-/** The program as it is installed: compiled, beside the compiled tests. */
-export const cliPath = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url))
+/** The program as it is shipped, one file and a file for each verb. */
+export const cliPath = fileURLToPath(new URL('../../lib/cli/main.cjs', import.meta.url))
+
+/** What it is made from. */
+export const cliModulePath = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url))
+
+const isStale = !existsSync(cliPath) || statSync(cliPath).mtimeMs < statSync(cliModulePath).mtimeMs
+if (isStale) throw new Error('dist/lib/cli/main.cjs is older than its modules: npm run build')
 
 export type CliOutcome = {
   /** Exit code; 128 and more stands for a signal, as in a shell. */

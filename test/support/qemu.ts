@@ -7,7 +7,7 @@ export type Outcome = { readonly code: number; readonly stdout: string; readonly
 export function run(program: string, args: readonly string[], input?: string): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const child = execFile(program, args, { maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
-      if (error !== null && typeof error.code !== 'number') reject(error)
+      if (error !== null && typeof error.code !== 'number') reject(new Error(error.message, { cause: error }))
       else resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
     })
     // A program that fails early does not read its input; its exit code tells.
@@ -47,9 +47,15 @@ export async function qemuCheck(path: string): Promise<string> {
   return code === 0 ? '' : `qemu-img check exits with ${code}: ${stdout}${stderr}`
 }
 
-/** The guest's bytes as the stock tool reads them. The copy lies beside the image for a moment. */
-export async function qemuRead(path: string, format: 'qcow2' | 'raw' = 'qcow2'): Promise<Buffer> {
-  const copy = `${path}.read-by-qemu`
+/**
+ * The guest's bytes as the stock tool reads them.
+ * @param copy  where they are for a moment; default: beside the image
+ */
+export async function qemuRead(
+  path: string,
+  format: 'qcow2' | 'raw' = 'qcow2',
+  copy = `${path}.read-by-qemu`,
+): Promise<Buffer> {
   await qemuImg('convert', '-f', format, '-O', 'raw', path, copy)
   try {
     return await readFile(copy)

@@ -1,0 +1,29 @@
+import type { OperationName } from './sequences.js'
+import type { StartName } from './start-images.js'
+import type { Tampering } from './workload.js'
+
+/**
+ * Wrong implementations: each lacks one rule of the order of writes. They are made from the right one while a test runs; nothing in
+ * lib/ knows of them. The explorer has to find every one of them out.
+ */
+export type Mutant = {
+  /** As in the list of the specification; or the gate, edge or invariant that goes. */
+  readonly name: string
+  /** The rule that is missing. */
+  readonly lacks: string
+  /** Where it shows soonest. */
+  readonly starts: readonly StartName[]
+  readonly clusterSizes: readonly (512 | 4096)[]
+  /** What short workloads in the hunt for it are, or contain in this order: the operations that race without the rule. */
+  readonly needs?: readonly OperationName[]
+  /** It shows only where tables are read back from the file. */
+  readonly isUncached?: boolean
+  /** Put it in place. @returns what puts the right one back */
+  readonly install: () => () => void
+  /** For each run anew. */
+  readonly tampering?: () => Tampering
+}
+
+export const anyStart: readonly StartName[] = ['half-full', 'backing', 'empty', 'snapshot', 'near-block']
+export const anySize: readonly (512 | 4096)[] = [512, 4096]
+export const nothing = (): (() => void) => () => undefined

@@ -1,0 +1,27 @@
+import { join } from 'node:path'
+import test from 'ava'
+import { makeFolder } from '../support/temp-folder.js'
+import { hunt } from './hunt.js'
+import { mutants } from './mutants.js'
+
+/** A mutant that takes more crash states than this is a hole in the tests. */
+const mostStates = 10_000
+
+/** The same every day: whether a race comes up in so many states is a matter of luck, which must not turn with the clock. */
+const seed = Number(process.env['QCOW2_SEED'] ?? 1)
+
+for (const mutant of mutants) {
+  test.serial(`the explorer finds out ${mutant.name}, which lacks: ${mutant.lacks}`, async (t) => {
+    t.timeout(5 * 60_000)
+    const scratch = join(await makeFolder(t, { fast: true }), 'disk.qcow2')
+    const options = { mostStates, mostWorkloads: 1000, seed, scratch }
+    const found = await hunt(mutant, options)
+    t.not(found.killedBy, undefined, `seed ${seed}: it survives ${found.states} states`)
+    t.is(found.disagreement, undefined, found.killedBy)
+
+    // The same workloads, and no fewer states of them, find nothing wrong with the right one.
+    const limits = { mostStates: Math.max(found.states, 1), mostWorkloads: found.workloads, seed }
+    const right = await hunt(mutant, { ...limits, rightOne: true })
+    t.is(right.killedBy, undefined, `seed ${seed}`)
+  })
+}
