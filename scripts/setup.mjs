@@ -1,4 +1,4 @@
-// Installs from Debian what the addon's build needs, and with `test` as argument what the tests need too.
+// Installs from Debian what the addon's build and the demonstration need, and with `test` as argument what the tests need too.
 // Does nothing where all of it is there already.  node scripts/setup.mjs [test]
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -8,12 +8,12 @@ const forBuilding = {
   'g++': ['/usr/bin/g++'],
   make: ['/usr/bin/make'],
   python3: ['/usr/bin/python3'],
+  e2fsprogs: ['/usr/sbin/mke2fs', '/sbin/mke2fs'],
 }
 const forTesting = {
   cmake: ['/usr/bin/cmake'],
   'clang-format': ['/usr/bin/clang-format'],
   'qemu-utils': ['/usr/bin/qemu-img', '/usr/bin/qemu-io'],
-  e2fsprogs: ['/usr/sbin/mke2fs', '/sbin/mke2fs'],
   strace: ['/usr/bin/strace'],
   'grub-rescue-pc': ['/usr/lib/grub-rescue/grub-rescue-cdrom.iso'],
 }

@@ -84,7 +84,8 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
 function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing {
   if (answer === undefined) throw denied(reference, 'the caller does not allow it')
   if (typeof answer === 'object' && 'readInto' in answer) return { type: 'image', image: answer }
-  const { path, format = undefined } = typeof answer === 'string' ? { path: answer } : answer
+  const { path, format }: { path: string; format?: ImageFormat } =
+    typeof answer === 'string' ? { path: answer } : answer
   return {
     type: 'file',
     path: resolve(dirname(reference.image), path),

@@ -1,3 +1,4 @@
+import type { Readable, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
 import { invalid, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
@@ -9,6 +10,12 @@ import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
 import type { Extent, Layer } from './layers.js'
 import { hasMagic } from './probe.js'
+import {
+  createReadStream,
+  createWriteStream,
+  type ReadStreamOptions,
+  type WriteStreamOptions,
+} from './streams.js'
 
 /** What `openImage` hands to a disk. */
 export type DiskParts = {
@@ -108,7 +115,7 @@ export class DiskImage implements AsyncDisposable {
       checkBytes(bytes)
       this.#checkSpan(offset, bytes.length)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     if (bytes.length === 0) return Promise.resolve()
     const policy = this.#failurePolicy
@@ -126,7 +133,7 @@ export class DiskImage implements AsyncDisposable {
       checkBytes(bytes)
       this.#checkSpan(offset, bytes.length)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     if (bytes.length === 0) return Promise.resolve()
     if (this.#rawWasGuessed && offset < magicBytes) {
@@ -148,7 +155,7 @@ export class DiskImage implements AsyncDisposable {
       this.#checkWritable()
       this.#checkRange(request)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     const { offset, length, unmap = false, fua } = request
     if (length === 0) return Promise.resolve()
@@ -161,7 +168,7 @@ export class DiskImage implements AsyncDisposable {
       this.#checkWritable()
       this.#checkRange(range)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     if (range.length === 0) return Promise.resolve()
     return this.#change(() => this.#top.discard(range.offset, range.length), false)
@@ -172,7 +179,7 @@ export class DiskImage implements AsyncDisposable {
     try {
       this.#checkOpen()
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     if (this.readOnly) return Promise.resolve()
     const policy = this.#failurePolicy
@@ -208,6 +215,18 @@ export class DiskImage implements AsyncDisposable {
       )
     }
     await this.#change(() => this.#top.resize(wanted, { shrink }), false)
+  }
+
+  /** The bytes of the disk in order, as a stream of Node's. */
+  createReadStream(options?: ReadStreamOptions): Readable {
+    this.#checkOpen()
+    return createReadStream(this, options)
+  }
+
+  /** Writes to the disk in order; has finished when everything is durable. */
+  createWriteStream(options?: WriteStreamOptions): Writable {
+    this.#checkWritable()
+    return createWriteStream(this, options)
   }
 
   /** Run again what was held back with onError 'stop' or 'enospc'. */

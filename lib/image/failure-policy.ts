@@ -21,6 +21,7 @@ export class FailurePolicy {
   /** Requests that wait for resume(). */
   #held: { readonly again: () => void; readonly giveUp: () => void }[] = []
   #closed = false
+  #poisoned = false
 
   constructor(onError: OnError, onEvent: ((event: ImageEvent) => void) | undefined) {
     this.#onError = onError
@@ -42,6 +43,11 @@ export class FailurePolicy {
         })
       }
     }
+  }
+
+  /** Tell of a failure that no request has met yet. */
+  notice(error: Qcow2Error): void {
+    this.#tell(error, false)
   }
 
   /** Run again what was held back. */
@@ -66,7 +72,11 @@ export class FailurePolicy {
 
   #tell(error: Qcow2Error, stopped: boolean): void {
     if (error.code === 'ERR_CORRUPT') this.#onEvent?.({ type: 'corrupt', error, stopped })
-    if (error.code === 'ERR_POISONED') this.#onEvent?.({ type: 'poisoned', error, stopped })
+    if (error.code === 'ERR_POISONED' && !this.#poisoned) {
+      // Every request fails with it from now on: once is enough.
+      this.#poisoned = true
+      this.#onEvent?.({ type: 'poisoned', error, stopped })
+    }
     if (error.code === 'ERR_NO_SPACE') this.#onEvent?.({ type: 'no-space', error, stopped })
   }
 }

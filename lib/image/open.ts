@@ -1,4 +1,4 @@
-import { invalid } from '../base/errors.js'
+import { invalid, Qcow2Error } from '../base/errors.js'
 import {
   booleanOption,
   checkOptions,
@@ -85,10 +85,21 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     throw openFailure(path, error)
   })
   const watched = onError !== 'report' || given.onEvent !== undefined
+  const failurePolicy = watched ? new FailurePolicy(onError, given.onEvent) : undefined
+  const { backend } = chain.layers[0]
+  if (failurePolicy !== undefined) backend.onProgress(() => tellOfPoison(backend, failurePolicy))
   return new DiskImage({
     path,
     readOnly,
     ...chain,
-    failurePolicy: watched ? new FailurePolicy(onError, given.onEvent) : undefined,
+    failurePolicy,
   })
+}
+
+/** The queue fails by itself, between two requests: its owner is to know before the guest's next flush does. */
+function tellOfPoison(backend: BlockBackend, policy: FailurePolicy): void {
+  const cause = backend.poisoned
+  if (cause === undefined) return
+  const message = `Writing '${backend.path}' failed, what the disk holds is not known: ${cause.message}`
+  policy.notice(new Qcow2Error('ERR_POISONED', message, { path: backend.path, cause }))
 }

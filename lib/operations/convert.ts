@@ -104,12 +104,9 @@ export async function convertImage(
   target: string,
   options: ConvertOptions,
 ): Promise<ConvertedImage> {
-  const sources = typeof source === 'string' ? [source] : source
-  if (!Array.isArray(sources) || sources.length === 0)
-    throw invalid('convertImage: the source must be a path or paths')
-  for (const path of sources) checkPath('convertImage', path)
-  checkPath('convertImage', target)
   const given = checkOptions('convertImage', options, convertSchema)
+  const sources = sourcePaths(source)
+  checkPath('convertImage', target)
   if (given.compress === true) throw notSupported('convertImage: compression is not supported yet')
   const format = required('convertImage', 'format', given.format)
   const shape = resolveShape('convertImage', given)
@@ -144,6 +141,12 @@ export async function convertImage(
   } finally {
     for (const disk of disks) await disk.close()
   }
+}
+
+function sourcePaths(source: unknown): string[] {
+  const sources: unknown[] = Array.isArray(source) ? source : [source]
+  if (sources.length === 0) throw invalid('convertImage: the source must be a path or paths')
+  return sources.map((path) => checkPath('convertImage', path))
 }
 
 type Work = LongWork & {

@@ -56,7 +56,7 @@ async function readSnapshot(backend: BlockBackend, offset: number): Promise<Snap
     vmStateSize: vmStateSize === undefined ? entry.vmStateBytes : Number(vmStateSize),
     dateSeconds: entry.seconds,
     dateNanoseconds: entry.nanoseconds,
-    vmClockNanoseconds: BigInt(entry.vmClock),
+    vmClockNanoseconds: entry.vmClock,
     // All ones: the guest does not count instructions.
     ...(icount === undefined || icount === 2n ** 64n - 1n ? {} : { icount }),
     ...(diskSize === undefined ? {} : { diskSize }),

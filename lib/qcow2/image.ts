@@ -1,4 +1,4 @@
-import { outOfRange, Qcow2Error } from '../base/errors.js'
+import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset, type Section } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type { BackingSource, FormatImage, Mapping } from '../queue/format-image.js'

@@ -88,3 +88,15 @@ test('mistakes of ours pass untold', async (t) => {
   )
   t.deepEqual(events, [])
 })
+
+test('that a file is poisoned is told once, whoever notices it first', async (t) => {
+  const { policy: report, events } = policy('report')
+  const error = new Qcow2Error('ERR_POISONED', 'poisoned')
+  report.notice(error)
+  report.notice(error)
+  await t.throwsAsync(
+    report.run(() => Promise.reject(error), 'change'),
+    { is: error },
+  )
+  t.deepEqual(events, [{ type: 'poisoned', error, stopped: false }])
+})

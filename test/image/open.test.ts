@@ -1,7 +1,8 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { createImage, openImage, type OpenOptions } from '../../lib/index.js'
+import { createImage, type ImageEvent, openImage, type OpenOptions } from '../../lib/index.js'
+import { createQcow2 } from '../../lib/qcow2/create.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -87,4 +88,33 @@ test('each cache mode opens, writes and reads', async (t) => {
     t.is((await image.read({ offset: 71_000, length: 1 }))[0], cache.length)
     await image.close()
   }
+})
+
+test('the owner hears of a file that can no longer be believed before anybody flushes', async (t) => {
+  let failing = false
+  const backend = new MemoryBackend({ idleMs: 1, fault: ({ kind }) => (kind === 'sync' && failing ? 5 : 0) })
+  await createQcow2(backend, {
+    size: 65536,
+    clusterSize: 4096,
+    version: 3,
+    refcountBits: 16,
+    lazyRefcounts: false,
+  })
+  const events: ImageEvent[] = []
+  let tell: (() => void) | undefined
+  const told = new Promise<void>((resolve) => (tell = resolve))
+  const image = await openImage(backend, {
+    onEvent: (event) => {
+      events.push(event)
+      tell?.()
+    },
+  })
+  failing = true
+  await image.write(new Uint8Array(1000), 0)
+  await told
+  t.like(events[0], { type: 'poisoned', stopped: false })
+  t.is(events[0]?.error.code, 'ERR_POISONED')
+  await t.throwsAsync(image.flush(), { code: 'ERR_POISONED' })
+  await image.close().catch(() => undefined)
+  t.is(events.length, 1)
 })
