@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { getSystemErrorMap } from 'node:util'
 import { Qcow2Error } from '../base/errors.js'
+import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { BlockQueue } from '../queue/block-queue.js'
 import { systemError } from '../queue/system-error.js'
@@ -19,12 +20,14 @@ export async function identifyFile(path: string): Promise<FileIdentity> {
     throw cause.errno === undefined ? cause : couldNotOpen(systemError(-cause.errno, 'stat', { path, cause }))
   })
   if (stats.isDirectory()) {
-    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not open '${path}': Is a directory`, { path })
+    throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not open '${escapeName(path)}': Is a directory`, {
+      path,
+    })
   }
   if (!stats.isFile() && !stats.isBlockDevice()) {
     throw new Qcow2Error(
       'ERR_NOT_SUPPORTED',
-      `Could not open '${path}': Not a regular file or block device`,
+      `Could not open '${escapeName(path)}': Not a regular file or block device`,
       { path },
     )
   }
@@ -50,5 +53,9 @@ export function couldNotOpen(error: unknown, what: 'open' | 'create' = 'open'): 
     return error
   const { code, path, errno } = error
   const reason = text.charAt(0).toUpperCase() + text.slice(1)
-  return new Qcow2Error(code, `Could not ${what} '${path}': ${reason}`, { path, errno, cause: error })
+  return new Qcow2Error(code, `Could not ${what} '${escapeName(path)}': ${reason}`, {
+    path,
+    errno,
+    cause: error,
+  })
 }

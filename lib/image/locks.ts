@@ -1,4 +1,5 @@
 import { Qcow2Error } from '../base/errors.js'
+import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { ImageFormat } from './probe.js'
 
@@ -63,7 +64,7 @@ export function takeLocks(backend: BlockBackend, use: LockUse): void {
   if (conflict === undefined) return
   throw new Qcow2Error(
     'ERR_IMAGE_LOCKED',
-    `Failed to get ${lockName(conflict)}lock\nIs another process using the image [${backend.path}]?`,
+    `Failed to get ${lockName(conflict)}lock\nIs another process using the image [${escapeName(backend.path)}]?`,
     { path: backend.path },
   )
 }

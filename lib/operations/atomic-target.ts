@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { link, open, realpath, rename, stat, unlink } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { link, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { Qcow2Error } from '../base/errors.js'
 import { defaultCache } from '../image/cache-modes.js'
 import { couldNotOpen, openFile } from '../image/image-file.js'
@@ -30,7 +30,7 @@ export async function writeTarget<T>(
   options: TargetOptions,
   write: (temporaryPath: string) => Promise<T>,
 ): Promise<T> {
-  const target = await realpath(path).catch(() => path)
+  const target = await realpath(path).catch(() => behindLink(path))
   const replaced = await lookAtTarget(path, target, options)
   try {
     const temporary = temporaryName(target)
@@ -50,6 +50,14 @@ export async function writeTarget<T>(
   } finally {
     await replaced?.backend.close()
   }
+}
+
+/** Where a link that leads to nothing yet points to; another path as it is. */
+async function behindLink(path: string): Promise<string> {
+  return readlink(path).then(
+    (pointsTo) => resolve(dirname(path), pointsTo),
+    () => path,
+  )
 }
 
 /** @returns the file that is to be replaced, locked; undefined if there is none */

@@ -52,3 +52,11 @@ test('failures that say more by themselves pass as they are', (t) => {
   const other = new Error('other')
   t.is(couldNotOpen(other), other)
 })
+
+test('a name that could do something to a terminal is told harmlessly', async (t) => {
+  const path = join(await makeFolder(t), 'a\u001b[2Jb')
+  await t.throwsAsync(identifyFile(path), {
+    code: 'ERR_NOT_FOUND',
+    message: /a\\u\{1b\}\[2Jb': No such file/,
+  })
+})

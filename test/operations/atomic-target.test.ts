@@ -77,6 +77,9 @@ test('a link is written through, not replaced', async (t) => {
   )
   t.is(await readFile(join(folder, 'store/disk'), 'utf8'), 'new')
   t.deepEqual(await readdir(join(folder, 'store')), ['disk'])
+  await symlink('store/new', join(folder, 'dangling'))
+  await writeTarget(join(folder, 'dangling'), options, (temporary) => writeFile(temporary, 'first'))
+  t.is(await readFile(join(folder, 'store/new'), 'utf8'), 'first')
 })
 
 test('a file in use is not replaced', async (t) => {
