@@ -1,3 +1,4 @@
+import { corrupt } from '../base/errors.js'
 import { type GuestOffset, type HostOffset, hostOffset } from '../base/units.js'
 import type { Allocation, Allocator, RefcountParts } from './allocator.js'
 import type { DeferredFrees } from './deferred-frees.js'
@@ -63,6 +64,8 @@ export class L2Tables {
       if (step === 0) first = host
       else if (host !== first + step * geometry.clusterSize) return -1
     }
+    // Behind the end of the file nothing was ever written: `lookup` says so.
+    if (first + (clusters - 1) * geometry.clusterSize >= this.#parts.backend.length) return -1
     return first + within
   }
 
@@ -171,16 +174,20 @@ export class L2Tables {
     }
   }
 
+  /**
+   * A cluster behind the end of the file was cut off with the file, or never was there: its bytes are not zeros but lost, and
+   * its count is 0, so that writing it in place would share it with the next that is allocated.
+   */
   #decode(slice: Slice, index: number): L2Entry {
     const at = index * entryBytes
-    const { version, geometry } = this.#parts
+    const { version, geometry, backend } = this.#parts
     const rules = { version, clusterBits: geometry.clusterBits }
-    return decodeL2Entry(
-      slice.view.getUint32(at),
-      slice.view.getUint32(at + 4),
-      rules,
-      hostOffset(slice.host + at),
-    )
+    const place = slice.host + at
+    const entry = decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), rules, place)
+    if (entry.type !== 'unallocated' && entry.host !== undefined && entry.host >= backend.length) {
+      throw corrupt('L2 entry', place, `host offset ${entry.host} lies behind the end of the file`)
+    }
+    return entry
   }
 }
 
