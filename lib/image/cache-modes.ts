@@ -36,6 +36,8 @@ export type CacheOptions = {
   readonly l2CacheBytes?: number
   /** Bytes of refcount blocks kept in memory. */
   readonly refcountCacheBytes?: number
+  /** Clusters at the end of the file that are counted ahead of need, so that an allocating write costs one sync; 0: none. */
+  readonly reservation?: number
 }
 
 /** A cache option as used inside: every choice made, tuning only where the caller gave it. */
@@ -47,6 +49,7 @@ export type CacheSettings = {
   readonly idleMs?: number
   readonly l2CacheBytes?: number
   readonly refcountCacheBytes?: number
+  readonly reservation?: number
 }
 
 const cacheSchema = {
@@ -58,6 +61,7 @@ const cacheSchema = {
   idleMs: integerOption({ min: 0, max: 2 ** 31 - 1 }),
   l2CacheBytes: integerOption({ min: 0, max: 2 ** 40 }),
   refcountCacheBytes: integerOption({ min: 0, max: 2 ** 40 }),
+  reservation: integerOption({ min: 0, max: 4096 }),
 }
 
 /** The option `cache` of everything that opens an image. */

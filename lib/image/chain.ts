@@ -76,12 +76,13 @@ async function openLayers(
     if (header.backingFile !== undefined) {
       below = await openBacking(header, header.backingFile, backend.path, settings, above)
     }
-    const { l2CacheBytes, refcountCacheBytes } = settings.cache
+    const { l2CacheBytes, refcountCacheBytes, reservation } = settings.cache
     const image = await openQcow2(backend, {
       readOnly: settings.readOnly,
       backing: below && new LayersBelow(below.layers),
       ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
       ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
+      ...(reservation === undefined ? {} : { reservation }),
     })
     const layer = { format: image, backend }
     return {

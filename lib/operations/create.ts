@@ -236,7 +236,7 @@ export async function layImage(
   try {
     await createQcow2(backend, { ...shape, size })
     if (preallocation === 'off') return
-    const image = await openQcow2(backend, { readOnly: false })
+    const image = await openQcow2(backend, { readOnly: false, reservation: 0 })
     closing = image
     let before = 0
     const onBytes = (done: number): void => {

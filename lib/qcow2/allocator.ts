@@ -4,9 +4,10 @@ import { type HostOffset, hostOffset, noSection, type Section } from '../base/un
 import type { BlockBackend } from '../queue/backend.js'
 import type { Geometry } from './geometry.js'
 import type { MetadataMap } from './metadata-map.js'
-import { loadRefcount, storeRefcount } from './refcount-entry.js'
+import { freeRun, loadRefcount, storeRefcount } from './refcount-entry.js'
 import type { RefcountGrowth } from './refcount-growth.js'
 import type { RefcountTable } from './refcount-table.js'
+import { Reservation } from './reservation.js'
 import type { Slice, TableCache } from './table-cache.js'
 import type { WriteOrdering } from './write-ordering.js'
 
@@ -18,6 +19,8 @@ export type Allocation = {
   readonly after: Section
   /** Nothing was ever written there: it reads as zeros. */
   readonly fresh: boolean
+  /** So it does after any crash: the file durably reaches behind it. */
+  readonly blank: boolean
 }
 
 /** What the allocator works on; shared by the parts of an open image. */
@@ -39,12 +42,17 @@ export type RefcountParts = {
 export class Allocator {
   readonly #parts: RefcountParts
   readonly #growth: RefcountGrowth
+  readonly #reservation: Reservation
   /** No cluster below this is free. */
   #lowest = 0
 
-  constructor(parts: RefcountParts, growth: RefcountGrowth) {
+  /** @param reserved  clusters to reserve at a time; 0: none */
+  constructor(parts: RefcountParts, growth: RefcountGrowth, reserved: number) {
     this.#parts = parts
     this.#growth = growth
+    this.#reservation = new Reservation(parts, growth, reserved, (first, clusters) =>
+      this.#lower(first, clusters),
+    )
   }
 
   /** Allocate 1 to `most` adjacent clusters. @throws ERR_NO_SPACE, ERR_IO, ERR_CORRUPT */
@@ -59,20 +67,24 @@ export class Allocator {
   /** As `allocate`, without waiting: undefined when the counts of the lowest free clusters are not in memory, or not counted yet. */
   tryAllocate(most: number): Allocation | undefined {
     const { table, cache, geometry } = this.#parts
-    for (;;) {
+    while (this.#lowest < this.#reservation.first) {
       const place = table.place(this.#lowest)
       const slice = place && cache.get(place.slice)
       if (place === undefined || slice === undefined) return undefined
-      const run = freeRun(slice, place.index, most, geometry)
+      const run = freeRun(slice.view, place.index, most, geometry)
       if (run === undefined) {
         this.#lowest += geometry.refcountsPerSlice - place.index
         continue
       }
       const first = this.#lowest + run.index - place.index
+      this.#lowest = first
+      if (first > this.#reservation.first) break
       const allocation = this.#take(slice, run.index, first, run.length)
       this.#lowest = first + run.length
+      if (allocation.fresh) this.#reservation.renew()
       return allocation
     }
+    return this.#reservation.take(most)
   }
 
   /**
@@ -105,12 +117,18 @@ export class Allocator {
     const { geometry, table, cache, backend } = this.#parts
     const fresh = first * geometry.clusterSize >= backend.length
     let after: Section = noSection
+    const host = hostOffset(first * geometry.clusterSize)
     for (let taken = 0; taken < count;) {
       const place = table.place(first + taken)
       assert(place !== undefined, 'counted before')
       const slice = cache.get(place.slice)
       if (slice === undefined) {
-        await cache.load(place.slice)
+        try {
+          await cache.load(place.slice)
+        } catch (error) {
+          if (taken > 0) await this.cancel({ host, clusters: taken, after, fresh, blank: false })
+          throw error
+        }
         continue
       }
       const here = Math.min(count - taken, geometry.refcountsPerSlice - place.index)
@@ -118,7 +136,7 @@ export class Allocator {
       if (part.after > after) after = part.after
       taken += here
     }
-    return { host: hostOffset(first * geometry.clusterSize), clusters: count, after, fresh }
+    return { host, clusters: count, after, fresh, blank: false }
   }
 
   #take(slice: Slice, index: number, first: number, length: number): Allocation {
@@ -137,6 +155,7 @@ export class Allocator {
       clusters: length,
       after: published > counted ? published : counted,
       fresh,
+      blank: false,
     }
   }
 
@@ -146,17 +165,21 @@ export class Allocator {
    */
   async cancel(allocation: Allocation): Promise<void> {
     const first = allocation.host / this.#parts.geometry.clusterSize
+    await this.#lower(first, allocation.clusters).catch(() => undefined)
+  }
+
+  /** Give back what is reserved ahead, and the end of the file with it. Only while no request runs. @throws ERR_IO, ERR_POISONED */
+  async giveBackReserved(): Promise<void> {
+    await this.#reservation.giveBack()
+  }
+
+  /** Clusters that have been counted, and that nothing has ever referred to, are free again. */
+  async #lower(first: number, clusters: number): Promise<void> {
     const lower = (count: number, cluster: number): number => {
       assert(count === 1, `cluster ${cluster} was allocated by nobody else`)
       return 0
     }
-    try {
-      await this.changeCounts(first, allocation.clusters, lower, (slice) =>
-        this.#parts.ordering.cancelReferences(slice),
-      )
-    } catch {
-      return
-    }
+    await this.changeCounts(first, clusters, lower, (slice) => this.#parts.ordering.cancelReferences(slice))
   }
 
   /**
@@ -203,23 +226,6 @@ export class Allocator {
     }
     return counts
   }
-}
-
-/** The lowest run of at most `most` free clusters at or behind `from`, within one slice. */
-function freeRun(
-  slice: Slice,
-  from: number,
-  most: number,
-  geometry: Geometry,
-): { index: number; length: number } | undefined {
-  const end = geometry.refcountsPerSlice
-  let index = from
-  while (index < end && loadRefcount(slice.view, index, geometry) !== 0) index++
-  if (index === end) return undefined
-  let length = 1
-  while (length < most && index + length < end && loadRefcount(slice.view, index + length, geometry) === 0)
-    length++
-  return { index, length }
 }
 
 function missingCount(cluster: number, geometry: Geometry): Qcow2Error {

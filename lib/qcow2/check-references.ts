@@ -32,7 +32,7 @@ export async function countReferences(state: CheckState, snapshotTable: Snapshot
     }
     const fault = snapshotL1Fault(state, snapshot)
     if (fault === undefined) {
-      if (snapshot.l1OffsetStored >= 2n ** 63n) {
+      if (snapshot.l1Entries > 0 && snapshot.l1OffsetStored >= 2n ** 63n) {
         throw corrupt('snapshot table entry', snapshot.entryOffset, 'L1 table offset is beyond any file')
       }
       await countL1(

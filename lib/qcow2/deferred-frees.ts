@@ -140,11 +140,11 @@ export class DeferredFrees {
       this.#l2Cache.drop(host, length)
       metadata.remove(host, length)
     }
-    if (free.punch) await this.#punch(free)
-    // In pieces of one slice of counts each, so that the queue stays bounded whatever is freed.
+    // In pieces of one slice of counts each, so that queue and memory stay bounded whatever is freed.
     while (free.clusters > 0) {
       const inSlice = geometry.refcountsPerSlice - (free.first % geometry.refcountsPerSlice)
       const clusters = Math.min(free.clusters, inSlice)
+      if (free.punch) await this.#punch(free.first, clusters)
       const room = backend.admit(geometry.sliceSize)
       if (room !== undefined) await room
       try {
@@ -172,14 +172,14 @@ export class DeferredFrees {
   }
 
   /** Before the counts go down, while nobody can have the clusters (G4). Clusters with another reference keep their bytes. */
-  async #punch(free: Free): Promise<void> {
+  async #punch(first: number, clusters: number): Promise<void> {
     const { geometry, backend } = this.#parts
-    const counts = await this.#allocator.counts(free.first, free.clusters)
+    const counts = await this.#allocator.counts(first, clusters)
     for (let start = 0; start < counts.length;) {
       let end = start
       while (end < counts.length && counts[end] === 1) end++
       if (end > start) {
-        const host = (free.first + start) * geometry.clusterSize
+        const host = (first + start) * geometry.clusterSize
         // Nothing depends on it: a host that cannot do it (no space for one more extent) keeps the bytes, and the clusters are free.
         await backend.punch(host, (end - start) * geometry.clusterSize).catch(() => undefined)
       }

@@ -144,12 +144,16 @@ export class L2Tables {
     const shared = l1.table(tableIndex)?.host
     const allocation = await allocator.allocate(1)
     const { host } = allocation
-    await this.#fill(allocation, shared)
+    const isEmptyTable = allocation.blank && shared === undefined
+    if (!isEmptyTable) await this.#fill(allocation, shared)
 
     metadata.add('L2 table', host, geometry.clusterSize)
     l2Cache.drop(host, geometry.clusterSize)
     if (shared === undefined) l2Cache.insertZeros(l2SliceOffset(geometry, host, l2Index(geometry, guest)))
-    const linked = ordering.linkL2Table(l1.setTable(tableIndex, host), allocation.after)
+    const entry = l1.setTable(tableIndex, host)
+    const linked = isEmptyTable
+      ? ordering.linkBlankL2Table(entry, allocation.after)
+      : ordering.linkL2Table(entry, allocation.after)
     if (shared !== undefined) {
       frees.add(shared, geometry.clusterSize, { removal: linked, punch: false, wasTable: true })
     }

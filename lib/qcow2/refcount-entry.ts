@@ -51,6 +51,22 @@ export function storeRefcount(view: DataView, index: number, geometry: Geometry,
   }
 }
 
+/** The lowest run of at most `most` entries that are 0, at or behind entry `from` of a slice. */
+export function freeRun(
+  view: DataView,
+  from: number,
+  most: number,
+  geometry: Geometry,
+): { index: number; length: number } | undefined {
+  const end = geometry.refcountsPerSlice
+  let index = from
+  while (index < end && loadRefcount(view, index, geometry) !== 0) index++
+  if (index === end) return undefined
+  let length = 1
+  while (length < most && index + length < end && loadRefcount(view, index + length, geometry) === 0) length++
+  return { index, length }
+}
+
 function packed(index: number, geometry: Geometry): { bits: number; shift: number; byte: number } {
   const bits = geometry.refcountBits
   const perByte = 8 / bits

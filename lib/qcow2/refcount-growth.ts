@@ -124,14 +124,18 @@ export class RefcountGrowth {
     await backend.write(bytes, tableHost)
 
     const old = { host: table.host, length: table.length }
-    const switched = await ordering.switchHeader(() => {
-      table.replace(tableHost, bytes)
-      return this.#header.change({ refcountTable: { offset: tableHost, clusters: area.tableClusters } })
-    })
-    metadata.remove(old.host, old.length)
-    metadata.add('refcount block', host, area.blocks * size)
-    metadata.add('refcount table', tableHost, area.tableClusters * size)
-    this.#free(old.host, old.length, switched)
+    const change = { refcountTable: { offset: tableHost, clusters: area.tableClusters } }
+    await ordering.switchHeader(
+      () => {
+        table.replace(tableHost, bytes)
+        return this.#header.change(change)
+      },
+      (section) => {
+        metadata.add('refcount block', host, area.blocks * size)
+        metadata.add('refcount table', tableHost, area.tableClusters * size)
+        this.#free(old.host, old.length, section)
+      },
+    )
   }
 
   /** The new blocks, counting themselves and the table behind them. */

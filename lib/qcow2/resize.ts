@@ -1,6 +1,6 @@
 import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
-import { guestOffset, type Section } from '../base/units.js'
+import { guestOffset } from '../base/units.js'
 import { entryBytes, l1EntriesFor } from './geometry.js'
 import type { Parts } from './parts.js'
 import { limits } from './spec.js'
@@ -31,10 +31,7 @@ export async function grow(parts: Parts, oldSize: number, size: number, switched
 
 /** @param switched  called in the step that changes the header in memory, which is what counts: it is written whatever fails then */
 async function switchSize(parts: Parts, size: number, switched: () => void): Promise<void> {
-  await parts.ordering.switchHeader(() => {
-    switched()
-    return parts.header.change({ size })
-  })
+  await parts.ordering.switchHeader(() => parts.header.change({ size }), switched)
 }
 
 /** Move the L1 table to a larger one, in one piece (E10). */
@@ -45,21 +42,22 @@ async function growL1(parts: Parts, entries: number): Promise<void> {
   // No request runs, so no entry changes any more; those that still wait in the queue are durable before the header switches.
   bytes.set(l1.bytes.subarray(0, l1.entries * entryBytes))
   const old = { host: l1.host, length: l1.length }
-  let switched: Section
   try {
     await backend.write(bytes, allocation.host)
-    switched = await ordering.switchHeader(() => {
-      l1.replace(allocation.host, entries, bytes)
-      return header.change({ l1: { offset: allocation.host, entries } })
-    })
+    await ordering.switchHeader(
+      () => {
+        l1.replace(allocation.host, entries, bytes)
+        return header.change({ l1: { offset: allocation.host, entries } })
+      },
+      (removal) => {
+        metadata.add('L1 table', allocation.host, bytes.byteLength)
+        if (old.length > 0) frees.add(old.host, old.length, { removal, punch: false, wasTable: true })
+      },
+    )
   } catch (error) {
     if (l1.host !== allocation.host) await allocator.cancel(allocation)
     throw error
   }
-  metadata.add('L1 table', allocation.host, bytes.byteLength)
-  if (old.length === 0) return
-  metadata.remove(old.host, old.length)
-  frees.add(old.host, old.length, { removal: switched, punch: false, wasTable: true })
 }
 
 /**
@@ -81,6 +79,7 @@ export async function shrink(
   await frees.settled()
   await backend.flush()
   await frees.settled()
+  await parts.allocator.giveBackReserved()
   await backend.truncate(await endOfUse(parts))
 }
 

@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.js'
-import { noSection, type Section } from '../base/units.js'
+import { noSection, section, type Section } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { Context } from '../queue/context.js'
 
@@ -81,6 +81,18 @@ export class WriteOrdering {
     })
   }
 
+  /**
+   * L2 entries now map clusters that are durably in the file and read as zeros (`Allocation.blank`), in place of entries that read as zeros too. No barrier
+   * behind the bytes: a crash that keeps the mapping and loses any of them shows the zeros that were there before.
+   */
+  linkBlankData(l2: TableBytes, allocated: Section): Section {
+    return this.#chain((context) => {
+      // Guards against a mapping of a cluster whose count is still 0, as in `linkData`.
+      context.after(allocated)
+      context.write(l2.bytes, l2.host)
+    })
+  }
+
   /** An L1 entry now points to a new L2 table, zeroed or copied as data (E5, E6). */
   linkL2Table(l1: TableBytes, allocated: Section): Section {
     return this.#chain((context) => {
@@ -88,6 +100,15 @@ export class WriteOrdering {
       context.after(allocated)
       // Guards against an entry that makes whatever the cluster held before into a table: thousands of wild mappings.
       context.afterData()
+      context.write(l1.bytes, l1.host)
+    })
+  }
+
+  /** As `linkL2Table`, to an empty table in a cluster that durably reads as zeros: it is an empty table already. */
+  linkBlankL2Table(l1: TableBytes, allocated: Section): Section {
+    return this.#chain((context) => {
+      // As in `linkL2Table`.
+      context.after(allocated)
       context.write(l1.bytes, l1.host)
     })
   }
@@ -103,18 +124,24 @@ export class WriteOrdering {
   /**
    * Switch a pointer in the header to new tables that were written as data (E9, E10), or change its size (E21, E22) or features.
    * All fields that change lie in the first 512-byte sector, so that the switch is atomic. Resolves when it is durable.
-   * @param change  makes the change in memory and returns the header; called when everything before is durable, in the step that queues it
+   * @param change    makes the change in memory and returns the header; called when everything before is durable, in the step that queues it
+   * @param switched  called in the same step: from here on the change counts, whatever fails then; what it replaced can be freed behind `section`
    */
-  async switchHeader(change: () => TableBytes): Promise<Section> {
+  async switchHeader(change: () => TableBytes, switched?: (section: Section) => void): Promise<void> {
     // Guards against a header that names tables which are not there, or counts that are not: everything before is durable first.
     await this.#backend.flush()
-    const switched = this.#chain((context) => {
+    const placed = this.#chain((context) => {
       const header = change()
       context.write(header.bytes, header.host)
     })
-    // Guards what follows (re-use of the old tables, the first write under new features, the host's truncate) against the old header.
-    await this.#backend.durable(switched)
-    return switched
+    switched?.(placed)
+    // Guards what follows (the first write under new features, the host's truncate) against the old header.
+    await this.#backend.durable(placed)
+  }
+
+  /** The section with which all data is durable that has been written by now: a sync stands behind it that has not started. */
+  durableWithData(): Section {
+    return section(this.#backend.sectionAfterData() - 1)
   }
 
   /**

@@ -93,15 +93,17 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     const { allocator, ordering } = parts
     const allocation = kept ?? allocator.tryAllocate(clusters) ?? (await allocator.allocate(clusters))
     const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
+    // What shows zeros until it is written, in place of what shows zeros: the mapping may come before the bytes.
+    const isBlank = allocation.blank && !hasOldBytes(parts, run, guestOffset(guest - within))
     try {
       await fillClusters(parts, { guest, bytes: piece, run, allocation })
-      const synced = ordering.dataWritten()
+      const synced = isBlank ? undefined : ordering.dataWritten()
       if (synced !== undefined) await synced
     } catch (error) {
       if (kept === undefined) await allocator.cancel(allocation)
       throw error
     }
-    const linked = link(parts, place, allocation)
+    const linked = link(parts, place, allocation, isBlank)
     if (kept === undefined) freeReplaced(parts, entry, allocation, linked)
     const completed = ordering.completed(linked)
     if (completed !== undefined) await completed
@@ -118,7 +120,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
 function keptClusters(parts: Parts, old: L2Entry, clusters: number): Allocation | undefined {
   if (old.type !== 'zero' || old.host === undefined || !old.copied) return undefined
   parts.metadata.refuse('guest data', old.host, clusters * parts.geometry.clusterSize)
-  return { host: old.host, clusters, after: noSection, fresh: false }
+  return { host: old.host, clusters, after: noSection, fresh: false, blank: false }
 }
 
 /** How much of a run is written at once. Where old bytes must be copied around it, a cluster that is written in part goes alone. */
@@ -131,12 +133,15 @@ function runLength(parts: Parts, run: MappedRun, guest: GuestOffset): number {
 }
 
 /** Map the clusters: from here on readers see them. No await in here; the lock has kept the entries as they were looked up. */
-function link(parts: Parts, place: EntryPlace, allocation: Allocation): Section {
+function link(parts: Parts, place: EntryPlace, allocation: Allocation, isBlank: boolean): Section {
+  const { ordering } = parts
   for (let step = 0; step < allocation.clusters; step++) {
     const host = allocation.host + step * parts.geometry.clusterSize
     storeCopied(place.slice.view, place.at + step * entryBytes, host)
   }
-  return parts.ordering.linkData(place.slice, allocation.after)
+  return isBlank
+    ? ordering.linkBlankData(place.slice, allocation.after)
+    : ordering.linkData(place.slice, allocation.after)
 }
 
 /** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */

@@ -91,7 +91,7 @@ export const formatMutants: readonly Mutant[] = [
           allocator.tryAllocate = (most) => {
             const host = freed.shift()
             if (host === undefined) return tryAllocate(most)
-            return { host: host as never, clusters: 1, after: noSection, fresh: false }
+            return { host: host as never, clusters: 1, after: noSection, fresh: false, blank: false }
           }
         },
       }

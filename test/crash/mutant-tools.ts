@@ -106,10 +106,10 @@ export function hurriedHeader(skip: 'before' | 'after' | 'both'): () => Tamperin
         }),
       opened: (parts) => {
         const original = parts.ordering.switchHeader.bind(parts.ordering)
-        parts.ordering.switchHeader = (change) => {
+        parts.ordering.switchHeader = (change, switched) => {
           isSwitching = true
           try {
-            return original(change)
+            return original(change, switched)
           } finally {
             isSwitching = false
           }

@@ -33,17 +33,22 @@ test('what refers to a cluster of a new block comes behind its refcount table en
 test('the refcount table moves behind everything when it is full; the old one is freed', async (t) => {
   const { parts, backend } = await newParts(tiny)
   const old = parts.table.host
-  for (let taken = 4; taken < 4096;) taken += (await parts.allocator.allocate(64)).clusters
+  const given: number[] = []
+  for (let taken = 4; taken < 4096;) {
+    const { host, clusters } = await parts.allocator.allocate(64)
+    taken += clusters
+    given.push(host)
+  }
   t.true(parts.table.host > old)
   t.true(parts.table.entries >= 96, 'at least half as large again')
   const where = parts.table.host / 512
   t.is(parts.metadata.kindOf(where), 'refcount table')
   t.deepEqual(await parts.allocator.counts(where, 1), [1])
-  t.is(parts.metadata.kindOf(old / 512), undefined)
   await backend.flush()
   await parts.frees.settled()
-  t.deepEqual(await parts.allocator.counts(old / 512, 1), [0])
-  t.is((await parts.allocator.allocate(1)).host, old, 'and given out again')
+  t.is(parts.metadata.kindOf(old / 512), undefined)
+  if (!given.includes(old)) given.push((await parts.allocator.allocate(1)).host)
+  t.true(given.includes(old), 'and given out again')
 })
 
 test('the header names the new table only when all of it is durable', async (t) => {

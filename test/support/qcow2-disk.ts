@@ -29,6 +29,8 @@ export type DiskOptions = {
   /** Bytes; below 16 slices it is 16 slices. */
   readonly l2CacheBytes?: number
   readonly refcountCacheBytes?: number
+  /** Clusters; default none, so that each test says what it is about. */
+  readonly reservation?: number
   /** Of the backend of the open image. */
   readonly memory?: MemoryBackendOptions
 }
@@ -81,6 +83,7 @@ export async function openDisk(contents: SparseBytes, options: DiskOptions = {})
   const backend = new StagedBackend(memory)
   const opening: OpenQcow2Options = {
     readOnly: false,
+    reservation: options.reservation ?? 0,
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.l2CacheBytes === undefined ? {} : { l2CacheBytes: options.l2CacheBytes }),
     ...(options.refcountCacheBytes === undefined ? {} : { refcountCacheBytes: options.refcountCacheBytes }),
