@@ -21,6 +21,7 @@ import { RefcountGrowth } from './refcount-growth.js'
 import { RefcountTable } from './refcount-table.js'
 import { defaultReservation } from './reservation.js'
 import { checkResize, grow, shrink } from './resize.js'
+import { SessionMarks } from './session-marks.js'
 import { TableCache } from './table-cache.js'
 import { writeGuest, writeInPlace } from './write.js'
 import { WriteOrdering } from './write-ordering.js'
@@ -100,9 +101,7 @@ export class Qcow2Image implements FormatImage {
   readonly #snapshots: number
   readonly #readOnly: boolean
   #size: number
-  /** Autoclear bits that go before the first write: what they promise we do not keep up (E19; mistake 24 of the format's list). */
-  #autoclear: bigint
-  #clearing: Promise<void> | undefined
+  readonly #marks: SessionMarks
 
   constructor(parts: Parts, metadata: OpenMetadata, options: OpenQcow2Options) {
     this.#parts = parts
@@ -110,7 +109,7 @@ export class Qcow2Image implements FormatImage {
     this.#size = metadata.header.size
     this.#snapshots = metadata.header.snapshotCount
     this.#readOnly = options.readOnly
-    this.#autoclear = metadata.header.autoclearFeatures
+    this.#marks = new SessionMarks(parts.ordering, parts.header, metadata.header)
     parts.backend.onProgress(() => parts.frees.release())
   }
 
@@ -201,7 +200,7 @@ export class Qcow2Image implements FormatImage {
     const check = (): void =>
       checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#snapshots })
     check()
-    await this.#clearAutoclear()
+    await this.#marks.set()
     await parts.active.exclusively(async () => {
       // Again: what ran before may have been another resize.
       check()
@@ -242,6 +241,7 @@ export class Qcow2Image implements FormatImage {
           await backend.flush()
           await frees.settled()
         } while (frees.pending)
+        await this.#marks.takeBack()
       })
     } finally {
       await backend.close()
@@ -277,7 +277,7 @@ export class Qcow2Image implements FormatImage {
   /** @returns the ticket of a request that changes the image; undefined when it has to wait first */
   #beginChange(offset: number, length: number): number | undefined {
     const { active, backend } = this.#parts
-    if (this.#autoclear !== 0n || active.gate !== undefined) return undefined
+    if (this.#marks.due || active.gate !== undefined) return undefined
     if (backend.poisoned !== undefined) throw poisoned(backend)
     this.#refuseOutside(offset, length)
     return active.begin()
@@ -285,7 +285,7 @@ export class Qcow2Image implements FormatImage {
 
   async #waitToChange(offset: number, length: number): Promise<number> {
     for (;;) {
-      if (this.#autoclear !== 0n) await this.#clearAutoclear()
+      await this.#marks.set()
       await this.#parts.active.gate
       const ticket = this.#beginChange(offset, length)
       if (ticket !== undefined) return ticket
@@ -301,20 +301,6 @@ export class Qcow2Image implements FormatImage {
   #end(ticket: number): void {
     this.#parts.active.end(ticket)
     if (this.#parts.frees.pending) this.#parts.frees.release()
-  }
-
-  async #clearAutoclear(): Promise<void> {
-    if (this.#autoclear === 0n) return
-    // The promise that a bit stands for is broken by the first write: the bit goes for good before it (I6).
-    this.#clearing ??= this.#parts.ordering.switchHeader(() =>
-      this.#parts.header.change({ autoclearFeatures: 0n }),
-    )
-    try {
-      await this.#clearing
-      this.#autoclear = 0n
-    } finally {
-      this.#clearing = undefined
-    }
   }
 }
 

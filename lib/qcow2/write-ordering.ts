@@ -17,9 +17,18 @@ export type TableBytes = { readonly host: number; readonly bytes: Uint8Array }
  */
 export class WriteOrdering {
   readonly #backend: BlockBackend
+  #countsMayLag = false
 
   constructor(backend: BlockBackend) {
     this.#backend = backend
+  }
+
+  /**
+   * Lazy refcounts: the dirty bit is durable, so whoever opens the image after a crash counts anew, and no reference waits for its count
+   * (E18). Counts are queued all the same, and are exact after a flush. Their own blocks and table stay in order: a repair reads them.
+   */
+  letCountsLag(): void {
+    this.#countsMayLag = true
   }
 
   /**
@@ -74,7 +83,7 @@ export class WriteOrdering {
   linkData(l2: TableBytes, allocated: Section): Section {
     return this.#chain((context) => {
       // Guards against a mapping of a cluster whose count is still 0: after a crash the next write would get it as well.
-      context.after(allocated)
+      this.#afterCounts(context, allocated)
       // Guards against a mapping of bytes that are not there: copied ones were flushed long ago, and stale ones are somebody else's.
       context.afterData()
       context.write(l2.bytes, l2.host)
@@ -88,7 +97,7 @@ export class WriteOrdering {
   linkBlankData(l2: TableBytes, allocated: Section): Section {
     return this.#chain((context) => {
       // Guards against a mapping of a cluster whose count is still 0, as in `linkData`.
-      context.after(allocated)
+      this.#afterCounts(context, allocated)
       context.write(l2.bytes, l2.host)
     })
   }
@@ -97,7 +106,7 @@ export class WriteOrdering {
   linkL2Table(l1: TableBytes, allocated: Section): Section {
     return this.#chain((context) => {
       // As for data: a table with count 0 would be given out again, and be overwritten by its second owner.
-      context.after(allocated)
+      this.#afterCounts(context, allocated)
       // Guards against an entry that makes whatever the cluster held before into a table: thousands of wild mappings.
       context.afterData()
       context.write(l1.bytes, l1.host)
@@ -108,7 +117,7 @@ export class WriteOrdering {
   linkBlankL2Table(l1: TableBytes, allocated: Section): Section {
     return this.#chain((context) => {
       // As in `linkL2Table`.
-      context.after(allocated)
+      this.#afterCounts(context, allocated)
       context.write(l1.bytes, l1.host)
     })
   }
@@ -159,6 +168,10 @@ export class WriteOrdering {
    */
   completed(section: Section): Promise<void> | undefined {
     return this.#backend.syncPolicy === 'write' ? this.#backend.durable(section) : undefined
+  }
+
+  #afterCounts(context: Context, allocated: Section): void {
+    if (!this.#countsMayLag) context.after(allocated)
   }
 
   #chain(write: (context: Context) => void): Section {

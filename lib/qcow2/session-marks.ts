@@ -1,0 +1,58 @@
+import type { Header } from './header.js'
+import type { HeaderChange, HeaderCluster } from './header-cluster.js'
+import { compatible, incompatible } from './spec.js'
+import type { WriteOrdering } from './write-ordering.js'
+
+/**
+ * What the header says about a session that changes the image: set before its first change, taken back by a clean close.
+ *
+ * Autoclear bits go for good: what they promise we do not keep up (E19; mistake 24 of the format's list). With lazy refcounts the dirty bit
+ * comes, so that counts may lag behind what refers to them (E18): whoever opens the image after a crash counts anew.
+ */
+export class SessionMarks {
+  readonly #ordering: WriteOrdering
+  readonly #headerCluster: HeaderCluster
+  readonly #header: Header
+  readonly #isLazy: boolean
+  #due: HeaderChange | undefined
+  #setting: Promise<void> | undefined
+
+  /** @param header  as found at open */
+  constructor(ordering: WriteOrdering, headerCluster: HeaderCluster, header: Header) {
+    this.#ordering = ordering
+    this.#headerCluster = headerCluster
+    this.#header = header
+    this.#isLazy = (header.compatibleFeatures & compatible.lazyRefcounts) !== 0n
+    if (header.autoclearFeatures === 0n && !this.#isLazy) return
+    this.#due = {
+      ...(header.autoclearFeatures === 0n ? {} : { autoclearFeatures: 0n }),
+      ...(this.#isLazy ? { incompatibleFeatures: header.incompatibleFeatures | incompatible.dirty } : {}),
+    }
+  }
+
+  /** Whether the first change has to wait for `set`. */
+  get due(): boolean {
+    return this.#due !== undefined
+  }
+
+  /** Set them, durably (I6). @throws what fails; then they are still due */
+  async set(): Promise<void> {
+    const change = this.#due
+    if (change === undefined) return
+    this.#setting ??= this.#ordering.switchHeader(() => this.#headerCluster.change(change))
+    try {
+      await this.#setting
+      if (this.#isLazy) this.#ordering.letCountsLag()
+      this.#due = undefined
+    } finally {
+      this.#setting = undefined
+    }
+  }
+
+  /** The session is over, and all that it wrote is queued: the dirty bit goes behind the last count. */
+  async takeBack(): Promise<void> {
+    if (!this.#isLazy || this.due) return
+    const { incompatibleFeatures } = this.#header
+    await this.#ordering.switchHeader(() => this.#headerCluster.change({ incompatibleFeatures }))
+  }
+}
