@@ -1,6 +1,6 @@
 /**
  * Measures what the project promises of syncs, memory and opening times, each in a process of its own, and prints it beside the goal.
- * Usage: node scripts/figures.mjs   (after a build; needs strace; a minute or two)
+ * Usage: node scripts/figures.mjs   (after a build; needs strace and qemu-utils; a minute or two)
  */
 import { execFileSync } from 'node:child_process'
 import {
@@ -12,6 +12,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -29,15 +30,82 @@ function run(name, path) {
   return JSON.parse(execFileSync(process.execPath, [workloads, name, path], { encoding: 'utf8' }))
 }
 
-function syncs(name) {
+/** System calls of one command, one a line. @param options  more of strace's, to slow syncs down */
+function traced(command, options = []) {
   const trace = join(folder, 'trace')
-  const calls = 'trace=fdatasync,fsync,access,faccessat,faccessat2'
+  const calls = 'trace=fdatasync,fsync,pwrite64,pwritev,pwritev2,access,faccessat,faccessat2'
+  execFileSync('strace', ['-f', '-qq', '-o', trace, '-e', calls, ...options, ...command], {
+    stdio: ['pipe', 'ignore', 'inherit'],
+  })
+  return readFileSync(trace, 'utf8').split('\n')
+}
+
+const countSyncs = (lines) => lines.filter((line) => /\bf(data)?sync\(/.test(line)).length
+
+/** Of what a workload does between its marks. */
+function between(name, options) {
   const path = join(folder, `${name}.qcow2`)
-  execFileSync('strace', ['-f', '-qq', '-o', trace, '-e', calls, process.execPath, workloads, name, path])
-  const lines = readFileSync(trace, 'utf8').split('\n')
+  rmSync(path, { force: true })
+  const lines = traced([process.execPath, workloads, name, path], options)
   const begin = lines.findIndex((line) => line.includes('/figures-begin'))
   const end = lines.findIndex((line) => line.includes('/figures-end'))
-  return lines.slice(begin, end).filter((line) => /\bf(data)?sync\(/.test(line)).length
+  return lines.slice(begin, end)
+}
+
+const syncs = (name, options) => countSyncs(between(name, options))
+
+/** Bytes of all writes but the guest's own, which are 4 KiB and as many as `requests`. */
+function metadataBytes(lines, requests) {
+  let bytes = 0
+  for (const line of lines) {
+    // What another thread interrupted tells its outcome on a line of its own.
+    const outcome = /(?:pwrite64|pwritev2?)(?:\(| resumed).*= (\d+)$/.exec(line)
+    if (outcome !== null) bytes += Number(outcome[1])
+  }
+  return Math.round((bytes - requests * 4096) / requests)
+}
+
+/** However fast the disk is: so that the count does not depend on it. */
+const slowSyncs = ['-e', 'inject=fdatasync:delay_enter=5000']
+
+/** An image whose first table is there, for the stock tool. */
+function stockImage(commands = [], options = []) {
+  const path = join(folder, 'stock.qcow2')
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, path, '1G'])
+  execFileSync('qemu-io', ['-f', 'qcow2', path], { input: ['write -q 0 4k', ...commands, ''].join('\n') })
+  return path
+}
+
+/** 1000 durable allocating writes by the stock tool. */
+function stockBench(depth, options, create = []) {
+  const path = stockImage([], create)
+  const bench = [
+    'bench',
+    '-w',
+    '-c',
+    '1000',
+    '-d',
+    String(depth),
+    '-s',
+    '4096',
+    '-S',
+    '65536',
+    '-t',
+    'directsync',
+  ]
+  return traced(['qemu-img', ...bench, '-f', 'qcow2', path], options)
+}
+
+function stockPairs() {
+  const mapped = Array.from({ length: 200 }, (_, index) => `write -q ${(5000 + index) * 65536} 64k`)
+  const path = stockImage(mapped)
+  const script = join(folder, 'pairs')
+  const pairs = mapped.flatMap((line, index) => [
+    `write -q ${(index + 1) * 65536} 4k`,
+    line.replace('write', 'discard'),
+  ])
+  writeFileSync(script, [...pairs, 'flush', ''].join('\n'))
+  return traced(['sh', '-c', `qemu-io -f qcow2 -t none -d unmap ${path} < ${script}`])
 }
 
 /** A disk of 64 TiB whose L1 table is full: 131,072 L2 tables, in holes of the file, counted by four refcount blocks. */
@@ -80,12 +148,44 @@ async function withAllTables(path) {
   closeSync(file)
 }
 
-const row = (figure, goal, reached) => process.stdout.write(`${figure}: ${reached} (goal ${goal})\n`)
+/** @param stock  what qemu-img or qemu-io did, where there is such a thing */
+const row = (figure, goal, reached, stock) =>
+  process.stdout.write(
+    `${figure}: ${reached} (goal ${goal}${stock === undefined ? '' : `; QEMU ${stock}`})\n`,
+  )
 
 try {
   row('syncs, 1000 allocating writes 32 deep and a flush', '<= 5', syncs('sequentialAllocation'))
   row('syncs, 32 concurrent flushes', '<= 2', syncs('concurrentFlushes'))
   row('syncs, 64 writers, 1000 writes each with its flush', '<= 130', syncs('flushingWriters'))
+  const writers = syncs('flushingWriters', slowSyncs)
+  row(
+    'Q1: syncs, 1000 durable allocating writes, 64 in flight, a sync takes 5 ms',
+    '<= 40',
+    writers,
+    countSyncs(stockBench(64, slowSyncs)),
+  )
+  const alone = between('durableWriter')
+  const stockAlone = stockBench(1)
+  const stockLazy = countSyncs(stockBench(1, [], ['-o', 'lazy_refcounts=on']))
+  row(
+    'Q1b: the same, 1 in flight',
+    '<= 1020',
+    countSyncs(alone),
+    `${countSyncs(stockAlone)}, with lazy refcounts ${stockLazy}`,
+  )
+  row(
+    'Q2: syncs, 200 pairs of allocating write and discard, one flush',
+    '<= 6',
+    syncs('allocateAndDiscard'),
+    countSyncs(stockPairs()),
+  )
+  row(
+    'Q3: bytes of metadata for each write of Q1b',
+    '<= 8192',
+    metadataBytes(alone, 1000),
+    metadataBytes(stockAlone, 1000),
+  )
   const memory = run('memory', join(memoryFolder, 'memory.qcow2'))
   row(
     'peak memory growth, 100,000 random writes in 1 TiB',

@@ -14,7 +14,7 @@ export function findMetadata(
   found: OpenMetadata,
   l1: L1Table,
   table: RefcountTable,
-): Float64Array {
+): Float64Array[] {
   const few: number[] = []
   const add = (kind: MetadataKind, host: number, length: number): void => {
     if (length === 0) return
@@ -29,17 +29,16 @@ export function findMetadata(
   for (const snapshot of found.snapshotTable.snapshots) {
     add('inactive L1 table', snapshot.l1Offset, snapshot.l1Entries * entryBytes)
   }
-  // There may be millions of L2 tables: straight into the array that is kept.
-  const entries = new Float64Array(few.length + l1.entries + table.entries)
-  entries.set(few)
-  let count = few.length
-  for (let index = 0; index < l1.entries; index++) {
-    const host = l1.plainTable(index, false) || l1.table(index)?.host
-    if (host) entries[count++] = metadataEntry('L2 table', clusterOf(geometry, host))
-  }
   for (let index = 0; index < table.entries; index++) {
     const block = table.block(index)
-    if (block) entries[count++] = metadataEntry('refcount block', clusterOf(geometry, block))
+    if (block) few.push(metadataEntry('refcount block', clusterOf(geometry, block)))
   }
-  return entries.slice(0, count)
+  // There may be millions of L2 tables: straight into the array that is kept.
+  const tables = new Float64Array(l1.entries)
+  let count = 0
+  for (let index = 0; index < l1.entries; index++) {
+    const host = l1.plainTable(index, false) || l1.table(index)?.host
+    if (host) tables[count++] = metadataEntry('L2 table', clusterOf(geometry, host))
+  }
+  return [Float64Array.from(few), tables.slice(0, count)]
 }

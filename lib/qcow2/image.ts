@@ -59,7 +59,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
   const table = new RefcountTable(geometry, hostOffset(header.refcountTableOffset), found.refcountTable)
   // A read-only image writes nothing that could overlap.
-  const taken = options.readOnly ? new Float64Array(0) : findMetadata(geometry, found, l1, table)
+  const taken = options.readOnly ? [] : findMetadata(geometry, found, l1, table)
   const refcounts = {
     backend,
     geometry,

@@ -23,18 +23,20 @@ const kindNumbers = Object.fromEntries(kinds.map((kind, number) => [kind, number
  * Which clusters hold metadata. Asked before every write of data and every allocation: a damaged image, whose refcounts or mappings
  * name a table's cluster, must not be made worse. As QEMU's overlap-check=cached, with active L2 tables.
  *
- * What is found at open stands in one sorted array (8 bytes a cluster), what comes and goes later in sets.
+ * What is found at open stands in sorted arrays (8 bytes a cluster), what comes and goes later in sets.
  */
 export class MetadataMap {
   readonly #geometry: Geometry
-  readonly #atOpen: Float64Array
+  readonly #atOpen: readonly Float64Array[]
   readonly #added = new Map<number, MetadataKind>()
   readonly #removed = new Set<number>()
 
-  /** @param atOpen  cluster numbers times 8 plus kind; see `metadataEntry` */
-  constructor(geometry: Geometry, atOpen: Float64Array) {
+  /** @param atOpen  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted */
+  constructor(geometry: Geometry, atOpen: readonly Float64Array[]) {
     this.#geometry = geometry
-    this.#atOpen = atOpen.sort()
+    this.#atOpen = atOpen
+    // Tables that came as the disk grew are in order already, and sorting a million takes longer than seeing that.
+    for (const clusters of atOpen) if (!isAscending(clusters)) clusters.sort()
   }
 
   add(kind: MetadataKind, host: number, length: number): void {
@@ -71,18 +73,33 @@ export class MetadataMap {
   }
 
   #foundAtOpen(cluster: number): MetadataKind | undefined {
-    let low = 0
-    let high = this.#atOpen.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if ((this.#atOpen[middle] ?? 0) < cluster * kinds.length) low = middle + 1
-      else high = middle
+    for (const clusters of this.#atOpen) {
+      const kind = find(clusters, cluster)
+      if (kind !== undefined) return kind
     }
-    const found = this.#atOpen[low]
-    return found !== undefined && Math.floor(found / kinds.length) === cluster
-      ? kinds[found % kinds.length]
-      : undefined
+    return undefined
   }
+}
+
+function find(ascending: Float64Array, cluster: number): MetadataKind | undefined {
+  let low = 0
+  let high = ascending.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((ascending[middle] as number) < cluster * kinds.length) low = middle + 1
+    else high = middle
+  }
+  const found = ascending[low]
+  return found !== undefined && Math.floor(found / kinds.length) === cluster
+    ? kinds[found % kinds.length]
+    : undefined
+}
+
+function isAscending(numbers: Float64Array): boolean {
+  for (let index = 1; index < numbers.length; index++) {
+    if ((numbers[index] as number) < (numbers[index - 1] as number)) return false
+  }
+  return true
 }
 
 /** One cluster in the form that MetadataMap is built from. */

@@ -43,6 +43,16 @@ const figures = [
     most: 130,
     what: '1000 allocating writes of 64 writers, each followed by its flush',
   },
+  {
+    workload: 'durableWriter',
+    most: 1020,
+    what: '1000 allocating writes of one writer, each followed by its flush',
+  },
+  {
+    workload: 'allocateAndDiscard',
+    most: 6,
+    what: '200 pairs of an allocating write and a discard elsewhere',
+  },
 ] as const
 
 for (const { workload, most, what } of figures) {

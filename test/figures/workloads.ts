@@ -64,6 +64,39 @@ async function flushingWriters(path: string): Promise<void> {
   mark('end')
 }
 
+/** Q1b and Q3: one writer, each write durable before the next. */
+async function durableWriter(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 3 })
+  await using image = await openImage(path, { cache: 'none' })
+  const bytes = new Uint8Array(4096).fill(1)
+  // The table is there, as in the figure that it is compared with.
+  await image.write(bytes, 0)
+  await image.flush()
+  mark('begin')
+  await inParallel(1000, 1, async (index) => {
+    await image.write(bytes, (index + 1) * cluster)
+    await image.flush()
+  })
+  mark('end')
+}
+
+/** Q2: 200 times a new cluster here and one less there, and nobody asks for a flush until the end. */
+async function allocateAndDiscard(path: string): Promise<void> {
+  await createImage(path, { size: 1024 ** 3 })
+  await using image = await openImage(path, { cache: 'none' })
+  const bytes = new Uint8Array(cluster).fill(1)
+  await inParallel(200, 1, (index) => image.write(bytes, (5000 + index) * cluster))
+  await image.write(bytes, 0)
+  await image.flush()
+  mark('begin')
+  await inParallel(200, 1, async (index) => {
+    await image.write(bytes.subarray(0, 4096), (index + 1) * cluster)
+    await image.discard({ offset: (5000 + index) * cluster, length: cluster })
+  })
+  await image.flush()
+  mark('end')
+}
+
 const residentMiB = (): number => Math.round(process.memoryUsage.rss() / 1024 ** 2)
 const peakMiB = (): number => Math.round(process.resourceUsage().maxRSS / 1024)
 
@@ -103,6 +136,8 @@ const workloads: Record<string, (path: string) => Promise<void>> = {
   sequentialAllocation,
   concurrentFlushes,
   flushingWriters,
+  durableWriter,
+  allocateAndDiscard,
   memory,
   opening,
 }

@@ -6,7 +6,7 @@ const geometry = makeGeometry(16, 4)
 const size = geometry.clusterSize
 
 function mapWith(...entries: number[]): MetadataMap {
-  return new MetadataMap(geometry, Float64Array.from(entries))
+  return new MetadataMap(geometry, [Float64Array.of(), Float64Array.from(entries)])
 }
 
 test('what was found at open is known, in whatever order it was found', (t) => {
