@@ -11,12 +11,7 @@ export type { ReadStreamOptions, WriteStreamOptions } from './image/streams.js'
 export { checkImage, type CheckImageOptions, type NothingToCheck } from './operations/check.js'
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
-export {
-  type CreatedImage,
-  createImage,
-  type CreateOptions,
-  type PreallocationMode,
-} from './operations/create.js'
+export { type CreatedImage, createImage, type CreateOptions } from './operations/create.js'
 export {
   type ImageInfo,
   imageInfo,
@@ -28,3 +23,4 @@ export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
+export type { PreallocationMode } from './queue/format-image.js'

@@ -1,4 +1,5 @@
 import type { ImageInfo } from '../operations/info.js'
+import type { PreallocationMode } from '../queue/format-image.js'
 import { sectorSize } from '../base/units.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
@@ -18,7 +19,7 @@ const options = {
   quiet: quietOption,
 } as const
 
-const preallocationModes = ['off', 'metadata', 'falloc', 'full']
+const preallocationModes = ['off', 'metadata', 'falloc', 'full'] as const
 
 /** `qcow2 resize`: a larger or smaller disk. */
 export async function resize(argv: readonly string[]): Promise<number> {
@@ -53,13 +54,15 @@ export async function resize(argv: readonly string[]): Promise<number> {
   if (size <= before.virtualSize && preallocation !== 'off') {
     throw new UsageError('Preallocation can only be used for growing images')
   }
-  if (preallocation !== 'off')
-    throw new UsageError(`Resizing with preallocation '${preallocation}' is not supported yet`)
+  if (preallocation === 'metadata' && before.format === 'raw') {
+    throw new UsageError(`Unsupported preallocation mode: ${preallocation}`)
+  }
   const { resizeImage } = await import('../operations/resize.js')
   await interruptible((signal) =>
     resizeImage(name.path, size, {
       format: before.format,
       shrink: line.has('shrink'),
+      preallocation,
       backing: 'allow',
       signal,
     }),
@@ -68,10 +71,10 @@ export async function resize(argv: readonly string[]): Promise<number> {
   return 0
 }
 
-function preallocationOf(text: string | undefined): string {
-  const mode = text ?? 'off'
-  if (preallocationModes.includes(mode)) return mode
-  throw new UsageError(`Invalid preallocation mode '${mode}'`)
+function preallocationOf(text = 'off'): PreallocationMode {
+  const mode = preallocationModes.find((name) => name === text)
+  if (mode !== undefined) return mode
+  throw new UsageError(`Invalid preallocation mode '${text}'`)
 }
 
 /** What the disk's size becomes: a number of bytes, or so many more or fewer. */

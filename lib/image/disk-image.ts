@@ -2,10 +2,10 @@ import type { Readable, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
 import { invalid, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
-import { booleanOption, checkOptions } from '../base/options.js'
+import { booleanOption, checkOptions, enumOption } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
-import type { FormatImage } from '../queue/format-image.js'
+import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
 import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
 import type { Extent, Layer } from './layers.js'
@@ -36,7 +36,10 @@ type Range = { readonly offset: number; readonly length: number }
 /** Where the magic stands that probing looks at. */
 const magicBytes = 4
 
-const resizeSchema = { shrink: booleanOption }
+const resizeSchema = {
+  shrink: booleanOption,
+  preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
+}
 
 /**
  * A disk as its guest sees it. Offsets and lengths are bytes and may have any alignment; requests may run at the same time, in any
@@ -200,12 +203,16 @@ export class DiskImage implements AsyncDisposable {
 
   /**
    * Change the size of the guest's disk. New bytes read as zeros.
-   * @param size           bytes, rounded up to whole sectors of 512
-   * @param options.shrink must be true to make it smaller: the bytes beyond are lost
+   * @param size                   bytes, rounded up to whole sectors of 512
+   * @param options.shrink         must be true to make it smaller: the bytes beyond are lost
+   * @param options.preallocation  of what it grows by. Default 'off'
    */
-  async resize(size: number, options?: { readonly shrink?: boolean }): Promise<void> {
+  async resize(
+    size: number,
+    options?: { readonly shrink?: boolean; readonly preallocation?: PreallocationMode },
+  ): Promise<void> {
     this.#checkWritable()
-    const { shrink = false } = checkOptions('resize', options, resizeSchema)
+    const { shrink = false, preallocation = 'off' } = checkOptions('resize', options, resizeSchema)
     if (typeof size !== 'number') throw invalid('resize: the size must be a number of bytes')
     if (!isCount(size)) throw outOfRange(`resize: ${size} is no size in bytes`)
     const wanted = alignUp(size, sectorSize)
@@ -214,7 +221,10 @@ export class DiskImage implements AsyncDisposable {
         `resize: ${wanted} bytes are less than the ${this.size} of the disk, the rest would be lost; pass shrink: true if that is meant`,
       )
     }
-    await this.#change(() => this.#top.resize(wanted, { shrink }), false)
+    if (preallocation !== 'off' && wanted <= this.size) {
+      throw invalid('resize: preallocation is for disks that grow', 'ERR_INVALID_OPTION')
+    }
+    await this.#change(() => this.#top.resize(wanted, { shrink, preallocation }), false)
   }
 
   /** The bytes of the disk in order, as a stream of Node's. */

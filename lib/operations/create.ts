@@ -22,11 +22,9 @@ import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
 import { openQcow2 } from '../qcow2/image.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import type { BlockBackend } from '../queue/backend.js'
+import type { PreallocationMode } from '../queue/format-image.js'
 import { createRaw } from '../raw/create.js'
 import { writeTarget } from './atomic-target.js'
-
-/** 'metadata' maps all clusters, qcow2 only; 'falloc' also reserves their space on the host; 'full' writes zeros. */
-export type PreallocationMode = 'off' | 'metadata' | 'falloc' | 'full'
 
 /** What an image is to be like. */
 export type ImageShape = {

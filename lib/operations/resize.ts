@@ -4,12 +4,15 @@ import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import type { PreallocationMode } from '../queue/format-image.js'
 
 export type ResizeOptions = {
   /** Default: probed. */
   readonly format?: ImageFormat
   /** Must be true to make the disk smaller: the bytes beyond are lost. */
   readonly shrink?: boolean
+  /** Of what the disk grows by. Default 'off'. */
+  readonly preallocation?: PreallocationMode
   readonly cache?: CacheMode | CacheOptions
   /** Which backing files are opened. Default 'same-directory'. */
   readonly backing?: BackingGate
@@ -29,9 +32,14 @@ export async function resizeImage(
   options?: ResizeOptions,
 ): Promise<{ before: number; after: number }> {
   checkPath('resizeImage', path)
-  const { shrink = false, ...given } = checkOptions('resizeImage', options, {
+  const {
+    shrink = false,
+    preallocation = 'off',
+    ...given
+  } = checkOptions('resizeImage', options, {
     format: enumOption(imageFormats),
     shrink: booleanOption,
+    preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
     cache: cacheOption,
     backing: backingOption,
     locking: enumOption(['auto', 'off']),
@@ -44,7 +52,7 @@ export async function resizeImage(
   })
   try {
     const before = image.size
-    await image.resize(newSize(before, size), { shrink })
+    await image.resize(newSize(before, size), { shrink, preallocation })
     return { before, after: image.size }
   } finally {
     await image.close()

@@ -55,17 +55,21 @@ export class Allocator {
     )
   }
 
-  /** Allocate 1 to `most` adjacent clusters. @throws ERR_NO_SPACE, ERR_IO, ERR_CORRUPT */
-  async allocate(most: number): Promise<Allocation> {
+  /**
+   * Allocate 1 to `most` adjacent clusters.
+   * @param options.ahead  whether more may be reserved at the end of the file
+   * @throws ERR_NO_SPACE, ERR_IO, ERR_CORRUPT
+   */
+  async allocate(most: number, options = { ahead: true }): Promise<Allocation> {
     for (;;) {
-      const allocation = this.tryAllocate(most)
+      const allocation = this.tryAllocate(most, options)
       if (allocation !== undefined) return allocation
       await this.#growth.prepare(this.#lowest, this.#lowest)
     }
   }
 
   /** As `allocate`, without waiting: undefined when the counts of the lowest free clusters are not in memory, or not counted yet. */
-  tryAllocate(most: number): Allocation | undefined {
+  tryAllocate(most: number, options = { ahead: true }): Allocation | undefined {
     const { table, cache, geometry } = this.#parts
     while (this.#lowest < this.#reservation.first) {
       const place = table.place(this.#lowest)
@@ -81,7 +85,7 @@ export class Allocator {
       if (first > this.#reservation.first) break
       const allocation = this.#take(slice, run.index, first, run.length)
       this.#lowest = first + run.length
-      if (allocation.fresh) this.#reservation.renew()
+      if (allocation.fresh && options.ahead) this.#reservation.renew()
       return allocation
     }
     return this.#reservation.take(most)

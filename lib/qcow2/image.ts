@@ -1,7 +1,7 @@
 import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
-import type { BackingSource, FormatImage, Mapping } from '../queue/format-image.js'
+import type { BackingSource, FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
 import { DeferredFrees } from './deferred-frees.js'
@@ -192,10 +192,7 @@ export class Qcow2Image implements FormatImage {
     }
   }
 
-  async resize(
-    size: number,
-    options: { shrink: boolean; preallocation?: Preallocation | 'off' },
-  ): Promise<void> {
+  async resize(size: number, options: { shrink: boolean; preallocation?: PreallocationMode }): Promise<void> {
     const parts = this.#parts
     const check = (): void =>
       checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#snapshots })

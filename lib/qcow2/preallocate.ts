@@ -2,20 +2,21 @@ import { throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
+import type { PreallocationMode } from '../queue/format-image.js'
 import { entryBytes } from './geometry.js'
-import { storeCopied } from './l2-entry.js'
+import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
 
 /**
  * What preallocation does with the clusters: 'metadata' maps them and leaves holes in the file, 'falloc' reserves their space on
  * the host, 'full' writes zeros.
  */
-export type Preallocation = 'metadata' | 'falloc' | 'full'
+export type Preallocation = Exclude<PreallocationMode, 'off'>
 
 /** Zeros are written in pieces of at most this many bytes. */
 const fullPieceBytes = 2 * 1024 * 1024
 
-/** Map all unallocated clusters that begin in a range. The caller sees to it that no other request runs. */
+/** Give a cluster to everything that begins in a range and has none. The caller sees to it that no other request runs. */
 export async function preallocate(
   parts: Parts,
   range: { from: number; to: number; mode: Preallocation },
@@ -38,7 +39,7 @@ async function preallocateRun(
 ): Promise<number> {
   const { geometry, l2, allocator, ordering, backend } = parts
   const found = await l2.find(guest, length)
-  if (found.entry.type !== 'unallocated') return found.length
+  if (!hasNoCluster(found.entry)) return found.length
   const credit = admissionBytes(parts)
   const room = backend.admit(credit)
   if (room !== undefined) await room
@@ -47,12 +48,15 @@ async function preallocateRun(
     for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
     const { slice, at } = place
     const run = l2.lookup(guest, length)
-    assert(!('load' in run) && run.entry.type === 'unallocated', 'no other request runs')
+    assert(!('load' in run) && hasNoCluster(run.entry), 'no other request runs')
+    // Zeros that hide a backing file stay zeros; their clusters need not be.
+    const store = run.entry.type === 'zero' && mode === 'metadata' ? storeZero : storeCopied
     slice.pins++
     try {
       const most = Math.ceil(run.length / geometry.clusterSize)
       const allocation = await allocator.allocate(
         mode === 'full' ? Math.min(most, pieceClusters(geometry.clusterSize)) : most,
+        { ahead: false },
       )
       const bytes = allocation.clusters * geometry.clusterSize
       try {
@@ -68,7 +72,7 @@ async function preallocateRun(
         throw error
       }
       for (let step = 0; step < allocation.clusters; step++) {
-        storeCopied(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
+        store(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
       }
       await ordering.completed(ordering.linkData(slice, allocation.after))
       return bytes
@@ -78,6 +82,10 @@ async function preallocateRun(
   } finally {
     backend.release(credit)
   }
+}
+
+function hasNoCluster(entry: L2Entry): boolean {
+  return entry.type === 'unallocated' || (entry.type === 'zero' && entry.host === undefined)
 }
 
 function pieceClusters(clusterSize: number): number {

@@ -1,5 +1,8 @@
 import type { QueueStats } from './backend.js'
 
+/** 'metadata' maps all clusters, qcow2 only; 'falloc' also reserves their space on the host; 'full' writes zeros. */
+export type PreallocationMode = 'off' | 'metadata' | 'falloc' | 'full'
+
 /** What one layer stores at a run of guest bytes. */
 export type Mapping =
   /** Nothing here: the backing file shows, or zeros. */
@@ -39,10 +42,7 @@ export interface FormatImage {
   /** The longest run at `offset`, at most `length` bytes, that is stored alike in this layer. */
   mapping(offset: number, length: number): Promise<Mapping>
   /** `preallocation`: what is done for the guest bytes that growing adds; 'off' by default. */
-  resize(
-    size: number,
-    options: { shrink: boolean; preallocation?: 'off' | 'metadata' | 'falloc' | 'full' },
-  ): Promise<void>
+  resize(size: number, options: { shrink: boolean; preallocation?: PreallocationMode }): Promise<void>
   stats(): QueueStats
   /** Finishes all requests, flushes, frees the file and its lock also on failure. */
   close(): Promise<void>

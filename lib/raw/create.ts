@@ -24,14 +24,28 @@ export async function createRaw(
 ): Promise<void> {
   const size = alignUp(options.size, sectorSize)
   await backend.truncate(size)
-  if (options.preallocation === 'off') {
-    options.onWritten?.(size)
-    return
-  }
-  const zeros = options.preallocation === 'full' ? new Uint8Array(Math.min(zeroRequestSize, size)) : undefined
-  for (let offset = 0; offset < size; offset += zeroRequestSize) {
+  if (options.preallocation === 'off') options.onWritten?.(size)
+  else await preallocateRaw(backend, { from: 0, to: size, ...options })
+}
+
+/** Reserve or write the bytes between two places of a file that reaches behind them. */
+export async function preallocateRaw(
+  backend: BlockBackend,
+  options: {
+    from: number
+    to: number
+    preallocation: RawPreallocation
+    signal?: AbortSignal | undefined
+    onWritten?: ((bytes: number) => void) | undefined
+  },
+): Promise<void> {
+  const { from, to, preallocation } = options
+  if (preallocation === 'off') return
+  const zeros =
+    preallocation === 'full' ? new Uint8Array(Math.min(zeroRequestSize, Math.max(0, to - from))) : undefined
+  for (let offset = from; offset < to; offset += zeroRequestSize) {
     options.signal?.throwIfAborted()
-    const length = Math.min(zeroRequestSize, size - offset)
+    const length = Math.min(zeroRequestSize, to - offset)
     if (zeros) await backend.write(zeros.subarray(0, length), offset)
     else await backend.allocate(offset, length)
     options.onWritten?.(length)

@@ -1,7 +1,9 @@
+import { notSupported } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
-import type { FormatImage, Mapping } from '../queue/format-image.js'
+import type { FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
+import { preallocateRaw } from './create.js'
 
 /** The changes that began between two resizes, so that the second one can wait for them. */
 class Changes {
@@ -78,9 +80,12 @@ export class RawImage implements FormatImage {
     return { type: extent.data ? 'data' : 'zero', length: inFile, hostOffset: offset }
   }
 
-  /** Callers see to it that `size` is whole sectors and that a smaller size is meant. */
-  resize(size: number): Promise<void> {
-    const resized = this.#resized.then(() => this.#resizeNow(size))
+  /**
+   * Callers see to it that `size` is whole sectors and that a smaller size is meant.
+   * @throws ERR_NOT_SUPPORTED  preallocation 'metadata'
+   */
+  resize(size: number, options: { preallocation?: PreallocationMode } = {}): Promise<void> {
+    const resized = this.#resized.then(() => this.#resizeNow(size, options.preallocation ?? 'off'))
     this.#resized = resized.catch(() => undefined)
     return resized
   }
@@ -95,8 +100,13 @@ export class RawImage implements FormatImage {
     await this.#backend.close()
   }
 
-  async #resizeNow(size: number): Promise<void> {
+  async #resizeNow(size: number, preallocation: PreallocationMode): Promise<void> {
     const old = this.#size
+    if (preallocation === 'metadata') {
+      throw notSupported("A raw image has no metadata: preallocation 'metadata' is for qcow2", {
+        path: this.#backend.path,
+      })
+    }
     if (size < old) {
       // A write that is on its way beyond the new end would bring the old length back: no new ones, then wait for those.
       this.#size = size
@@ -106,6 +116,7 @@ export class RawImage implements FormatImage {
     }
     try {
       await this.#backend.truncate(size)
+      await preallocateRaw(this.#backend, { from: old, to: size, preallocation })
     } catch (error) {
       this.#size = old
       throw error

@@ -86,6 +86,22 @@ test('growing with preallocation does not hide the backing file where the disk w
   }
 })
 
+test('zeros that hide a longer backing file get their clusters too', async (t) => {
+  for (const mode of ['metadata', 'falloc', 'full'] as const) {
+    const disk = await newDisk({ size: 8192, clusterSize: 4096 }, { backing: source(fill(65536, 7)) })
+    await disk.image.resize(65536, { shrink: false, preallocation: mode })
+    for (let at = 8192; at < 65536; at += 4096) {
+      const mapping = await disk.image.mapping(at, 4096)
+      t.is(mapping.type, mode === 'metadata' ? 'zero' : 'data')
+      t.true('hostOffset' in mapping && (mapping.hostOffset ?? 0) > 0, `a cluster at ${at}`)
+    }
+    const expected = new Uint8Array(65536)
+    expected.fill(7, 0, 8192)
+    t.deepEqual(await readAll(disk), expected)
+    await checkedClean(t, disk)
+  }
+})
+
 test('preallocation that is aborted leaves a sound image', async (t) => {
   const disk = await newDisk({ size: 2 ** 20, clusterSize: 512 })
   const controller = new AbortController()

@@ -162,6 +162,7 @@ export const readingCases: readonly Args[] = [
     'resize --shrink data.qcow2 -1',
     'resize --preallocation=frob data.qcow2 10M',
     'resize --preallocation=full --shrink data.qcow2 1M',
+    'resize -f raw --preallocation=metadata a.raw 100M',
     'resize -x data.qcow2 1M',
     'resize a b 1M',
     'convert -O frob data.qcow2 new',
@@ -292,6 +293,12 @@ export const writingCases: readonly (readonly Args[])[] = [
   [words('check -r all dirty.qcow2'), words('info dirty.qcow2')],
   [words('check -r all marked-corrupt.qcow2'), words('info marked-corrupt.qcow2')],
   [words('check -r all a.raw')],
+  ...['data.qcow2', 'overlay.qcow2'].map((file) => [
+    words(`resize --preallocation=metadata ${file} 9M`),
+    words(`map --output=json ${file}`),
+    words(`check ${file}`),
+  ]),
+  [words('resize -f raw --preallocation=full a.raw +1M'), words('map -f raw --output=json a.raw')],
   [
     words('resize data.qcow2 5M'),
     words('resize data.qcow2 +1M'),
