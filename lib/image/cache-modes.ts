@@ -19,13 +19,8 @@ export type CacheMode = keyof typeof cacheModes
 
 export const cacheModeNames = Object.keys(cacheModes) as CacheMode[]
 
-export type CacheOptions = {
-  /** One of the six names; `direct` and `sync` override what it stands for. Default 'writeback'. */
-  readonly mode?: CacheMode
-  /** Bypass the host's page cache (O_DIRECT). An error where the file system cannot. */
-  readonly direct?: boolean
-  /** When data is made durable: 'never', on 'flush', or after every 'write'. */
-  readonly sync?: SyncPolicy
+/** Every figure has a default that suits most disks. */
+export type CacheTuning = {
   /** Most bytes of metadata that may wait in the queue. */
   readonly queueBytes?: number
   /** Most metadata writes that may wait in the queue. */
@@ -40,16 +35,19 @@ export type CacheOptions = {
   readonly reservation?: number
 }
 
+export type CacheOptions = CacheTuning & {
+  /** One of the six names; `direct` and `sync` override what it stands for. Default 'writeback'. */
+  readonly mode?: CacheMode
+  /** Bypass the host's page cache (O_DIRECT). An error where the file system cannot. */
+  readonly direct?: boolean
+  /** When data is made durable: 'never', on 'flush', or after every 'write'. */
+  readonly sync?: SyncPolicy
+}
+
 /** A cache option as used inside: every choice made, tuning only where the caller gave it. */
-export type CacheSettings = {
+export type CacheSettings = CacheTuning & {
   readonly direct: boolean
   readonly syncPolicy: SyncPolicy
-  readonly queueBytes?: number
-  readonly queueNodes?: number
-  readonly idleMs?: number
-  readonly l2CacheBytes?: number
-  readonly refcountCacheBytes?: number
-  readonly reservation?: number
 }
 
 const cacheSchema = {
