@@ -1,5 +1,5 @@
 import { type GuestOffset, guestOffset } from '../base/units.js'
-import type { Allocation } from './allocator.js'
+import type { Allocation } from './refcount-parts.js'
 import type { MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 import { readRun } from './read.js'

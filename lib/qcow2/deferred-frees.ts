@@ -1,7 +1,8 @@
 import { corrupt } from '../base/errors.js'
 import { type HostOffset, noSection, type Section } from '../base/units.js'
 import type { ActiveRequests } from './active-requests.js'
-import type { Allocator, RefcountParts } from './allocator.js'
+import type { Allocator } from './allocator.js'
+import type { RefcountParts } from './refcount-parts.js'
 import { clusterOf } from './geometry.js'
 import type { TableCache } from './table-cache.js'
 

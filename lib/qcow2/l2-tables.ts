@@ -1,6 +1,7 @@
 import { corrupt } from '../base/errors.js'
 import { type GuestOffset, type HostOffset, hostOffset } from '../base/units.js'
-import type { Allocation, Allocator, RefcountParts } from './allocator.js'
+import type { Allocator } from './allocator.js'
+import type { Allocation, RefcountParts } from './refcount-parts.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import { entryBytes, l1Index, l2Index, l2SliceOffset } from './geometry.js'
 import type { L1Table } from './l1-table.js'

@@ -1,6 +1,7 @@
 import type { BackingSource } from '../queue/format-image.js'
 import type { ActiveRequests } from './active-requests.js'
-import type { Allocator, RefcountParts } from './allocator.js'
+import type { Allocator } from './allocator.js'
+import type { RefcountParts } from './refcount-parts.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import type { HeaderCluster } from './header-cluster.js'
 import type { L1Table } from './l1-table.js'

@@ -1,5 +1,5 @@
 import { hostOffset, noSection, type Section } from '../base/units.js'
-import type { Allocation, RefcountParts } from './allocator.js'
+import type { Allocation, RefcountParts } from './refcount-parts.js'
 import type { Geometry } from './geometry.js'
 import { freeRun, storeRefcount } from './refcount-entry.js'
 import type { RefcountGrowth } from './refcount-growth.js'

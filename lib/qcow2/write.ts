@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.js'
 import { type GuestOffset, guestOffset, noSection, type Section } from '../base/units.js'
-import type { Allocation } from './allocator.js'
+import type { Allocation } from './refcount-parts.js'
 import { fillClusters, hasOldBytes } from './copy-on-write.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied } from './l2-entry.js'
