@@ -81,6 +81,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
     format: target.format ?? format,
     backing: 'allow',
     forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
+    compress: line.has('compress'),
     targetIsZero: line.has('targetIsZero'),
     existingTarget: existing,
     overwrite: true,
@@ -187,7 +188,6 @@ function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
     throw new UsageError('Compression not supported for this file format')
   if (line.has('bitmaps') && format === 'raw')
     throw new UsageError("Format driver 'raw' does not support bitmaps")
-  if (line.has('compress')) throw new UsageError('Writing compressed clusters is not supported yet')
   if (line.has('bitmaps')) throw new UsageError('Copying bitmaps is not supported yet')
   if (line.has('snapshot')) throw new UsageError('Reading internal snapshots is not supported yet')
   if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')

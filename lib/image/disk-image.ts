@@ -1,6 +1,6 @@
 import type { Readable, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
-import { invalid, outOfRange, Qcow2Error } from '../base/errors.js'
+import { invalid, notSupported, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
 import { booleanOption, checkOptions, enumOption } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
@@ -146,6 +146,34 @@ export class DiskImage implements AsyncDisposable {
       return this.#change(() => this.#top.write(bytes, offset), options?.fua)
     const written = this.#top.write(bytes, offset)
     return options?.fua === true ? this.#track(written.then(() => this.#top.flush())) : written
+  }
+
+  /**
+   * Write whole clusters, each compressed by itself and packed behind the others; what does not get smaller is written as it is.
+   * @param bytes   as many as whole clusters have, or up to the end of the disk
+   * @param offset  aligned to clusters
+   * @throws ERR_NOT_SUPPORTED  a raw image
+   */
+  writeCompressed(bytes: Uint8Array, offset: number): Promise<void> {
+    try {
+      this.#checkWritable()
+      checkBytes(bytes)
+      this.#checkSpan(offset, bytes.length)
+      const top = this.#top
+      if (top.writeCompressed === undefined) {
+        throw notSupported(`A ${top.format} image cannot hold compressed clusters`, { path: this.path })
+      }
+      const end = offset + bytes.length
+      if (offset % top.clusterSize !== 0 || (end % top.clusterSize !== 0 && end !== this.size)) {
+        throw outOfRange(
+          `writeCompressed: bytes ${offset} to ${end} are not whole clusters of ${top.clusterSize} bytes`,
+        )
+      }
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    if (bytes.length === 0) return Promise.resolve()
+    return this.#change(async () => this.#top.writeCompressed?.(bytes, offset), false)
   }
 
   /**

@@ -58,7 +58,7 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly sourceCache?: CacheMode | CacheOptions
     /** Pieces in flight at a time; default 8. */
     readonly requests?: number
-    /** Not supported yet. */
+    /** Compress every cluster of the target, which must be qcow2. */
     readonly compress?: boolean
     readonly locking?: 'auto' | 'off'
   }
@@ -107,8 +107,10 @@ export async function convertImage(
   const given = checkOptions('convertImage', options, convertSchema)
   const sources = sourcePaths(source)
   checkPath('convertImage', target)
-  if (given.compress === true) throw notSupported('convertImage: compression is not supported yet')
   const format = required('convertImage', 'format', given.format)
+  if (given.compress === true && format !== 'qcow2') {
+    throw notSupported(`convertImage: an image of format '${format}' cannot hold compressed clusters`)
+  }
   const shape = resolveShape('convertImage', given)
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
@@ -155,6 +157,7 @@ type Work = LongWork & {
   readonly overwrite?: boolean
   readonly targetIsZero?: boolean
   readonly sparseSize?: number
+  readonly compress?: boolean
   readonly requests?: number
   readonly locking?: 'auto' | 'off'
 }
@@ -217,6 +220,7 @@ async function copyAndClose(
       readsAsZeros: work.readsAsZeros,
       hasBacking: DiskImage.layersOf(image).length > 1,
       sparseSize: work.sparseSize ?? 4096,
+      compress: work.compress ?? false,
       requests: work.requests ?? 8,
       signal: work.signal,
       onCopied: (bytes) => progress.advance(bytes),

@@ -20,6 +20,8 @@ export type CopyOptions = {
   readonly hasBacking: boolean
   /** Shortest run of zeros that becomes a hole, in bytes; 0: none does. */
   readonly sparseSize: number
+  /** Write compressed clusters. */
+  readonly compress: boolean
   /** Pieces in flight. */
   readonly requests: number
   readonly signal: AbortSignal | undefined
@@ -115,7 +117,9 @@ class Copier {
 
   #write(bytes: Uint8Array, offset: number): Promise<void> {
     this.bytesWritten += bytes.length
-    return this.#target.write(bytes, offset)
+    return this.#options.compress
+      ? this.#target.writeCompressed(bytes, offset)
+      : this.#target.write(bytes, offset)
   }
 
   async #isZero(offset: number, length: number): Promise<boolean> {

@@ -20,6 +20,7 @@ export class Allocator {
   readonly #reservation: Reservation
   /** No cluster below this is free. */
   #lowest = 0
+  #freed: (cluster: number) => void = () => undefined
 
   /** @param reserved  clusters to reserve at a time; 0: none */
   constructor(parts: RefcountParts, growth: RefcountGrowth, reserved: number) {
@@ -147,6 +148,11 @@ export class Allocator {
     await this.#lower(first, allocation.clusters).catch(() => undefined)
   }
 
+  /** Set what is told of each cluster whose count goes down to 0, in the same step. */
+  onFreed(freed: (cluster: number) => void): void {
+    this.#freed = freed
+  }
+
   /** Give back what is reserved ahead, and the end of the file with it. Only while no request runs. @throws ERR_IO, ERR_POISONED */
   async giveBackReserved(): Promise<void> {
     await this.#reservation.giveBack()
@@ -185,7 +191,9 @@ export class Allocator {
         const cluster = first + done + step
         const count = change(loadRefcount(slice.view, place.index + step, geometry), cluster)
         storeRefcount(slice.view, place.index + step, geometry, count)
-        if (count === 0 && cluster < this.#lowest) this.#lowest = cluster
+        if (count > 0) continue
+        this.#lowest = Math.min(this.#lowest, cluster)
+        this.#freed(cluster)
       }
       queue(slice)
       done += here

@@ -1,5 +1,5 @@
 import { promisify } from 'node:util'
-import { type ErrorContext, Qcow2Error } from '../base/errors.js'
+import { type ErrorContext, Qcow2Error, unsupported } from '../base/errors.js'
 
 /**
  * Decompress a zlib cluster: a raw deflate stream, without header. qcow2 spec, "Compressed Clusters Descriptor".
@@ -36,4 +36,21 @@ export async function decompressCluster(
     )
   }
   return cluster
+}
+
+/**
+ * Compress one cluster, as QEMU does: a raw deflate stream whose window is 4 KiB, which is all that a reader need keep.
+ * @returns undefined when it does not get smaller than the cluster
+ * @throws ERR_UNSUPPORTED_FEATURE  a compression type that is not written here
+ */
+export async function compressCluster(
+  cluster: Uint8Array,
+  type: 'zlib' | 'zstd',
+  path: string,
+): Promise<Uint8Array | undefined> {
+  if (type !== 'zlib') throw unsupported(`Writing ${type} compressed clusters is not supported`, { path })
+  const { deflateRaw } = await import('node:zlib')
+  const deflate = promisify<Uint8Array, { windowBits: number; memLevel: number }, Buffer>(deflateRaw)
+  const payload = await deflate(cluster, { windowBits: 12, memLevel: 9 })
+  return payload.byteLength < cluster.byteLength ? payload : undefined
 }

@@ -4,6 +4,7 @@ import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type { BackingSource, FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
+import { CompressedSpace } from './compressed-space.js'
 import { DeferredFrees } from './deferred-frees.js'
 import { makeGeometry } from './geometry.js'
 import { type Header, refuseUnsupported } from './header.js'
@@ -23,6 +24,7 @@ import { defaultReservation } from './reservation.js'
 import { checkResize, grow, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
 import { TableCache } from './table-cache.js'
+import { writeCompressedGuest } from './write-compressed.js'
 import { writeGuest, writeInPlace } from './write.js'
 import { WriteOrdering } from './write-ordering.js'
 import { discardGuest, writeZeroesGuest } from './zero-discard.js'
@@ -85,6 +87,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   return {
     ...tables,
     l2: new L2Tables(tables),
+    compressedSpace: new CompressedSpace(refcounts, allocator),
     active,
     locks: new RangeLocks(),
     header: headerCluster,
@@ -143,6 +146,12 @@ export class Qcow2Image implements FormatImage {
       offset,
       bytes.byteLength,
       () => writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest),
+    )
+  }
+
+  async writeCompressed(bytes: Uint8Array, offset: number): Promise<void> {
+    await this.#change(offset, bytes.byteLength, () =>
+      writeCompressedGuest(this.#parts, bytes, guestOffset(offset)),
     )
   }
 
@@ -228,11 +237,12 @@ export class Qcow2Image implements FormatImage {
   }
 
   async close(): Promise<void> {
-    const { active, backend, frees, allocator } = this.#parts
+    const { active, backend, frees, allocator, compressedSpace } = this.#parts
     try {
       await active.exclusively(async () => {
         if (this.#readOnly) return
         await allocator.giveBackReserved()
+        await compressedSpace.padFile()
         // Each flush makes removals durable, whose frees are then queued, to ride with the next; the last one is the backend's own.
         do {
           await backend.flush()

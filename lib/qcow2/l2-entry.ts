@@ -70,8 +70,7 @@ export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at
 }
 
 function decodeCompressed(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
-  const offsetBits = 62 - (rules.clusterBits - 8)
-  const highBits = offsetBits - 32
+  const highBits = compressedOffsetBits(rules.clusterBits) - 32
   const highMask = 2 ** highBits - 1
   const offsetHigh = high & 0x3fffffff & highMask
   if (offsetHigh > highestHostHigh) throw corrupt('L2 entry', at, 'compressed cluster beyond 2^53')
@@ -111,6 +110,28 @@ function checkHost(structure: string, host: number, high: number, clusterBits: n
 export function storeCopied(view: DataView, byteOffset: number, host: number): void {
   view.setUint32(byteOffset, (copiedBit | Math.floor(host / two32)) >>> 0)
   view.setUint32(byteOffset + 4, host % two32)
+}
+
+/**
+ * Store a compressed cluster; never COPIED. qcow2 spec, "Compressed Clusters Descriptor".
+ * @param host  of the first byte  @param bytes  1 to cluster size
+ */
+export function storeCompressed(
+  view: DataView,
+  byteOffset: number,
+  place: { readonly host: number; readonly bytes: number },
+  clusterBits: number,
+): void {
+  const { host, bytes } = place
+  const extraSectors = Math.floor((host + bytes - 1) / 512) - Math.floor(host / 512)
+  const highBits = compressedOffsetBits(clusterBits) - 32
+  view.setUint32(byteOffset, (compressedBit | (extraSectors << highBits) | Math.floor(host / two32)) >>> 0)
+  view.setUint32(byteOffset + 4, host % two32)
+}
+
+/** How many bits of a compressed cluster's entry hold its host offset. */
+export function compressedOffsetBits(clusterBits: number): number {
+  return 62 - (clusterBits - 8)
 }
 
 /** Store an entry that reads as zeros; `host` 0: keeps no cluster. qcow2 spec, bit 0 of the standard descriptor. */

@@ -2,6 +2,7 @@ import type { BackingSource } from '../queue/format-image.js'
 import type { ActiveRequests } from './active-requests.js'
 import type { Allocator } from './allocator.js'
 import type { RefcountParts } from './refcount-parts.js'
+import type { CompressedSpace } from './compressed-space.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import type { HeaderCluster } from './header-cluster.js'
 import type { L1Table } from './l1-table.js'
@@ -17,6 +18,7 @@ export type Parts = RefcountParts & {
   readonly l2Cache: TableCache
   readonly allocator: Allocator
   readonly frees: DeferredFrees
+  readonly compressedSpace: CompressedSpace
   readonly active: ActiveRequests
   readonly locks: RangeLocks
   readonly header: HeaderCluster

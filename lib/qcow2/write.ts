@@ -104,7 +104,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
       throw error
     }
     const linked = link(parts, place, allocation, isBlank)
-    if (kept === undefined) freeReplaced(parts, entry, allocation, linked)
+    if (kept === undefined) freeReplaced(parts, entry, allocation.clusters, linked)
     const completed = ordering.completed(linked)
     if (completed !== undefined) await completed
     return piece.byteLength
@@ -145,9 +145,9 @@ function link(parts: Parts, place: EntryPlace, allocation: Allocation, isBlank: 
 }
 
 /** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */
-function freeReplaced(parts: Parts, old: L2Entry, allocation: Allocation, removal: Section): void {
+export function freeReplaced(parts: Parts, old: L2Entry, clusters: number, removal: Section): void {
   const options = { removal, punch: false, wasTable: false }
   if (old.type === 'compressed') parts.frees.add(old.host, old.bytes, options)
   if ((old.type !== 'normal' && old.type !== 'zero') || old.host === undefined) return
-  parts.frees.add(old.host, allocation.clusters * parts.geometry.clusterSize, options)
+  parts.frees.add(old.host, clusters * parts.geometry.clusterSize, options)
 }

@@ -35,6 +35,8 @@ export interface FormatImage {
   read(bytes: Uint8Array, offset: number): Promise<void>
   /** Resolves when a guest's write would complete in this cache mode. */
   write(bytes: Uint8Array, offset: number): Promise<void>
+  /** Whole clusters, each compressed by itself. Absent where the format has no such thing. */
+  writeCompressed?(bytes: Uint8Array, offset: number): Promise<void>
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void>
   discard(offset: number, length: number): Promise<void>
   /** All requests that completed before are durable. */

@@ -134,7 +134,6 @@ test('a target that was there stays as it is when the conversion fails', async (
 })
 
 for (const [option, message] of [
-  ['-c', 'Writing compressed clusters is not supported yet'],
   ['--bitmaps', 'Copying bitmaps is not supported yet'],
   ['--salvage', 'Going on after read errors (--salvage) is not supported yet'],
   ['-lsnapshot.name=x', 'Reading internal snapshots is not supported yet'],

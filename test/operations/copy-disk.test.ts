@@ -18,6 +18,7 @@ async function disk(t: ExecutionContext, options: Partial<CreateOptions> = {}): 
 const options: CopyOptions = {
   readsAsZeros: true,
   hasBacking: false,
+  compress: false,
   sparseSize: 4096,
   requests: 4,
   signal: undefined,

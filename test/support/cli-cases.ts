@@ -330,5 +330,6 @@ export const writingCases: readonly (readonly Args[])[] = [
     '-O qcow2 empty.qcow2 new',
     '-O qcow2 -o compat=0.10,cluster_size=4k empty.qcow2 new',
     '-n data.qcow2 nothing.raw',
+    '-c -O raw data.qcow2 new',
   ].map((line) => [['convert', ...words(line)]]),
 ]
