@@ -38,6 +38,8 @@ export type MemoryBackendOptions = {
   readonly record?: boolean
   /** Lets operations of the device fail. */
   readonly fault?: Fault
+  /** Let failing syncs lose what they should have made durable: see `Failure.loses`. */
+  readonly mayLose?: boolean
 }
 
 const defaultQueueBytes = 4 * 1024 ** 2
@@ -78,6 +80,7 @@ export class MemoryBackend implements BlockBackend {
       seed: options.seed,
       record: options.record ?? false,
       fault: options.fault,
+      mayLose: options.mayLose ?? false,
     })
     this.#length = this.#device.contents.length
     this.#worker = new SimulatedWorker({

@@ -1,4 +1,4 @@
-import type { Section } from '../base/units.js'
+import { type Section, sectorSize } from '../base/units.js'
 import { SparseBytes } from './sparse-bytes.js'
 
 export type DeviceOperationKind = 'read' | 'write' | 'zero' | 'punch' | 'allocate' | 'truncate' | 'sync'
@@ -15,8 +15,32 @@ export type DeviceOperation = {
   readonly index: number
 }
 
-/** Decides whether an operation fails: an errno, positive, or undefined. What fails changes nothing. */
-export type Fault = (operation: DeviceOperation) => number | undefined
+/** What becomes of an operation that does not simply succeed at once. */
+export type Failure = {
+  /** Positive; 0: it succeeds in the end. */
+  readonly errno: number
+  /** Of a write or zeroing that fails, bytes from its start that reach the disk all the same; of a read, that are filled. Default 0. */
+  readonly done?: number
+  /** It is interrupted behind so many bytes, and continued some time later. */
+  readonly split?: number
+  /** Turns of the event loop that it takes longer. */
+  readonly turns?: number
+  /**
+   * Of a sync that fails: which sectors of 512 bytes it loses, of those that it should have made durable. They show again what was durable
+   * before, and every later sync succeeds without them. Counts only with `mayLose`.
+   */
+  readonly loses?: (sector: number) => boolean
+}
+
+/**
+ * Decides what becomes of an operation: an errno, positive (it fails, and changes nothing), more than that, or undefined (it succeeds).
+ *
+ * The device stands where the file layer of the addon does (native/file.h), and keeps its contract: calls that a signal interrupts are made again and
+ * short transfers are continued down here. So EINTR and short counts are never told; `split` is what they look like from above. A
+ * transfer that cannot be continued fails with the errno of the continuation, and a part of it (`done`) has happened. All other errnos,
+ * EAGAIN among them, are told as they are.
+ */
+export type Fault = (operation: DeviceOperation) => number | Failure | undefined
 
 type ChangeKind = Exclude<DeviceOperationKind, 'read' | 'sync'>
 
@@ -58,7 +82,12 @@ export type MemoryDeviceOptions = {
   readonly seed: number | undefined
   readonly record: boolean
   readonly fault: Fault | undefined
+  /** Remember what is durable, so that failing syncs can lose the rest. */
+  readonly mayLose?: boolean
 }
+
+/** By sector, what it holds durably. */
+type Durable = Map<number, Uint8Array>
 
 const noBytes = new Uint8Array(0)
 
@@ -72,6 +101,9 @@ export class MemoryDevice {
   readonly #record: boolean
   readonly #fault: Fault | undefined
   readonly #random: (() => number) | undefined
+  readonly #mayLose: boolean
+  /** Of the sectors that have changed since the newest sync began. */
+  #unsynced: Durable = new Map()
   /** What will happen next, in some order. */
   #pending: (() => void)[] = []
   #scheduled = false
@@ -81,6 +113,7 @@ export class MemoryDevice {
     this.contents = options.contents
     this.#record = options.record
     this.#fault = options.fault
+    this.#mayLose = options.mayLose ?? false
     this.#random = options.seed === undefined ? undefined : xorshift(options.seed)
   }
 
@@ -95,13 +128,26 @@ export class MemoryDevice {
     over: (errno: number) => void,
   ): void {
     const index = this.#operations++
-    const errno = this.#fault?.({ ...operation, index }) ?? 0
+    const fate = this.#fault?.({ ...operation, index }) ?? 0
+    const { errno, done = 0, split, turns = 0, loses } = typeof fate === 'number' ? { errno: fate } : fate
     const source = this.#begin(operation, index, bytes ?? noBytes)
-    this.later(() => {
-      if (errno === 0) this.#apply(operation, source)
+    const covered = operation.kind === 'sync' ? this.#beginSync() : undefined
+    const end = (from: number): void => {
+      if (errno === 0) this.#apply(operation, source, from, operation.length)
+      else if (done > 0) this.#apply(operation, source, 0, done)
+      if (covered !== undefined && errno !== 0 && loses !== undefined) this.#lose(covered, loses)
       if (this.#record) this.#end(operation.kind, index, errno)
       over(errno)
+    }
+    this.#after(turns, () => {
+      if (split === undefined || errno !== 0) return end(0)
+      this.#apply(operation, source, 0, split)
+      this.later(() => end(split))
     })
+  }
+
+  #after(turns: number, step: () => void): void {
+    this.later(turns === 0 ? step : () => this.#after(turns - 1, step))
   }
 
   /** Something else that happens some time, in no fixed order with the operations. */
@@ -131,36 +177,78 @@ export class MemoryDevice {
     this.log.push({ type: kind === 'sync' ? 'SEND' : 'NEND', id, error })
   }
 
-  #apply({ kind, offset, length }: Omit<DeviceOperation, 'index'>, bytes: Uint8Array): void {
+  /** Do the part of an operation that lies between two counts of its bytes; what has no parts, when the last one comes. */
+  #apply(operation: Omit<DeviceOperation, 'index'>, bytes: Uint8Array, from: number, to: number): void {
+    const { kind, length } = operation
+    const offset = operation.offset + from
+    const isDone = to === length
+    if (!isDone && to <= from) return
     switch (kind) {
       case 'read': {
-        this.contents.read(bytes, offset)
+        this.contents.read(bytes.subarray(from, to), offset)
         return
       }
       case 'write': {
-        this.contents.write(bytes, offset)
+        this.#remember(offset, to - from)
+        this.contents.write(bytes.subarray(from, to), offset)
         return
       }
-      case 'zero':
-        this.contents.clear(offset, length)
-        {
-          this.contents.extend(offset + length)
-          return
-        }
+      case 'zero': {
+        this.#remember(offset, to - from)
+        this.contents.clear(offset, to - from)
+        this.contents.extend(operation.offset + to)
+        return
+      }
       case 'punch': {
-        this.contents.clear(offset, length)
+        if (!isDone) return
+        this.#remember(operation.offset, length)
+        this.contents.clear(operation.offset, length)
         return
       }
       case 'allocate': {
-        this.contents.extend(offset + length)
+        this.contents.extend(operation.offset + to)
         return
       }
       case 'truncate': {
-        this.contents.truncate(offset)
+        this.contents.truncate(operation.offset)
+        for (const sector of this.#unsynced.keys()) {
+          if (sector * sectorSize >= operation.offset) this.#unsynced.delete(sector)
+        }
         return
       }
       case 'sync':
         return undefined
+    }
+  }
+
+  /** Before a range changes: what is durable there. */
+  #remember(offset: number, length: number): void {
+    if (!this.#mayLose) return
+    const last = Math.ceil((offset + length) / sectorSize)
+    for (let sector = Math.floor(offset / sectorSize); sector < last; sector++) {
+      if (this.#unsynced.has(sector)) continue
+      const bytes = new Uint8Array(sectorSize)
+      this.contents.read(bytes, sector * sectorSize)
+      this.#unsynced.set(sector, bytes)
+    }
+  }
+
+  /** @returns what the sync is to make durable */
+  #beginSync(): Durable {
+    const covered = this.#unsynced
+    this.#unsynced = new Map()
+    return covered
+  }
+
+  #lose(covered: Durable, loses: (sector: number) => boolean): void {
+    const { length } = this.contents
+    for (const [sector, bytes] of covered) {
+      // What was written while the sync ran is still to be written back.
+      const isLater = this.#unsynced.has(sector)
+      if (isLater) this.#unsynced.set(sector, bytes)
+      else if (loses(sector) && sector * sectorSize < length) {
+        this.contents.write(bytes.subarray(0, length - sector * sectorSize), sector * sectorSize)
+      }
     }
   }
 

@@ -119,3 +119,65 @@ test('the log knows nodes by their section', (t) => {
   disk.perform({ kind: 'write', offset: 0, length: 1, section: section(7) }, Uint8Array.of(1), () => {})
   t.like(disk.log[0], { type: 'NSUB', section: 7 })
 })
+
+test('what fails may have reached the disk in part', async (t) => {
+  const disk = device({ record: true, fault: ({ kind }) => ({ errno: kind === 'sync' ? 0 : 28, done: 2 }) })
+  t.is(await perform(disk, 'write', 0, 4, Uint8Array.of(1, 2, 3, 4)), 28)
+  t.deepEqual([...disk.contents.toBytes()], [1, 2])
+  t.is(await perform(disk, 'zero', 1, 4), 28)
+  t.deepEqual([...disk.contents.toBytes()], [1, 0, 0])
+  const bytes = new Uint8Array(3).fill(9)
+  t.is(await perform(disk, 'read', 0, 3, bytes), 28)
+  t.deepEqual([...bytes], [1, 0, 9])
+  t.is(await perform(disk, 'truncate', 0, 0), 28)
+})
+
+test('what is interrupted goes on later, and succeeds', async (t) => {
+  const disk = device({ fault: ({ kind }) => (kind === 'write' ? { errno: 0, split: 1 } : undefined) })
+  const written = perform(disk, 'write', 0, 3, Uint8Array.of(1, 2, 3))
+  await new Promise((resolve) => setImmediate(resolve))
+  t.deepEqual([...disk.contents.toBytes()], [1])
+  t.is(await written, 0)
+  t.deepEqual([...disk.contents.toBytes()], [1, 2, 3])
+})
+
+test('what is slow ends behind what is not', async (t) => {
+  const disk = device({ fault: ({ index }) => ({ errno: 0, turns: index === 0 ? 5 : 0 }) })
+  const ended: number[] = []
+  await Promise.all(
+    [0, 1].map(async (index) => {
+      await perform(disk, 'punch', 0, 1)
+      ended.push(index)
+    }),
+  )
+  t.deepEqual(ended, [1, 0])
+})
+
+test('a failing truncate changes nothing', async (t) => {
+  const disk = device({ fault: ({ kind }) => (kind === 'truncate' ? 5 : undefined) })
+  await perform(disk, 'write', 0, 1, Uint8Array.of(1))
+  t.is(await perform(disk, 'truncate', 0, 0), 5)
+  t.is(disk.contents.length, 1)
+})
+
+test('a failing sync can lose what it should have made durable, and no more', async (t) => {
+  const sector = (value: number): Uint8Array => new Uint8Array(512).fill(value)
+  let syncs = 0
+  const disk = device({
+    mayLose: true,
+    fault: ({ kind }) => {
+      if (kind !== 'sync' || ++syncs !== 2) return undefined
+      return { errno: 5, turns: 3, loses: (lost) => lost !== 2 }
+    },
+  })
+  for (const place of [0, 1, 2, 3]) await perform(disk, 'write', place * 512, 512, sector(1))
+  t.is(await perform(disk, 'sync', 0, 0), 0)
+  for (const place of [1, 2, 3]) await perform(disk, 'write', place * 512, 512, sector(2))
+  const failing = perform(disk, 'sync', 0, 0)
+  await perform(disk, 'write', 3 * 512, 512, sector(3))
+  t.is(await failing, 5)
+  const shown = (): number[] => [0, 1, 2, 3].map((place) => disk.contents.toBytes()[place * 512] ?? -1)
+  t.deepEqual(shown(), [1, 1, 2, 3], 'the second is lost, the fourth was written again')
+  t.is(await perform(disk, 'sync', 0, 0), 0)
+  t.deepEqual(shown(), [1, 1, 2, 3])
+})
