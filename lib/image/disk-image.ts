@@ -267,7 +267,7 @@ export class DiskImage implements AsyncDisposable {
     return createWriteStream(this, options)
   }
 
-  /** Run again what was held back with onError 'stop' or 'enospc'. */
+  /** Run again what was held back with onError 'stop' or 'enospc', and what waits behind it, in the order of the requests. */
   resume(): void {
     this.#failurePolicy?.resume()
   }

@@ -8,18 +8,36 @@ export type OnError = 'report' | 'stop' | 'enospc'
 
 /** What a VM manager must know before its guest's next flush. */
 export type ImageEvent = {
-  readonly type: 'corrupt' | 'poisoned' | 'no-space'
+  readonly type: 'corrupt' | 'poisoned' | 'no-space' | 'io-error'
   readonly error: Qcow2Error
-  /** The request waits for `resume()`. */
+  /** The request waits for `resume()`, and so does every change that is asked for from now on. Told once until then. */
   readonly stopped: boolean
 }
 
-/** Reports the failures of one image to its owner, and holds requests back as the owner wishes. */
+/** A change that waits. */
+type Held = {
+  /** In the order in which changes were asked for. */
+  readonly ticket: number
+  readonly go: () => void
+  readonly giveUp: (error: Error) => void
+}
+
+/**
+ * Reports the failures of one image to its owner, and holds changes back as the owner wishes.
+ *
+ * While one is held back, all that are asked for wait behind it; reads go on. After `resume()` they run one after the other, in the order in
+ * which they were asked for: nothing is dropped, and what goes to one place arrives in its order.
+ */
 export class FailurePolicy {
   readonly #onError: OnError
   readonly #onEvent: ((event: ImageEvent) => void) | undefined
-  /** Requests that wait for resume(). */
-  #held: { readonly again: () => void; readonly giveUp: () => void }[] = []
+  /** By ascending tickets. */
+  readonly #held: Held[] = []
+  #lastTicket = 0
+  /** Why nothing goes on before `resume()`. */
+  #stoppedBy: Qcow2Error | undefined
+  /** A change that was held back runs, alone but for those that were under way already. */
+  #isTurnTaken = false
   #closed = false
   #poisoned = false
 
@@ -30,18 +48,12 @@ export class FailurePolicy {
 
   /** Run a request. Its failure is told; a change may then wait and run again from the start. */
   async run<T>(request: () => Promise<T>, kind: 'read' | 'change'): Promise<T> {
-    for (;;) {
-      try {
-        return await request()
-      } catch (error) {
-        if (!(error instanceof Qcow2Error)) throw error
-        const stops = kind === 'change' && !this.#closed && this.#stopsFor(error)
-        this.#tell(error, stops)
-        if (!stops) throw error
-        await new Promise<void>((resolve, reject) => {
-          this.#held.push({ again: resolve, giveUp: () => reject(error) })
-        })
-      }
+    if (kind === 'change') return this.#runChange(request, ++this.#lastTicket)
+    try {
+      return await request()
+    } catch (error) {
+      if (error instanceof Qcow2Error) this.#tell(error, false)
+      throw error
     }
   }
 
@@ -50,22 +62,76 @@ export class FailurePolicy {
     this.#tell(error, false)
   }
 
-  /** Run again what was held back. */
+  /** Run again what was held back, then what came after it. Nothing where nothing is held back. */
   resume(): void {
-    const held = this.#held
-    this.#held = []
-    for (const { again } of held) again()
+    this.#stoppedBy = undefined
+    this.#letNextGo()
   }
 
   /** Nothing waits any longer: what was held back fails with what stopped it. */
   close(): void {
     this.#closed = true
-    const held = this.#held
-    this.#held = []
-    for (const { giveUp } of held) giveUp()
+    for (const { giveUp } of this.#held.splice(0)) giveUp(this.#stoppedBy ?? closing())
   }
 
+  async #runChange<T>(request: () => Promise<T>, ticket: number): Promise<T> {
+    let isInTurn = false
+    try {
+      if (this.#mustWait()) {
+        await this.#hold(ticket)
+        isInTurn = true
+      }
+      for (;;) {
+        try {
+          return await request()
+        } catch (error) {
+          if (!(error instanceof Qcow2Error)) throw error
+          const stops = !this.#closed && this.#stopsFor(error)
+          const isTold = stops && this.#stoppedBy !== undefined
+          if (!stops) {
+            this.#tell(error, false)
+            throw error
+          }
+          if (isInTurn) this.#isTurnTaken = false
+          isInTurn = false
+          this.#stoppedBy ??= error
+          // Before it is told: whoever is told may resume at once.
+          const held = this.#hold(ticket)
+          if (!isTold) this.#tell(error, true)
+          await held
+          isInTurn = true
+        }
+      }
+    } finally {
+      if (isInTurn) {
+        this.#isTurnTaken = false
+        this.#letNextGo()
+      }
+    }
+  }
+
+  #mustWait(): boolean {
+    return !this.#closed && (this.#stoppedBy !== undefined || this.#isTurnTaken || this.#held.length > 0)
+  }
+
+  #hold(ticket: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const after = this.#held.findIndex((other) => other.ticket > ticket)
+      this.#held.splice(after < 0 ? this.#held.length : after, 0, { ticket, go: resolve, giveUp: reject })
+    })
+  }
+
+  #letNextGo(): void {
+    if (this.#stoppedBy !== undefined || this.#isTurnTaken) return
+    const next = this.#held.shift()
+    if (next === undefined) return
+    this.#isTurnTaken = true
+    next.go()
+  }
+
+  /** A limit of the format has no errno: no room of the host's would help. */
   #stopsFor(error: Qcow2Error): boolean {
+    if (error.errno === undefined) return false
     if (error.code === 'ERR_NO_SPACE') return this.#onError !== 'report'
     return error.code === 'ERR_IO' && this.#onError === 'stop'
   }
@@ -78,5 +144,11 @@ export class FailurePolicy {
       this.#onEvent?.({ type: 'poisoned', error, stopped })
     }
     if (error.code === 'ERR_NO_SPACE') this.#onEvent?.({ type: 'no-space', error, stopped })
+    // Else nobody would know that there is something to resume.
+    if (error.code === 'ERR_IO' && stopped) this.#onEvent?.({ type: 'io-error', error, stopped })
   }
+}
+
+function closing(): Qcow2Error {
+  return new Qcow2Error('ERR_CLOSED', 'The image is being closed')
 }

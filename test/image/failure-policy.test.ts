@@ -2,8 +2,8 @@ import test from 'ava'
 import { Qcow2Error } from '../../lib/base/errors.js'
 import { FailurePolicy, type ImageEvent, type OnError } from '../../lib/image/failure-policy.js'
 
-const full = new Qcow2Error('ERR_NO_SPACE', 'full')
-const broken = new Qcow2Error('ERR_IO', 'broken')
+const full = new Qcow2Error('ERR_NO_SPACE', 'full', { errno: 28 })
+const broken = new Qcow2Error('ERR_IO', 'broken', { errno: 5 })
 
 /** A request that fails as often as told, then succeeds. */
 function failing(error: Error, times: number): { run: () => Promise<string>; runs: () => number } {
@@ -41,11 +41,12 @@ test("'enospc' holds a change back until it is resumed, and runs it again", asyn
   t.is(await done, 'done')
 })
 
-test("'enospc' reports other failures, 'stop' holds those back too", async (t) => {
+test("'enospc' reports other failures, 'stop' holds those back too, and tells of it", async (t) => {
   await t.throwsAsync(policy('enospc').policy.run(failing(broken, 1).run, 'change'), { is: broken })
-  const { policy: stop } = policy('stop')
+  const { policy: stop, events } = policy('stop')
   const done = stop.run(failing(broken, 1).run, 'change')
   await settle()
+  t.deepEqual(events, [{ type: 'io-error', error: broken, stopped: true }])
   stop.resume()
   t.is(await done, 'done')
 })
@@ -99,4 +100,83 @@ test('that a file is poisoned is told once, whoever notices it first', async (t)
     { is: error },
   )
   t.deepEqual(events, [{ type: 'poisoned', error, stopped: false }])
+})
+
+test('a limit of the format is not held back: no room of the host would help', async (t) => {
+  const limit = new Qcow2Error('ERR_NO_SPACE', 'the refcount table has reached its largest size')
+  const { policy: stop, events } = policy('stop')
+  await t.throwsAsync(stop.run(failing(limit, 1).run, 'change'), { is: limit })
+  t.deepEqual(events, [{ type: 'no-space', error: limit, stopped: false }])
+})
+
+test('while one is held back all changes wait behind it and run in their order, one at a time', async (t) => {
+  const { policy: enospc, events } = policy('enospc')
+  const log: string[] = []
+  const change = (name: string, failures: number): Promise<void> =>
+    enospc.run(async () => {
+      log.push(`${name} begins`)
+      await settle()
+      if (failures-- > 0) throw full
+      log.push(`${name} ends`)
+    }, 'change')
+  const all = [change('first', 0), change('second', 1), change('third', 2)]
+  await settle()
+  await settle()
+  all.push(change('fourth', 0))
+  await enospc.run(async () => void log.push('a read'), 'read')
+  await settle()
+  t.deepEqual(log.splice(0), ['first begins', 'second begins', 'third begins', 'first ends', 'a read'])
+  t.is(events.length, 1, 'told once, though two have failed')
+  enospc.resume()
+  enospc.resume()
+  for (let turn = 0; turn < 6; turn++) await settle()
+  t.deepEqual(log.splice(0), ['second begins', 'second ends', 'third begins'])
+  t.is(events.length, 2)
+  all.push(change('fifth', 0))
+  enospc.resume()
+  all.push(change('sixth', 0))
+  await Promise.all(all)
+  const last = ['third', 'fourth', 'fifth', 'sixth']
+  t.deepEqual(
+    log,
+    last.flatMap((name) => [`${name} begins`, `${name} ends`]),
+  )
+  t.is(events.length, 2)
+})
+
+test('what fails for another reason in its turn does not keep back what is behind it', async (t) => {
+  const { policy: enospc } = policy('enospc')
+  let runs = 0
+  const first = enospc.run(() => Promise.reject(runs++ === 0 ? full : broken), 'change')
+  const second = enospc.run(() => Promise.resolve('done'), 'change')
+  await settle()
+  enospc.resume()
+  await t.throwsAsync(first, { is: broken })
+  t.is(await second, 'done')
+})
+
+test('whoever is told may resume at once', async (t) => {
+  const enospc: FailurePolicy = new FailurePolicy('enospc', () => enospc.resume())
+  t.is(await enospc.run(failing(full, 3).run, 'change'), 'done')
+})
+
+test('resuming where nothing is held back does nothing', async (t) => {
+  const { policy: enospc, events } = policy('enospc')
+  enospc.resume()
+  t.is(await enospc.run(failing(full, 0).run, 'change'), 'done')
+  const held = enospc.run(failing(full, 1).run, 'change')
+  await settle()
+  t.is(events.length, 1, 'an earlier call is not remembered')
+  enospc.resume()
+  t.is(await held, 'done')
+})
+
+test('closing ends the waiting of those that had to wait behind another, too', async (t) => {
+  const { policy: enospc } = policy('enospc')
+  const first = enospc.run(failing(full, 1).run, 'change')
+  await settle()
+  const second = enospc.run(() => Promise.resolve('done'), 'change')
+  enospc.close()
+  await t.throwsAsync(first, { is: full })
+  await t.throwsAsync(second, { is: full })
 })
