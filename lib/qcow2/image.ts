@@ -2,6 +2,7 @@ import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type { BackingSource, FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
+import { poisonedError } from '../queue/system-error.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
 import { CompressedSpace } from './compressed-space.js'
@@ -24,6 +25,7 @@ import { defaultReservation } from './reservation.js'
 import { checkResize, grow, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
 import { TableCache } from './table-cache.js'
+import { UnsyncedClusters } from './unsynced-clusters.js'
 import { writeCompressedGuest } from './write-compressed.js'
 import { writeGuest, writeInPlace } from './write.js'
 import { WriteOrdering } from './write-ordering.js'
@@ -62,6 +64,8 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const table = new RefcountTable(geometry, hostOffset(header.refcountTableOffset), found.refcountTable)
   // A read-only image writes nothing that could overlap.
   const taken = options.readOnly ? [] : findMetadata(geometry, found, l1, table)
+  const unsynced = new UnsyncedClusters(backend)
+  const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
   const refcounts = {
     backend,
     geometry,
@@ -70,6 +74,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
       backend,
       geometry.sliceSize,
       options.refcountCacheBytes ?? defaultRefcountCacheBytes,
+      refuseLost,
     ),
     metadata: new MetadataMap(geometry, taken),
     ordering: new WriteOrdering(backend),
@@ -78,12 +83,17 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const growth = new RefcountGrowth(refcounts, headerCluster)
   const allocator = new Allocator(refcounts, growth, options.reservation ?? defaultReservation(geometry))
   const active = new ActiveRequests()
-  const l2Cache = new TableCache(backend, geometry.sliceSize, options.l2CacheBytes ?? defaultL2CacheBytes)
+  const l2Cache = new TableCache(
+    backend,
+    geometry.sliceSize,
+    options.l2CacheBytes ?? defaultL2CacheBytes,
+    refuseLost,
+  )
   const frees = new DeferredFrees(refcounts, allocator, active, l2Cache)
   growth.freeWith((host, length, removal) =>
     frees.add(host, length, { removal, punch: false, wasTable: true }),
   )
-  const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees }
+  const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced }
   return {
     ...tables,
     l2: new L2Tables(tables),
@@ -125,14 +135,16 @@ export class Qcow2Image implements FormatImage {
   }
 
   async read(bytes: Uint8Array, offset: number): Promise<void> {
-    const { active, l2, backend } = this.#parts
+    const { active, l2, backend, unsynced } = this.#parts
     while (active.gate !== undefined) await active.gate
     this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
     try {
       const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
-      if (host >= 0) await backend.read(bytes, host)
-      else await readGuest(this.#parts, bytes, guestOffset(offset))
+      if (host >= 0) {
+        await backend.read(bytes, host)
+        unsynced.refuse(host, bytes.byteLength)
+      } else await readGuest(this.#parts, bytes, guestOffset(offset))
     } catch (error) {
       throw namingFile(error, backend.path)
     } finally {
@@ -167,9 +179,12 @@ export class Qcow2Image implements FormatImage {
     )
   }
 
-  /** In 'write' mode all that has completed is durable already. */
+  /** In 'write' mode all that has completed is durable already; but after a failed sync nobody is told that all is well. */
   async flush(): Promise<void> {
-    if (!this.#readOnly && this.#parts.backend.syncPolicy !== 'write') await this.#parts.backend.flush()
+    const { backend } = this.#parts
+    if (this.#readOnly) return
+    if (backend.syncPolicy !== 'write') await backend.flush()
+    else if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
   }
 
   async mapping(offset: number, length: number): Promise<Mapping> {
@@ -203,8 +218,11 @@ export class Qcow2Image implements FormatImage {
 
   async resize(size: number, options: { shrink: boolean; preallocation?: PreallocationMode }): Promise<void> {
     const parts = this.#parts
-    const check = (): void =>
+    const check = (): void => {
+      if (parts.backend.poisoned !== undefined)
+        throw poisonedError(parts.backend.poisoned, parts.backend.path)
       checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#snapshots })
+    }
     check()
     await this.#marks.set()
     await parts.active.exclusively(async () => {
@@ -285,7 +303,7 @@ export class Qcow2Image implements FormatImage {
   #beginChange(offset: number, length: number): number | undefined {
     const { active, backend } = this.#parts
     if (this.#marks.due || active.gate !== undefined) return undefined
-    if (backend.poisoned !== undefined) throw poisoned(backend)
+    if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
     this.#refuseOutside(offset, length)
     return active.begin()
   }
@@ -313,12 +331,4 @@ export class Qcow2Image implements FormatImage {
 
 function isNoSpace(error: unknown): boolean {
   return error instanceof Qcow2Error && error.code === 'ERR_NO_SPACE'
-}
-
-function poisoned(backend: BlockBackend): Qcow2Error {
-  return new Qcow2Error(
-    'ERR_POISONED',
-    `The image can no longer be written: an earlier write or sync of it failed (${backend.poisoned?.message ?? ''}). Reopen it`,
-    { path: backend.path, cause: backend.poisoned },
-  )
 }

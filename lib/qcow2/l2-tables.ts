@@ -7,6 +7,7 @@ import { entryBytes, l1Index, l2Index, l2SliceOffset } from './geometry.js'
 import type { L1Table } from './l1-table.js'
 import { hostOf, type L2Entry, decodeL2Entry, isWritableInPlace } from './l2-entry.js'
 import type { Slice, TableCache } from './table-cache.js'
+import type { UnsyncedClusters } from './unsynced-clusters.js'
 
 /** One guest cluster's place: the slice that maps it, and the entry's byte offset in the slice. */
 export type EntryPlace = { readonly slice: Slice; readonly at: number }
@@ -23,6 +24,7 @@ type L2Parts = RefcountParts & {
   readonly l2Cache: TableCache
   readonly allocator: Allocator
   readonly frees: DeferredFrees
+  readonly unsynced: UnsyncedClusters
 }
 
 const unallocated: L2Entry = { type: 'unallocated' }
@@ -141,7 +143,7 @@ export class L2Tables {
 
   /** A table of our own: new and empty (E5), or a copy of one that a snapshot shares (E6). */
   async #makeTable(tableIndex: number, guest: GuestOffset): Promise<void> {
-    const { geometry, l1, l2Cache, allocator, backend, ordering, metadata, frees } = this.#parts
+    const { geometry, l1, l2Cache, allocator, backend, ordering, metadata, frees, unsynced } = this.#parts
     const shared = l1.table(tableIndex)?.host
     const allocation = await allocator.allocate(1)
     const { host } = allocation
@@ -155,6 +157,7 @@ export class L2Tables {
     const linked = isEmptyTable
       ? ordering.linkBlankL2Table(entry, allocation.after)
       : ordering.linkL2Table(entry, allocation.after)
+    if (!isEmptyTable) unsynced.add(host, geometry.clusterSize, linked)
     if (shared !== undefined) {
       frees.add(shared, geometry.clusterSize, { removal: linked, punch: false, wasTable: true })
     }

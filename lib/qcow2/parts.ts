@@ -9,6 +9,7 @@ import type { L1Table } from './l1-table.js'
 import type { L2Tables } from './l2-tables.js'
 import type { RangeLocks } from './range-locks.js'
 import type { TableCache } from './table-cache.js'
+import type { UnsyncedClusters } from './unsynced-clusters.js'
 
 /** The parts of an open image, shared by what reads and writes it. Made in image.ts, once for each image. */
 export type Parts = RefcountParts & {
@@ -19,6 +20,7 @@ export type Parts = RefcountParts & {
   readonly allocator: Allocator
   readonly frees: DeferredFrees
   readonly compressedSpace: CompressedSpace
+  readonly unsynced: UnsyncedClusters
   readonly active: ActiveRequests
   readonly locks: RangeLocks
   readonly header: HeaderCluster

@@ -39,9 +39,12 @@ export async function readRun(
     case 'unallocated':
       await readBacking(parts, bytes, guest)
       return
-    case 'normal':
-      await parts.backend.read(bytes, entry.host + (guest % parts.geometry.clusterSize))
+    case 'normal': {
+      const host = entry.host + (guest % parts.geometry.clusterSize)
+      await parts.backend.read(bytes, host)
+      parts.unsynced.refuse(host, bytes.byteLength)
       return
+    }
     case 'compressed': {
       if (parts.compressionType !== 'zlib') {
         throw unsupported(`Reading ${parts.compressionType} compressed clusters is not supported`, {

@@ -33,6 +33,7 @@ export class TableCache {
   readonly #backend: BlockBackend
   readonly #sliceSize: number
   readonly #maxSlices: number
+  readonly #loaded: (host: number, length: number) => void
   readonly #slices = new Map<number, Slice>()
   /** The evictor's round, which its hand goes: second chance for what was looked at since it last came by. */
   readonly #round: (Slice | undefined)[] = []
@@ -42,10 +43,19 @@ export class TableCache {
   /** Slices that have left the cache, for re-use: a cache that turns over makes no garbage. */
   readonly #spare: Slice[] = []
 
-  /** @param limitBytes  kept below this but for pinned slices and loads under way; at least 16 slices */
-  constructor(backend: BlockBackend, sliceSize: number, limitBytes: number) {
+  /**
+   * @param limitBytes  kept below this but for pinned slices and loads under way; at least 16 slices
+   * @param loaded      called when a slice has been read; throws where it is not to be believed
+   */
+  constructor(
+    backend: BlockBackend,
+    sliceSize: number,
+    limitBytes: number,
+    loaded: (host: number, length: number) => void,
+  ) {
     this.#backend = backend
     this.#sliceSize = sliceSize
+    this.#loaded = loaded
     this.#maxSlices = Math.max(16, Math.floor(limitBytes / sliceSize))
   }
 
@@ -71,6 +81,7 @@ export class TableCache {
     const slice = this.#takeSpare(host)
     try {
       await this.#backend.readQueued(slice.bytes, host)
+      this.#loaded(host, this.#sliceSize)
     } catch (error) {
       this.#spare.push(slice)
       throw error

@@ -134,14 +134,15 @@ function runLength(parts: Parts, run: MappedRun, guest: GuestOffset): number {
 
 /** Map the clusters: from here on readers see them. No await in here; the lock has kept the entries as they were looked up. */
 function link(parts: Parts, place: EntryPlace, allocation: Allocation, isBlank: boolean): Section {
-  const { ordering } = parts
+  const { ordering, unsynced } = parts
   for (let step = 0; step < allocation.clusters; step++) {
     const host = allocation.host + step * parts.geometry.clusterSize
     storeCopied(place.slice.view, place.at + step * entryBytes, host)
   }
-  return isBlank
-    ? ordering.linkBlankData(place.slice, allocation.after)
-    : ordering.linkData(place.slice, allocation.after)
+  if (isBlank) return ordering.linkBlankData(place.slice, allocation.after)
+  const linked = ordering.linkData(place.slice, allocation.after)
+  unsynced.add(allocation.host, allocation.clusters * parts.geometry.clusterSize, linked)
+  return linked
 }
 
 /** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */

@@ -1,3 +1,4 @@
+import type { Qcow2Error } from '../base/errors.js'
 import type { Section } from '../base/units.js'
 
 /** When data is made durable: never, when a flush asks for it, or after every write. */
@@ -91,7 +92,7 @@ export interface BlockBackend {
   /** Count an order that a context asked for. */
   countBarrier(): void
   /** Set once the queue can no longer be believed (any failed sync, a failed node other than for lack of space). */
-  readonly poisoned: Error | undefined
+  readonly poisoned: Qcow2Error | undefined
 
   /**
    * Take room for the nodes that an operation will queue, before it writes data.

@@ -68,8 +68,9 @@ export class RawImage implements FormatImage {
   }
 
   flush(): Promise<void> {
-    // With sync policy 'write' whatever has completed is durable already.
-    return this.#syncsWrites ? Promise.resolve() : this.#backend.flush()
+    // With sync policy 'write' whatever has completed is durable already; but after a failed sync nobody is told that all is well.
+    const isDone = this.#syncsWrites && this.#backend.poisoned === undefined
+    return isDone ? Promise.resolve() : this.#backend.flush()
   }
 
   async mapping(offset: number, length: number): Promise<Mapping> {

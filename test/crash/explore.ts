@@ -230,7 +230,8 @@ function flushEnds(recording: Recording, log: DeviceLog): number[] {
     .filter((ended) => ended !== Number.POSITIVE_INFINITY)
 }
 
-function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
+/** What the guest has done in a recorded run. */
+export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
   const { start } = recording.workload
   const written = recording.requests.flatMap(({ step }) =>
     'lba' in step ? Array.from({ length: step.sectors }, (_, at) => step.lba + at) : [],

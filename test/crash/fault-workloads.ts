@@ -1,21 +1,194 @@
-import { randomWorkload } from './random-workload.js'
-import { sequenceWorkload } from './sequences.js'
+import type { Setting } from './fault-run.js'
+import { randomFromName, randomWorkload } from './random-workload.js'
+import { type OperationName, sequenceFromName, sequenceWorkload } from './sequences.js'
+import type { StartName } from './start-images.js'
 import type { Workload } from './workload.js'
 
+/** A workload and how its image is opened: both are in its name. */
+export type FaultWorkload = Workload & { readonly setting: Setting }
+
+const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false }
+
+type Plan = {
+  readonly start: StartName
+  readonly clusterSize: 512 | 4096
+  readonly names: readonly OperationName[]
+  readonly window: number
+  readonly deviceSeed?: number
+  readonly setting?: Partial<Setting>
+}
+
 /** Short workloads that between them make every kind of request to the device, of which each fails in turn. */
-export function faultWorkloads(): Promise<Workload[]> {
-  return Promise.all([
-    sequenceWorkload('half-full', 512, ['write', 'discard', 'flush', 'write', 'overwrite', 'flush'], 1),
-    sequenceWorkload('near-block', 512, ['write', 'flush', 'write', 'far', 'flush'], 2, 4),
-    sequenceWorkload('half-full', 4096, ['grow-l1', 'write', 'flush', 'shrink', 'write', 'flush'], 1),
-    sequenceWorkload('backing', 4096, ['partial', 'unmap', 'flush', 'zero', 'partial', 'flush'], 2, 6),
-    sequenceWorkload('snapshot', 4096, ['partial', 'far', 'flush', 'discard', 'write', 'flush'], 2, 6),
-    sequenceWorkload('autoclear', 512, ['write', 'overwrite', 'flush'], 1),
-    sequenceWorkload('near-table', 512, ['write', 'write', 'flush'], 1),
-    sequenceWorkload('near-block', 4096, ['write', 'write-two', 'flush', 'unmap', 'flush', 'far'], 3, 8),
-    sequenceWorkload('empty', 512, ['write', 'flush', 'far', 'grow', 'zero', 'flush', 'shrink'], 1),
-    randomWorkload(5, { steps: 25, start: 'backing', clusterSize: 4096 }),
-    randomWorkload(6, { steps: 25, start: 'half-full', clusterSize: 512 }),
-    randomWorkload(7, { steps: 25, start: 'near-block', clusterSize: 512 }),
-  ])
+const plans: readonly Plan[] = [
+  // Frees, re-use, overwriting in place.
+  {
+    start: 'half-full',
+    clusterSize: 512,
+    window: 1,
+    names: ['write', 'discard', 'flush', 'write', 'overwrite', 'flush'],
+  },
+  {
+    start: 'half-full',
+    clusterSize: 4096,
+    window: 3,
+    deviceSeed: 4,
+    names: ['unmap', 'flush', 'write', 'partial', 'discard-more', 'flush', 'write'],
+    setting: { reserves: false },
+  },
+  // A new refcount block, and one counted by another.
+  {
+    start: 'near-block',
+    clusterSize: 512,
+    window: 2,
+    deviceSeed: 4,
+    names: ['write', 'flush', 'write', 'far', 'flush'],
+  },
+  {
+    start: 'near-block',
+    clusterSize: 4096,
+    window: 3,
+    deviceSeed: 8,
+    names: ['write', 'write-two', 'flush', 'unmap', 'flush', 'far'],
+    setting: { reserves: false },
+  },
+  // A larger L1 table, and a smaller disk.
+  {
+    start: 'half-full',
+    clusterSize: 4096,
+    window: 1,
+    names: ['grow-l1', 'write', 'flush', 'shrink', 'write', 'flush'],
+  },
+  {
+    start: 'empty',
+    clusterSize: 512,
+    window: 1,
+    names: ['write', 'flush', 'far', 'grow', 'zero', 'flush', 'shrink'],
+  },
+  // Copying from a backing file.
+  {
+    start: 'backing',
+    clusterSize: 4096,
+    window: 2,
+    deviceSeed: 6,
+    names: ['partial', 'unmap', 'flush', 'zero', 'partial', 'flush'],
+  },
+  {
+    start: 'backing',
+    clusterSize: 512,
+    window: 1,
+    names: ['write-two', 'discard', 'flush', 'partial', 'write'],
+    setting: { syncPolicy: 'write' },
+  },
+  // Shared tables and clusters.
+  {
+    start: 'snapshot',
+    clusterSize: 4096,
+    window: 2,
+    deviceSeed: 6,
+    names: ['partial', 'far', 'flush', 'discard', 'write', 'flush'],
+  },
+  {
+    start: 'snapshot',
+    clusterSize: 512,
+    window: 1,
+    names: ['overwrite', 'flush', 'zero', 'partial'],
+    setting: { reserves: false },
+  },
+  // Switches of the header.
+  { start: 'autoclear', clusterSize: 512, window: 1, names: ['write', 'overwrite', 'flush'] },
+  {
+    start: 'half-full',
+    clusterSize: 512,
+    window: 2,
+    deviceSeed: 2,
+    names: ['write', 'discard', 'flush', 'far', 'overwrite'],
+    setting: { lazy: true },
+  },
+  {
+    start: 'near-block',
+    clusterSize: 512,
+    window: 1,
+    names: ['write', 'write', 'flush', 'far'],
+    setting: { lazy: true, reserves: false },
+  },
+  // Every write synced.
+  {
+    start: 'half-full',
+    clusterSize: 4096,
+    window: 2,
+    deviceSeed: 2,
+    names: ['write', 'partial', 'unmap', 'write', 'flush'],
+    setting: { syncPolicy: 'write' },
+  },
+  {
+    start: 'near-block',
+    clusterSize: 512,
+    window: 2,
+    names: ['write', 'write', 'discard'],
+    setting: { syncPolicy: 'write', reserves: false },
+  },
+]
+
+/** A larger refcount table. Slow: there are thousands of clusters to look at in each state. */
+const slowPlan: Plan = {
+  start: 'near-table',
+  clusterSize: 512,
+  window: 1,
+  names: ['write', 'write', 'flush'],
+}
+
+/**
+ * @param seed  the order in which the device ends things; 0: as is written above. Others add random workloads
+ */
+export async function faultWorkloads(seed = 0): Promise<FaultWorkload[]> {
+  const fixed = plans.map((plan) =>
+    planned(seed === 0 ? plan : { ...plan, deviceSeed: (plan.deviceSeed ?? 1) + seed }),
+  )
+  return await Promise.all([...fixed, ...randomOnes(seed)])
+}
+
+export function slowWorkload(): Promise<FaultWorkload> {
+  return planned(slowPlan)
+}
+
+async function planned(plan: Plan): Promise<FaultWorkload> {
+  const { start, clusterSize, names, window, deviceSeed } = plan
+  return withSetting(await sequenceWorkload(start, clusterSize, names, window, deviceSeed), {
+    ...usual,
+    ...plan.setting,
+  })
+}
+
+function randomOnes(seed: number): Promise<FaultWorkload>[] {
+  const kinds: { start: StartName; clusterSize: 512 | 4096; setting: Setting }[] = [
+    { start: 'backing', clusterSize: 4096, setting: usual },
+    { start: 'half-full', clusterSize: 512, setting: usual },
+    { start: 'near-block', clusterSize: 512, setting: { ...usual, reserves: false } },
+    { start: 'half-full', clusterSize: 512, setting: { ...usual, syncPolicy: 'write' } },
+    { start: 'snapshot', clusterSize: 512, setting: usual },
+  ]
+  return kinds.map(async ({ start, clusterSize, setting }, index) =>
+    withSetting(await randomWorkload(seed * 10 + index + 5, { steps: 25, start, clusterSize }), setting),
+  )
+}
+
+function withSetting(workload: Workload, setting: Setting): FaultWorkload {
+  const words = [
+    setting.syncPolicy,
+    setting.reserves ? 'reserves' : 'exact',
+    ...(setting.lazy ? ['lazy'] : []),
+  ]
+  return { ...workload, name: `${workload.name}|${words.join(',')}`, setting }
+}
+
+/** The workload of a name. */
+export async function faultWorkloadFromName(name: string): Promise<FaultWorkload> {
+  const [inner = '', words = ''] = name.split('|')
+  const given = words.split(',')
+  const workload = inner.startsWith('random/') ? await randomFromName(inner) : await sequenceFromName(inner)
+  return withSetting(workload, {
+    syncPolicy: given.includes('write') ? 'write' : 'flush',
+    reserves: given.includes('reserves'),
+    lazy: given.includes('lazy'),
+  })
 }

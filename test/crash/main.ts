@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Campaign, type Tally } from './campaign.js'
-import { type FaultKind, faultLoop } from './faults.js'
+import { faultLoop } from './faults.js'
+import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
 import { hunt } from './hunt.js'
 import { mutants } from './mutants.js'
@@ -93,14 +94,8 @@ async function hunted(seed: number): Promise<boolean> {
 async function failed(): Promise<boolean> {
   let faults = 0
   const workloads = await faultWorkloads()
-  const kinds: FaultKind[] = [
-    { errno: 'EIO', forEver: false },
-    { errno: 'EIO', forEver: true },
-    { errno: 'ENOSPC', forEver: false },
-    { errno: 'ENOSPC', forEver: true },
-  ]
   for (const workload of workloads) {
-    for (const kind of kinds) {
+    for (const kind of faultKinds) {
       const loop = await faultLoop(workload, kind)
       faults += loop.faults
       if (loop.problem === undefined) continue
@@ -111,8 +106,8 @@ async function failed(): Promise<boolean> {
   say(`${faults} faults in ${workloads.length} workloads: all clean`)
   for (const mutant of faultMutants) {
     let problem: string | undefined
-    for (const kind of kinds) {
-      for (const workload of workloads) problem ??= (await faultLoop(workload, kind, mutant)).problem
+    for (const kind of faultKinds) {
+      for (const workload of workloads) problem ??= (await faultLoop(workload, kind, { mutant })).problem
     }
     say(
       `${mutant.name.padEnd(10)} without "${mutant.lacks}": ${problem === undefined ? 'SURVIVES' : `killed: ${problem}`}`,

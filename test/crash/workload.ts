@@ -219,7 +219,8 @@ class Run {
   }
 }
 
-function conflict(one: Step, other: Step): boolean {
+/** Whether two requests must not run at the same time. */
+export function conflict(one: Step, other: Step): boolean {
   if (one.kind === 'resize' || other.kind === 'resize') return true
   if (!('lba' in one) || !('lba' in other)) return false
   if (one.kind === 'read' || other.kind === 'read') return false

@@ -444,3 +444,52 @@ test('a request that waited for a resize which then failed is done', async (t) =
   t.is((await readDisk(disk, 0, 1))[0], 1)
   await disk.image.close()
 })
+
+for (const syncPolicy of ['flush', 'write'] as const) {
+  test(`after a failed sync nothing succeeds any more but reading, sync policy '${syncPolicy}'`, async (t) => {
+    let broken = false
+    const disk = await newDisk(
+      { size: 65536, clusterSize: 4096 },
+      { memory: { syncPolicy, fault: ({ kind }) => (broken && kind === 'sync' ? 5 : undefined) } },
+    )
+    await disk.image.write(fill(4096, 1), 0)
+    await disk.image.flush()
+    broken = true
+    await disk.image.write(fill(4096, 2), 8192).catch(() => undefined)
+    await t.throwsAsync(disk.image.flush(), { code: 'ERR_POISONED' })
+    broken = false
+    const refused = { code: 'ERR_POISONED', errno: 5 }
+    t.like(await t.throwsAsync(disk.image.flush()), refused)
+    t.like(await t.throwsAsync(disk.image.write(fill(1, 3), 0)), refused)
+    t.like(await t.throwsAsync(disk.image.resize(131072, { shrink: false })), refused)
+    t.like(await t.throwsAsync(disk.image.resize(4096, { shrink: true })), refused)
+    t.is((await readDisk(disk, 0, 1))[0], 1)
+    await t.throwsAsync(disk.image.close(), { code: 'ERR_POISONED' })
+  })
+}
+
+test('what a failed sync may have lost is not read: it may be what the cluster held before', async (t) => {
+  let broken = false
+  const disk = await newDisk(
+    { size: 65536, clusterSize: 4096 },
+    {
+      memory: {
+        mayLose: true,
+        fault: ({ kind }) => (broken && kind === 'sync' ? { errno: 5, loses: () => true } : undefined),
+      },
+    },
+  )
+  await disk.image.write(fill(8192, 1), 0)
+  await disk.image.flush()
+  await disk.image.discard(0, 4096)
+  await disk.image.flush()
+  await disk.image.flush()
+  // Into the cluster that was freed.
+  await disk.image.write(fill(4096, 2), 32768)
+  await disk.image.write(fill(4096, 3), 4096)
+  broken = true
+  await t.throwsAsync(disk.image.flush(), { code: 'ERR_POISONED' })
+  await t.throwsAsync(readDisk(disk, 32768, 1), { code: 'ERR_POISONED' })
+  t.is((await readDisk(disk, 0, 1))[0], 0)
+  t.is((await readDisk(disk, 4096, 1))[0], 1, 'overwritten in place: old or new')
+})

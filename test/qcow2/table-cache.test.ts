@@ -11,12 +11,15 @@ const fewest = 16
 const place = (index: number): HostOffset => hostOffset(index * sliceSize)
 
 /** A file whose slice number n is filled with byte n, and a cache over it. */
-async function setUp(limitBytes = 0): Promise<{ backend: StagedBackend; cache: TableCache }> {
+async function setUp(
+  limitBytes = 0,
+  onLoad: () => void = () => undefined,
+): Promise<{ backend: StagedBackend; cache: TableCache }> {
   const backend = newBackend()
   for (let index = 0; index < 100; index++) {
     await backend.write(new Uint8Array(sliceSize).fill(index), index * sliceSize)
   }
-  return { backend, cache: new TableCache(backend, sliceSize, limitBytes) }
+  return { backend, cache: new TableCache(backend, sliceSize, limitBytes, onLoad) }
 }
 
 async function loaded(cache: TableCache, index: number): Promise<Slice> {
@@ -28,6 +31,17 @@ async function loaded(cache: TableCache, index: number): Promise<Slice> {
 
 const present = (cache: TableCache): number[] =>
   [...Array(100).keys()].filter((index) => cache.get(place(index)) !== undefined)
+
+test('what is not to be believed once it was read does not get in', async (t) => {
+  let isLost = true
+  const { cache } = await setUp(0, () => {
+    if (isLost) throw new Error('lost')
+  })
+  await t.throwsAsync(cache.load(place(7)), { message: 'lost' })
+  t.is(cache.get(place(7)), undefined)
+  isLost = false
+  t.is((await loaded(cache, 7)).bytes[0], 7)
+})
 
 test('a slice that is not there is loaded with what the file holds', async (t) => {
   const { cache } = await setUp()

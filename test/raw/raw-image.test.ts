@@ -102,3 +102,15 @@ test('closing waits for changes and is not disturbed by those that fail', async 
   await t.throwsAsync(written, { code: 'ERR_IO' })
   await closed
 })
+
+test("after a failed sync no flush succeeds, with sync policy 'write' neither", async (t) => {
+  let broken = true
+  const { image } = await rawOf(8192, {
+    syncPolicy: 'write',
+    fault: ({ kind }) => (broken && kind === 'sync' ? 5 : 0),
+  })
+  await t.throwsAsync(image.write(Uint8Array.of(1), 0), { code: 'ERR_POISONED' })
+  broken = false
+  await t.throwsAsync(image.flush(), { code: 'ERR_POISONED' })
+  await t.throwsAsync(image.close(), { code: 'ERR_POISONED' })
+})

@@ -130,7 +130,7 @@ export class StagedBackend implements BlockBackend {
   get durableSection(): Section {
     return this.inner.durableSection
   }
-  get poisoned(): Error | undefined {
+  get poisoned(): BlockBackend['poisoned'] {
     return this.inner.poisoned
   }
 

@@ -1,0 +1,220 @@
+import { sectorSize } from '../../lib/base/units.js'
+import { Qcow2Error } from '../../lib/base/errors.js'
+import { alignUp } from '../../lib/base/integers.js'
+import { checkQcow2 } from '../../lib/qcow2/check.js'
+import type { DeviceEvent } from '../../lib/queue/memory-device.js'
+import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { SeededRandom } from '../support/seeded-random.js'
+import { eachChoice } from './choices.js'
+import { type DeviceLog, readLog } from './device-log.js'
+import type { CrashedDisk } from './disk-states.js'
+import { DurableDisk } from './durable-disk.js'
+import { explore, historyOf } from './explore.js'
+import { closingId, type FaultRecording } from './fault-run.js'
+import { type FaultKind, isHarmless, isTransient } from './fault-kinds.js'
+import type { GuestHistory } from './guest-history.js'
+import { Oracle } from './oracle.js'
+import { describeValue, readPayload } from './payload.js'
+
+export type Verdict = { readonly problem: string | undefined; readonly states: number }
+
+/** Sampled at each crash point: there are thousands of runs. */
+const limits = { perPoint: 12, exhaustive: 16 }
+
+/** Of states that a repair has to come before. */
+const lazyLimits = { perPoint: 3, exhaustive: 1 }
+
+/** Of the largest cluster: the last one can be looked at as a whole. Bytes. */
+const largestCluster = 65536
+
+/**
+ * Whether a run on a failing device has kept what is promised: clean errors, nothing corrupt and nothing lost that a flush has promised, in
+ * any crash and after the closing; reads that show old or new; and after a failed sync no flush that succeeds and no write.
+ */
+export async function judgeRun(recording: FaultRecording, kind: FaultKind, seed: number): Promise<Verdict> {
+  const problem =
+    uncleanError(recording) ??
+    (isHarmless(kind) ? anyError(recording) : undefined) ??
+    afterFailedSync(recording)
+  if (problem !== undefined) return { problem, states: 0 }
+  const log = readLog(recording.events)
+  const history = historyOf(recording, log)
+  const shown = wrongRead(recording, log, history) ?? (await wrongAtLast(recording, log, history, kind))
+  if (shown !== undefined) return { problem: shown, states: 0 }
+  if (recording.setting.lazy) return await exploreLazy(recording, log, history, seed)
+  const { states, finding } = explore({ ...recording, reads: [] }, { limits, mayLeak: true, seed })
+  return { states, problem: finding?.problem }
+}
+
+/** Every failure says what it is, of which file, and in the system's own terms. */
+function uncleanError(recording: FaultRecording): string | undefined {
+  const errors = [...recording.failures]
+  if (recording.openError !== undefined) errors.push([-1, recording.openError])
+  const resizeFailed = recording.requests.some(
+    ({ id, step }) => step.kind === 'resize' && recording.failures.has(id),
+  )
+  for (const [id, error] of errors) {
+    // Behind the end of a disk that could not be made larger.
+    if (error instanceof RangeError && resizeFailed) continue
+    const isClean =
+      error instanceof Qcow2Error &&
+      ['ERR_IO', 'ERR_NO_SPACE', 'ERR_POISONED'].includes(error.code) &&
+      error.path !== undefined &&
+      error.errno !== undefined
+    if (!isClean)
+      return `request ${id}: an error that is not clean: ${String(error)} ${JSON.stringify(error)}`
+  }
+  return undefined
+}
+
+function anyError({ failures, openError }: FaultRecording): string | undefined {
+  const [first] = openError === undefined ? failures.values() : [openError]
+  if (first === undefined) return undefined
+  return `nothing has failed, but: ${first instanceof Error ? first.message : 'something'}`
+}
+
+/** When the first sync had failed; infinity: none has. */
+function firstFailedSync(events: readonly DeviceEvent[]): number {
+  const at = events.findIndex((event) => event.type === 'SEND' && event.error !== 0)
+  return at < 0 ? Number.POSITIVE_INFINITY : at
+}
+
+/** A flush that succeeds afterwards is a lie: what the failed one should have covered may be gone. And nothing is written any more. */
+function afterFailedSync(recording: FaultRecording): string | undefined {
+  const failed = firstFailedSync(recording.events)
+  const steps = new Map(recording.requests.map(({ id, step }) => [id, step]))
+  const late = new Set<number>()
+  for (const [time, event] of recording.events.entries()) {
+    if (time < failed) continue
+    if (event.type === 'GSUB') late.add(event.id)
+    if (event.type !== 'GEND') continue
+    const kind = steps.get(event.id)?.kind
+    if (kind === undefined) continue
+    if (event.error === 0 && kind === 'flush') return `a flush (${event.id}) succeeds after a sync has failed`
+    if (event.error === 0 && late.has(event.id))
+      return `a ${kind} (${event.id}) succeeds after a sync has failed`
+    const error = recording.failures.get(event.id)
+    if (late.has(event.id) && !(error instanceof RangeError) && codeOf(error) !== 'ERR_POISONED')
+      return `a ${kind} (${event.id}) after a failed sync does not say so: ${String(error)}`
+  }
+  const told = recording.told.filter(({ type }) => type === 'poisoned').length
+  if (told > 1) return `that the file is poisoned was told ${told} times`
+  return undefined
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Qcow2Error ? error.code : ''
+}
+
+/** Reads show what is there; after a failed sync what was there when something was last durable, or newer, and never anything else. */
+function wrongRead(recording: FaultRecording, log: DeviceLog, history: GuestHistory): string | undefined {
+  const failed = firstFailedSync(recording.events)
+  for (const { id, lba, values } of [...recording.reads, ...recording.lastReads]) {
+    const times = log.requests.get(id)
+    if (times === undefined) continue
+    const allowed = times.ended > failed ? history.at(times.ended).values : undefined
+    for (const [step, value] of values.entries()) {
+      const at = lba + step
+      const isRight =
+        allowed === undefined
+          ? history.mayRead(at, value, times.submitted, times.ended)
+          : (allowed.get(at)?.some((one) => one.value === value) ?? value === history.initialAt(at))
+      if (!isRight) {
+        const when = allowed === undefined ? '' : ' after a failed sync'
+        return `read: lba ${at} shows ${describeValue(value)} to the running guest${when}`
+      }
+    }
+  }
+  return undefined
+}
+
+/** What the file holds once it is closed. */
+async function wrongAtLast(
+  recording: FaultRecording,
+  log: DeviceLog,
+  history: GuestHistory,
+  kind: FaultKind,
+): Promise<string | undefined> {
+  const { start } = recording.workload
+  const isClosed = recording.openError === undefined && !recording.failures.has(closingId)
+  const bytes = recording.setting.lazy && !isClosed ? await repaired(recording.contents) : recording.contents
+  if (typeof bytes === 'string') return bytes
+  const disk = diskOf(bytes)
+  const oracle = new Oracle(start, history, disk.bytes.length)
+  const problem = oracle.judge(disk, history.at(log.end), log.end)
+  if (problem !== undefined) return `after the closing: ${problem}`
+  if (!isClosed || !isTransient(kind) || oracle.leaks <= start.leaks) return undefined
+  return `leaks: ${oracle.leaks} clusters after a clean close, where there were ${start.leaks} at first`
+}
+
+function diskOf(bytes: Uint8Array): CrashedDisk {
+  const all = new Uint8Array(alignUp(bytes.length, sectorSize) + largestCluster)
+  all.set(bytes)
+  const sectors = all.length / sectorSize
+  const disk: CrashedDisk = {
+    bytes: all,
+    payloadLba: new Int32Array(sectors),
+    payloadGeneration: new Int32Array(sectors),
+    length: bytes.length,
+  }
+  for (let sector = 0; sector < sectors; sector++) {
+    const payload = readPayload(all, sector * sectorSize)
+    disk.payloadLba[sector] = payload.lba
+    disk.payloadGeneration[sector] = payload.generation
+  }
+  return disk
+}
+
+/** As opening it for writing would. @returns a problem in words, or the bytes */
+async function repaired(bytes: Uint8Array): Promise<Uint8Array | string> {
+  const memory = new MemoryBackend({ contents: SparseBytes.from(bytes) })
+  const result = await checkQcow2(memory, { repair: 'all' })
+  await memory.close()
+  if (result.corruptions + result.checkErrors > 0) return `repair leaves ${result.corruptions} corruptions`
+  return memory.snapshot()
+}
+
+/** As `explore`, where counts may lag: after a crash they are counted anew first. */
+async function exploreLazy(
+  recording: FaultRecording,
+  log: DeviceLog,
+  history: GuestHistory,
+  seed: number,
+): Promise<Verdict> {
+  const random = new SeededRandom(seed)
+  const durable = new DurableDisk(recording.start, log)
+  const syncEnds = log.syncs.map(({ ended }) => ended).filter((ended) => ended < log.end)
+  const times = new Set([...syncEnds.slice(-2).map((ended) => ended - 1), log.end])
+  let states = 0
+  for (const time of times) {
+    const found: Uint8Array[] = []
+    const at = durable.statesAt(time)
+    eachChoice(
+      at,
+      lazyLimits,
+      random,
+      (atom) => String(atom),
+      () => {
+        at.settleLength()
+        found.push(at.disk.bytes.slice(0, at.disk.length))
+        return false
+      },
+    )
+    for (const bytes of found) {
+      states++
+      const sound = await repaired(bytes)
+      const disk = typeof sound === 'string' ? undefined : diskOf(sound)
+      const problem =
+        disk === undefined
+          ? String(sound)
+          : new Oracle(recording.workload.start, history, disk.bytes.length).judge(
+              disk,
+              history.at(time),
+              time,
+            )
+      if (problem !== undefined) return { states, problem: `counted anew after a crash: ${problem}` }
+    }
+  }
+  return { states, problem: undefined }
+}

@@ -1,0 +1,256 @@
+import { sectorSize } from '../../lib/base/units.js'
+import { DiskImage } from '../../lib/image/disk-image.js'
+import { FailurePolicy, type ImageEvent, type OnError } from '../../lib/image/failure-policy.js'
+import { type OpenQcow2Options, openQcow2 } from '../../lib/qcow2/image.js'
+import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import type { Fault } from '../../lib/queue/memory-device.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { sluggish } from './altered-backend.js'
+import { readPayload, stampedBytes, valueAt } from './payload.js'
+import {
+  conflict,
+  type NotedRead,
+  type NotedRequest,
+  type Recording,
+  type Step,
+  within,
+  type Workload,
+} from './workload.js'
+
+/** How the image of a run is opened. */
+export type Setting = {
+  readonly syncPolicy: 'flush' | 'write'
+  /** With clusters reserved ahead of need, as is the default. */
+  readonly reserves: boolean
+  /** With the compatible feature bit. */
+  readonly lazy: boolean
+}
+
+export type FaultRunOptions = {
+  readonly setting: Setting
+  readonly fault: Fault
+  readonly onError?: OnError
+  /** Told of each event, with the image. */
+  readonly onEvent?: (event: ImageEvent, image: DiskImage) => void
+  /** Called when all requests have come to an end, before the image is read back and closed. */
+  readonly settled?: () => void
+}
+
+/** What a run has left behind. Closing counts as one more flush. */
+export type FaultRecording = Recording & {
+  readonly setting: Setting
+  /** What rejected, by request; also reads. */
+  readonly failures: ReadonlyMap<number, unknown>
+  /** Of all requests; `requests` lacks the reads of the end. */
+  readonly ids: readonly number[]
+  /** Reads at the end, of all that the workload has touched. */
+  readonly lastReads: readonly NotedRead[]
+  readonly openError: unknown
+  readonly told: readonly ImageEvent[]
+  /** The file, once it was closed. */
+  readonly contents: Uint8Array
+}
+
+/** Generations of workloads begin here; those of start images are below. */
+const firstGeneration = 1000
+
+/** Ids of the reads of the end begin here; before them is the closing. */
+const firstLastRead = 1_000_000
+export const closingId = firstLastRead - 1
+
+/** A run that has not come to an end by then hangs. Turns of the event loop, not time. */
+const mostTurns = 100_000
+
+/** The compatible feature bit of lazy refcounts, big-endian at 80. */
+const compatibleFeaturesEnd = 87
+
+/**
+ * Run a workload through the public face of an image on a device that fails; what rejects is noted, and everything goes on.
+ * @throws Error  it hangs
+ */
+export async function runFaulty(workload: Workload, options: FaultRunOptions): Promise<FaultRecording> {
+  return await within(mostTurns, new FaultyRun(workload, options).all(), workload.name)
+}
+
+class FaultyRun {
+  readonly #workload: Workload
+  readonly #options: FaultRunOptions
+  readonly #start: Uint8Array
+  readonly #memory: MemoryBackend
+  readonly #running = new Map<number, Promise<void>>()
+  readonly #requests: NotedRequest[] = []
+  readonly #reads: NotedRead[] = []
+  readonly #lastReads: NotedRead[] = []
+  readonly #failures = new Map<number, unknown>()
+  readonly #ids: number[] = []
+  readonly #told: ImageEvent[] = []
+
+  constructor(workload: Workload, options: FaultRunOptions) {
+    this.#workload = workload
+    this.#options = options
+    this.#start = workload.start.bytes
+    if (options.setting.lazy) {
+      this.#start = this.#start.slice()
+      this.#start[compatibleFeaturesEnd] = 1
+    }
+    this.#memory = new MemoryBackend({
+      contents: SparseBytes.from(this.#start),
+      syncPolicy: options.setting.syncPolicy,
+      record: true,
+      mayLose: true,
+      fault: options.fault,
+      ...(workload.deviceSeed === undefined ? {} : { seed: workload.deviceSeed }),
+    })
+  }
+
+  async all(): Promise<FaultRecording> {
+    let image: DiskImage
+    try {
+      image = await this.#open()
+    } catch (error) {
+      await this.#memory.close().catch(() => undefined)
+      return this.#recording({ openError: error })
+    }
+    for (const [id, step] of this.#workload.steps.entries()) {
+      while (this.#mustWait(step)) await Promise.race(this.#running.values())
+      this.#begin(id, step, () => this.#perform(image, id, step))
+    }
+    await Promise.all(this.#running.values())
+    this.#options.settled?.()
+    await this.#readBack(image)
+    this.#begin(closingId, { kind: 'flush' }, () => image.close())
+    await Promise.all(this.#running.values())
+    // Closed or not: nothing more happens, and asking again is no error.
+    await image.close()
+    return this.#recording({})
+  }
+
+  #recording(ended: { openError?: unknown }): FaultRecording {
+    return {
+      workload: { ...this.#workload, start: { ...this.#workload.start, bytes: this.#start } },
+      setting: this.#options.setting,
+      start: this.#start,
+      events: this.#memory.log,
+      requests: this.#requests,
+      reads: this.#reads,
+      errors: [...this.#failures.values()],
+      closeError: this.#failures.get(closingId),
+      failures: this.#failures,
+      ids: this.#ids,
+      lastReads: this.#lastReads,
+      openError: ended.openError,
+      told: this.#told,
+      contents: this.#memory.snapshot(),
+    }
+  }
+
+  async #open(): Promise<DiskImage> {
+    const { start, uncached, isSluggish, deviceSeed } = this.#workload
+    const { setting, onError, onEvent } = this.#options
+    const backend = isSluggish ? sluggish(this.#memory, deviceSeed ?? 0) : this.#memory
+    const options: OpenQcow2Options = {
+      readOnly: false,
+      ...(start.backing === undefined ? {} : { backing: start.backing }),
+      ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
+      ...(setting.reserves ? {} : { reservation: 0 }),
+    }
+    // As openImage does it, but for what a backing source and small caches need.
+    const format = await openQcow2(backend, options)
+    const layer = { format, backend }
+    const image: DiskImage = new DiskImage({
+      path: backend.path,
+      readOnly: false,
+      layers: [layer],
+      owned: [layer],
+      rawWasGuessed: false,
+      failurePolicy: new FailurePolicy(onError ?? 'report', (event) => {
+        this.#told.push(event)
+        onEvent?.(event, image)
+      }),
+    })
+    return image
+  }
+
+  #begin(id: number, step: Step, perform: () => Promise<void>): void {
+    const generation = firstGeneration + id
+    const offset = 'lba' in step ? step.lba * sectorSize : 0
+    const length = 'sectors' in step ? step.sectors * sectorSize : 0
+    this.#ids.push(id)
+    if (step.kind !== 'read') this.#requests.push({ id, step, generation })
+    this.#memory.note({ type: 'GSUB', id, kind: step.kind, offset, length, generation })
+    const running = perform()
+      .then(
+        () => this.#memory.note({ type: 'GEND', id, error: 0 }),
+        (error: unknown) => {
+          this.#memory.note({ type: 'GEND', id, error: 1 })
+          this.#failures.set(id, error)
+        },
+      )
+      .finally(() => this.#running.delete(id))
+    this.#running.set(id, running)
+  }
+
+  async #perform(image: DiskImage, id: number, step: Step): Promise<void> {
+    switch (step.kind) {
+      case 'write':
+        return image.write(stampedBytes(step.lba, step.sectors, firstGeneration + id), step.lba * sectorSize)
+      case 'zero':
+      case 'unmap':
+        return image.writeZeroes({ ...rangeOf(step), unmap: step.kind === 'unmap' })
+      case 'discard':
+        return image.discard(rangeOf(step))
+      case 'flush':
+        return image.flush()
+      case 'resize':
+        return image.resize(step.sectors * sectorSize, { shrink: true })
+      case 'read':
+        this.#reads.push(await readValues(image, id, step))
+    }
+  }
+
+  /** All that was touched, whether or not it went well: what still stands is to be seen. */
+  async #readBack(image: DiskImage): Promise<void> {
+    const places = this.#workload.steps.flatMap((step) =>
+      'lba' in step ? [{ lba: step.lba, sectors: step.sectors }] : [],
+    )
+    for (const [at, { lba, sectors }] of places.entries()) {
+      const within = Math.min(sectors, Math.floor(image.size / sectorSize) - lba)
+      if (within <= 0) continue
+      const id = firstLastRead + at
+      const step: Step = { kind: 'read', lba, sectors: within }
+      this.#begin(id, step, async () => {
+        this.#lastReads.push(await readValues(image, id, { lba, sectors: within }))
+      })
+      await Promise.all(this.#running.values())
+    }
+  }
+
+  /** Resizes run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
+  #mustWait(step: Step): boolean {
+    if (this.#running.size >= this.#workload.window) return true
+    for (const id of this.#running.keys()) {
+      const other = this.#workload.steps[id]
+      if (other !== undefined && conflict(step, other)) return true
+    }
+    return false
+  }
+}
+
+async function readValues(
+  image: DiskImage,
+  id: number,
+  { lba, sectors }: { lba: number; sectors: number },
+): Promise<NotedRead> {
+  const bytes = new Uint8Array(sectors * sectorSize)
+  await image.readInto(bytes, lba * sectorSize)
+  const values: number[] = []
+  for (let at = 0; at < sectors; at++) {
+    const payload = readPayload(bytes, at * sectorSize)
+    values.push(valueAt(lba + at, payload.lba, payload.generation))
+  }
+  return { id, lba, values }
+}
+
+function rangeOf({ lba, sectors }: { lba: number; sectors: number }): { offset: number; length: number } {
+  return { offset: lba * sectorSize, length: sectors * sectorSize }
+}
