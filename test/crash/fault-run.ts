@@ -1,7 +1,10 @@
 import { sectorSize } from '../../lib/base/units.js'
 import { DiskImage } from '../../lib/image/disk-image.js'
+import { openImage } from '../../lib/image/open.js'
 import { FailurePolicy, type ImageEvent, type OnError } from '../../lib/image/failure-policy.js'
 import { type OpenQcow2Options, openQcow2 } from '../../lib/qcow2/image.js'
+import type { BlockBackend } from '../../lib/queue/backend.js'
+import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
@@ -24,6 +27,8 @@ export type Setting = {
   readonly reserves: boolean
   /** With the compatible feature bit. */
   readonly lazy: boolean
+  /** With room in the queue for hardly more than one request, so that it is written out now and then. */
+  readonly tiny: boolean
 }
 
 export type FaultRunOptions = {
@@ -60,6 +65,9 @@ export const closingId = firstLastRead - 1
 
 /** A run that has not come to an end by then hangs. Turns of the event loop, not time. */
 const mostTurns = 100_000
+
+/** Of units of metadata: a request takes eight. */
+const tinyQueueUnits = 12
 
 /** The compatible feature bit of lazy refcounts, big-endian at 80. */
 const compatibleFeaturesEnd = 87
@@ -99,6 +107,7 @@ class FaultyRun {
       record: true,
       mayLose: true,
       fault: options.fault,
+      ...(options.setting.tiny ? { queueBytes: tinyQueueUnits * workload.start.clusterSize } : {}),
       ...(workload.deviceSeed === undefined ? {} : { seed: workload.deviceSeed }),
     })
   }
@@ -148,27 +157,27 @@ class FaultyRun {
     const { start, uncached, isSluggish, deviceSeed } = this.#workload
     const { setting, onError, onEvent } = this.#options
     const backend = isSluggish ? sluggish(this.#memory, deviceSeed ?? 0) : this.#memory
-    const options: OpenQcow2Options = {
-      readOnly: false,
-      ...(start.backing === undefined ? {} : { backing: start.backing }),
+    const image: { opened?: DiskImage } = {}
+    const tell = (event: ImageEvent): void => {
+      this.#told.push(event)
+      // Nothing is told before the image is open.
+      if (image.opened !== undefined) onEvent?.(event, image.opened)
+    }
+    const tuning = {
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
       ...(setting.reserves ? {} : { reservation: 0 }),
     }
-    // As openImage does it, but for what a backing source and small caches need.
-    const format = await openQcow2(backend, options)
-    const layer = { format, backend }
-    const image: DiskImage = new DiskImage({
-      path: backend.path,
-      readOnly: false,
-      layers: [layer],
-      owned: [layer],
-      rawWasGuessed: false,
-      failurePolicy: new FailurePolicy(onError ?? 'report', (event) => {
-        this.#told.push(event)
-        onEvent?.(event, image)
-      }),
-    })
-    return image
+    const opened =
+      start.backing === undefined
+        ? await openImage(backend, {
+            format: 'qcow2',
+            cache: tuning,
+            onError: onError ?? 'report',
+            onEvent: tell,
+          })
+        : await openOver(start.backing, backend, tuning, new FailurePolicy(onError ?? 'report', tell))
+    image.opened = opened
+    return opened
   }
 
   #begin(id: number, step: Step, perform: () => Promise<void>): void {
@@ -234,6 +243,25 @@ class FaultyRun {
     }
     return false
   }
+}
+
+/** As openImage does it, over bytes that are no image. */
+async function openOver(
+  backing: BackingSource,
+  backend: BlockBackend,
+  tuning: Partial<OpenQcow2Options>,
+  failurePolicy: FailurePolicy,
+): Promise<DiskImage> {
+  const format = await openQcow2(backend, { ...tuning, readOnly: false, backing })
+  const layer = { format, backend }
+  return new DiskImage({
+    path: backend.path,
+    readOnly: false,
+    layers: [layer],
+    owned: [layer],
+    rawWasGuessed: false,
+    failurePolicy,
+  })
 }
 
 async function readValues(

@@ -7,7 +7,7 @@ import type { Workload } from './workload.js'
 /** A workload and how its image is opened: both are in its name. */
 export type FaultWorkload = Workload & { readonly setting: Setting }
 
-const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false }
+const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false, tiny: false }
 
 type Plan = {
   readonly start: StartName
@@ -94,6 +94,15 @@ const plans: readonly Plan[] = [
     names: ['overwrite', 'flush', 'zero', 'partial'],
     setting: { reserves: false },
   },
+  // Room in the queue for one request at a time.
+  {
+    start: 'half-full',
+    clusterSize: 512,
+    window: 2,
+    deviceSeed: 4,
+    names: ['write', 'far', 'discard', 'overwrite', 'flush', 'write', 'write', 'zero', 'far'],
+    setting: { tiny: true },
+  },
   // Switches of the header.
   { start: 'autoclear', clusterSize: 512, window: 1, names: ['write', 'overwrite', 'flush'] },
   {
@@ -163,7 +172,7 @@ function randomOnes(seed: number): Promise<FaultWorkload>[] {
   const kinds: { start: StartName; clusterSize: 512 | 4096; setting: Setting }[] = [
     { start: 'backing', clusterSize: 4096, setting: usual },
     { start: 'half-full', clusterSize: 512, setting: usual },
-    { start: 'near-block', clusterSize: 512, setting: { ...usual, reserves: false } },
+    { start: 'near-block', clusterSize: 512, setting: { ...usual, reserves: false, tiny: true } },
     { start: 'half-full', clusterSize: 512, setting: { ...usual, syncPolicy: 'write' } },
     { start: 'snapshot', clusterSize: 512, setting: usual },
   ]
@@ -190,5 +199,6 @@ export async function faultWorkloadFromName(name: string): Promise<FaultWorkload
     syncPolicy: given.includes('write') ? 'write' : 'flush',
     reserves: given.includes('reserves'),
     lazy: given.includes('lazy'),
+    tiny: given.includes('tiny'),
   })
 }

@@ -1,16 +1,92 @@
 import test from 'ava'
-import { faultLoop } from './faults.js'
-import { faultWorkloads } from './fault-workloads.js'
-import { faultMutants } from './queue-mutants.js'
+import { seedOfRun } from '../support/seeded-random.js'
+import { type FaultKind, faultKinds } from './fault-kinds.js'
+import { type FaultMutant, faultMutants } from './fault-mutants.js'
+import { type FaultWorkload, faultWorkloads, slowWorkload } from './fault-workloads.js'
+import { faultLoop, faultRun } from './faults.js'
+import { fullLoop } from './full-device.js'
+import { heldInOrder } from './held-order.js'
+
+/** Of all that can fail, one in so many; which ones is up to the seed. */
+const share = 6
+
+test.serial(
+  'whatever fails at the device ends in a clean error, corrupts nothing and loses nothing',
+  async (t) => {
+    t.timeout(10 * 60_000)
+    const seed = seedOfRun()
+    t.log(`seed ${seed}`)
+    let faults = 0
+    const kinds = new Set<FaultKind>()
+    for (const [place, workload] of (await faultWorkloads()).entries()) {
+      for (const [number, kind] of faultKinds.entries()) {
+        for (let index = (seed + place + number) % share; ; index += share) {
+          const run = await faultRun(workload, { kind, index, seed })
+          if (!run.hit) break
+          t.is(run.problem, undefined, `${workload.name}|${kind}|${index}|${seed}`)
+          faults++
+          kinds.add(kind)
+        }
+      }
+    }
+    t.log(`${faults} faults`)
+    t.is(kinds.size, faultKinds.length)
+    t.true(faults > 1000)
+  },
+)
+
+test.serial(
+  'every sync of every workload: once it has failed no flush succeeds, and nothing foreign is read',
+  async (t) => {
+    t.timeout(10 * 60_000)
+    let faults = 0
+    for (const workload of await faultWorkloads()) {
+      for (const kind of ['sync loses all', 'sync loses some'] as const) {
+        const loop = await faultLoop(workload, kind)
+        t.is(loop.problem, undefined)
+        faults += loop.faults
+      }
+    }
+    t.true(faults > 200, `${faults} faults`)
+  },
+)
+
+test.serial('a larger refcount table on a failing device', async (t) => {
+  const workload = await slowWorkload()
+  for (const kind of ['ENOSPC', 'sync loses some'] as const)
+    t.is((await faultLoop(workload, kind)).problem, undefined)
+})
 
 for (const mutant of faultMutants) {
-  test.serial(`the fault loop finds out ${mutant.name}, which lacks: ${mutant.lacks}`, async (t) => {
+  test.serial(`the loops find out ${mutant.name}, which lacks: ${mutant.lacks}`, async (t) => {
     t.timeout(10 * 60_000)
-    const problems: (string | undefined)[] = []
-    for (const workload of (await faultWorkloads()).slice(0, 2)) {
-      for (const kind of ['EIO', 'ENOSPC'] as const)
-        problems.push((await faultLoop(workload, kind, { mutant })).problem)
+    const workloads = await faultWorkloads()
+    for (const way of mutant.foundBy) {
+      const problem = await found(mutant, way, workloads)
+      t.log(`${way}: ${problem?.split('\n')[0]}`)
+      t.not(problem, undefined, `not by ${way}`)
     }
-    t.true(problems.some((problem) => problem !== undefined))
   })
+}
+
+async function found(
+  mutant: FaultMutant,
+  way: FaultMutant['foundBy'][number],
+  workloads: readonly FaultWorkload[],
+): Promise<string | undefined> {
+  if (way === 'order') {
+    for (let index = 0; index < 30; index++) {
+      const { problem } = await heldInOrder(index, 1, mutant)
+      if (problem !== undefined) return problem
+    }
+    return undefined
+  }
+  for (const workload of workloads) {
+    const loop =
+      way === 'full'
+        ? await fullLoop(workload, { seed: 1, mutant })
+        : await faultLoop(workload, way, { mutant })
+    if (loop.problem !== undefined) return loop.problem
+  }
+  return undefined
 }

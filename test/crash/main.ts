@@ -8,7 +8,7 @@ import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
 import { hunt } from './hunt.js'
 import { mutants } from './mutants.js'
-import { faultMutants } from './queue-mutants.js'
+import { faultMutants } from './fault-mutants.js'
 import { replayLine } from './replay.js'
 
 /**
