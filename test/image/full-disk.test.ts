@@ -12,6 +12,7 @@ import {
 } from '../../lib/index.js'
 import { mayMount, mountSmall } from '../support/mounts.js'
 import { qemuCheck, qemuRead } from '../support/qemu.js'
+import { SeededRandom } from '../support/seeded-random.js'
 
 const size = 32 * 1024 * 1024
 const testMounted = mayMount() ? test.serial : test.serial.skip
@@ -41,6 +42,27 @@ async function fillUp(image: DiskImage): Promise<number> {
       if (error instanceof Qcow2Error && error.code === 'ERR_NO_SPACE') return cluster
       throw error
     }
+  }
+}
+
+/** A guest's process with a part of the disk for itself: new clusters, parts of them, and discards, each request after the other. */
+async function writeRegion(image: DiskImage, expected: Uint8Array, writer: number): Promise<void> {
+  const random = new SeededRandom(writer)
+  const clusters = 20
+  const first = writer * clusters * 65536
+  for (let step = 0; step < 40; step++) {
+    const offset = first + random.integer(clusters) * 65536
+    const length = random.pick([4096, 65536, 65536])
+    if (random.chance(0.15)) {
+      await image.writeZeroes({ offset, length: 65536, unmap: true })
+      expected.fill(0, offset, offset + 65536)
+      continue
+    }
+    const at = offset + random.integer(65536 / length) * length
+    const value = 1 + random.integer(255)
+    await image.write(new Uint8Array(length).fill(value), at)
+    expected.fill(value, at, at + length)
+    if (step % 8 === 7) await image.flush()
   }
 }
 
@@ -98,6 +120,43 @@ for (const kind of ['tmpfs', 'ext4'] as const) {
     const seen = await qemuRead(path, 'qcow2', join(dirname(path), '..', 'copy'))
     for (let cluster = 0; cluster < clusters; cluster++) t.is(seen[cluster * 65536], cluster + 1)
   })
+
+  for (const cache of ['writeback', 'none', 'writethrough'] as const) {
+    testMounted(`writers who meet a full ${kind} again and again lose nothing, cache=${cache}`, async (t) => {
+      const { folder } = await mountSmall(t, kind, 12)
+      const path = join(folder, 'disk')
+      await createImage(path, { size })
+      const ballast = [0, 1, 2].map((number) => join(folder, `ballast-${number}`))
+      for (const name of ballast) await writeFile(name, new Uint8Array(3 * 1024 * 1024).fill(1))
+      let isStopped = false
+      let stops = 0
+      const image: DiskImage = await openImage(path, {
+        cache,
+        onError: 'enospc',
+        onEvent: ({ type, stopped }) => {
+          t.deepEqual([type, stopped, isStopped], ['no-space', true, false])
+          isStopped = true
+          stops++
+          void (async () => {
+            const next = ballast.shift()
+            // At first nothing has changed: the guest is stopped once more.
+            if (next !== undefined && stops > 1) await rm(next)
+            isStopped = false
+            image.resume()
+          })()
+        },
+      })
+      t.teardown(() => image.close().catch(() => undefined))
+      const expected = new Uint8Array(size)
+      await Promise.all([0, 1, 2, 3, 4, 5].map((writer) => writeRegion(image, expected, writer)))
+      await image.flush()
+      await image.close()
+      t.true(stops >= 2, `${stops} stops`)
+      t.is(await qemuCheck(path), '')
+      const seen = await qemuRead(path, 'qcow2', join(dirname(path), '..', 'copy'))
+      t.is(Buffer.compare(seen, expected), 0)
+    })
+  }
 
   testMounted(`what does not fit on a ${kind} leaves nothing behind`, async (t) => {
     const { folder } = await mountSmall(t, kind, 12)
