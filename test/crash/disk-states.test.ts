@@ -114,3 +114,45 @@ test('what a sync has covered is there in every state, and the length of the fil
   )
   t.deepEqual([...new Set(seen)].sort(), ['1024:1,0', '1024:1,2', '512:1,0'])
 })
+
+test('a truncate that failed does not cut what was made durable after it', (t) => {
+  const bytes = new Uint8Array(512).fill(1)
+  const written: DeviceEvent[] = [
+    { type: 'NSUB', id: 1, kind: 'write', offset: 1024, length: 512, section: undefined, bytes },
+    { type: 'NEND', id: 1, error: 0 },
+    { type: 'SSUB', id: 2 },
+    { type: 'SEND', id: 2, error: 0 },
+  ]
+  const cut = (error: number): DeviceEvent[] => [
+    {
+      type: 'NSUB',
+      id: 0,
+      kind: 'truncate',
+      offset: 512,
+      length: 0,
+      section: undefined,
+      bytes: new Uint8Array(0),
+    },
+    { type: 'NEND', id: 0, error },
+  ]
+  const lengths = (events: DeviceEvent[]): number[] => {
+    const log = readLog(events)
+    const states = new DurableDisk(new Uint8Array(4 * 512), log).statesAt(log.end)
+    const seen = new Set<number>()
+    const limits = { perPoint: 400, exhaustive: 4096 }
+    eachChoice(
+      states,
+      limits,
+      new SeededRandom(1),
+      () => '',
+      () => {
+        states.settleLength()
+        seen.add(states.disk.length)
+        return false
+      },
+    )
+    return [...seen].sort((a, b) => a - b)
+  }
+  t.deepEqual(lengths([...cut(5), ...written]), [1536, 2048])
+  t.deepEqual(lengths([...written, ...cut(5)]), [512, 2048])
+})

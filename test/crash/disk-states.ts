@@ -215,8 +215,16 @@ export class DiskStates {
         inTear: false,
       })
     }
-    if (kind === 'truncate') this.#stretches.push({ atom: groupIndex, kind: 'set', length: offset })
-    else if (kind !== 'punch') {
+    if (kind === 'truncate') {
+      // One that failed may have happened, but not any more once something behind it is there for good.
+      const newer = lastDurable.findLastIndex((submitted) => submitted > write.submitted)
+      this.#stretches.push({
+        atom: groupIndex,
+        kind: 'set',
+        length: Math.max(offset, (newer + 1) * sectorSize),
+      })
+    }
+    if (kind !== 'truncate' && kind !== 'punch') {
       this.#stretches.push({
         atom: write.isNode ? -1 : groupIndex,
         kind: 'extend',

@@ -1,6 +1,4 @@
-import { sectorSize } from '../../lib/base/units.js'
 import { Qcow2Error } from '../../lib/base/errors.js'
-import { alignUp } from '../../lib/base/integers.js'
 import { checkQcow2 } from '../../lib/qcow2/check.js'
 import type { DeviceEvent } from '../../lib/queue/memory-device.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
@@ -8,14 +6,13 @@ import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { SeededRandom } from '../support/seeded-random.js'
 import { eachChoice } from './choices.js'
 import { type DeviceLog, readLog } from './device-log.js'
-import type { CrashedDisk } from './disk-states.js'
 import { DurableDisk } from './durable-disk.js'
 import { explore, historyOf } from './explore.js'
 import { closingId, type FaultRecording } from './fault-run.js'
 import { type FaultKind, isHarmless, isTransient } from './fault-kinds.js'
 import type { GuestHistory } from './guest-history.js'
-import { Oracle } from './oracle.js'
-import { describeValue, readPayload } from './payload.js'
+import { judgeContents } from './judge-contents.js'
+import { describeValue } from './payload.js'
 
 export type Verdict = { readonly problem: string | undefined; readonly states: number }
 
@@ -24,9 +21,6 @@ const limits = { perPoint: 12, exhaustive: 16 }
 
 /** Of states that a repair has to come before. */
 const lazyLimits = { perPoint: 3, exhaustive: 1 }
-
-/** Of the largest cluster: the last one can be looked at as a whole. Bytes. */
-const largestCluster = 65536
 
 /**
  * Whether a run on a failing device has kept what is promised: clean errors, nothing corrupt and nothing lost that a flush has promised, in
@@ -139,30 +133,10 @@ async function wrongAtLast(
   const isClosed = recording.openError === undefined && !recording.failures.has(closingId)
   const bytes = recording.setting.lazy && !isClosed ? await repaired(recording.contents) : recording.contents
   if (typeof bytes === 'string') return bytes
-  const disk = diskOf(bytes)
-  const oracle = new Oracle(start, history, disk.bytes.length)
-  const problem = oracle.judge(disk, history.at(log.end), log.end)
+  const { problem, leaks } = judgeContents(start, history, bytes, log.end)
   if (problem !== undefined) return `after the closing: ${problem}`
-  if (!isClosed || !isTransient(kind) || oracle.leaks <= start.leaks) return undefined
-  return `leaks: ${oracle.leaks} clusters after a clean close, where there were ${start.leaks} at first`
-}
-
-function diskOf(bytes: Uint8Array): CrashedDisk {
-  const all = new Uint8Array(alignUp(bytes.length, sectorSize) + largestCluster)
-  all.set(bytes)
-  const sectors = all.length / sectorSize
-  const disk: CrashedDisk = {
-    bytes: all,
-    payloadLba: new Int32Array(sectors),
-    payloadGeneration: new Int32Array(sectors),
-    length: bytes.length,
-  }
-  for (let sector = 0; sector < sectors; sector++) {
-    const payload = readPayload(all, sector * sectorSize)
-    disk.payloadLba[sector] = payload.lba
-    disk.payloadGeneration[sector] = payload.generation
-  }
-  return disk
+  if (!isClosed || !isTransient(kind) || leaks <= start.leaks) return undefined
+  return `leaks: ${leaks} clusters after a clean close, where there were ${start.leaks} at first`
 }
 
 /** As opening it for writing would. @returns a problem in words, or the bytes */
@@ -203,15 +177,10 @@ async function exploreLazy(
     for (const bytes of found) {
       states++
       const sound = await repaired(bytes)
-      const disk = typeof sound === 'string' ? undefined : diskOf(sound)
       const problem =
-        disk === undefined
-          ? String(sound)
-          : new Oracle(recording.workload.start, history, disk.bytes.length).judge(
-              disk,
-              history.at(time),
-              time,
-            )
+        typeof sound === 'string'
+          ? sound
+          : judgeContents(recording.workload.start, history, sound, time).problem
       if (problem !== undefined) return { states, problem: `counted anew after a crash: ${problem}` }
     }
   }
