@@ -1,5 +1,6 @@
 import { assert } from '../../lib/base/assert.js'
 import { sectorSize } from '../../lib/base/units.js'
+import type { ChangedSectors } from './changed-sectors.js'
 import type { DeviceLog, LoggedWrite } from './device-log.js'
 import { noPayload, type Payload, readPayload, zeroPayload } from './payload.js'
 
@@ -12,6 +13,8 @@ export type CrashedDisk = {
   readonly payloadGeneration: Int32Array
   /** Bytes of the file. */
   length: number
+  /** Since somebody has looked at it. */
+  readonly changes: ChangedSectors
 }
 
 /**
@@ -27,7 +30,12 @@ export type Atom = {
 }
 
 /** A sector that the crash decides about. Its newest version that is there shows. */
-type Place = { readonly sector: number; readonly versions: Version[] }
+type Place = {
+  readonly sector: number
+  /** As it surely is. */
+  readonly base: Uint8Array
+  readonly versions: Version[]
+}
 
 type Version = {
   readonly atom: number
@@ -187,7 +195,7 @@ export class DiskStates {
         kind === 'write'
           ? write.bytes.subarray(sector * sectorSize - offset, (sector + 1) * sectorSize - offset)
           : undefined
-      const place = places.get(sector) ?? { sector, versions: [] }
+      const place = places.get(sector) ?? this.#placeOf(sector)
       const content = this.#contentOf(place, bytes)
       if (content === 0 && place.versions.length === 0) continue
       if (
@@ -237,12 +245,15 @@ export class DiskStates {
     }
   }
 
+  #placeOf(sector: number): Place {
+    const base = this.#base.bytes.subarray(sector * sectorSize, (sector + 1) * sectorSize)
+    return { sector, base, versions: [] }
+  }
+
   /** The number of equal bytes among what the place may show; undefined: new ones. */
   #contentOf(place: Place, bytes: Uint8Array | undefined): number | undefined {
-    const at = place.sector * sectorSize
-    const equals = (other: Uint8Array | undefined): boolean => sameSector(bytes, other)
-    if (equals(this.#base.bytes.subarray(at, at + sectorSize))) return 0
-    return place.versions.find((version) => equals(version.bytes))?.content
+    if (sameSector(bytes, place.base)) return 0
+    return place.versions.find((version) => sameSector(bytes, version.bytes))?.content
   }
 
   #show(place: Place): void {
@@ -261,8 +272,9 @@ export class DiskStates {
     this.#hash(sector, before)
     this.#hash(sector, content)
     this.#contentShown[sector] = content
+    disk.changes.add(sector)
     if (shown === undefined || content === 0) {
-      disk.bytes.set(this.#base.bytes.subarray(at, at + sectorSize), at)
+      disk.bytes.set(place.base, at)
       disk.payloadLba[sector] = this.#base.payloadLba[sector] as number
       disk.payloadGeneration[sector] = this.#base.payloadGeneration[sector] as number
       return

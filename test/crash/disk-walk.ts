@@ -1,6 +1,7 @@
 import { sectorSize } from '../../lib/base/units.js'
+import { type CompressedCluster, compressedRange, isWhole } from './compressed-clusters.js'
 import type { CrashedDisk } from './disk-states.js'
-import { backingValue, valueAt, zeroValue } from './payload.js'
+import { backingValue, foreignValue, garbageValue, valueAt, zeroValue } from './payload.js'
 
 /** What does not change in any state of a workload. */
 export type WalkedImage = {
@@ -9,13 +10,17 @@ export type WalkedImage = {
   readonly version: 2 | 3
   /** Sectors of the backing file; 0: none. */
   readonly backingSectors: number
+  readonly compressed: readonly CompressedCluster[]
 }
 
 /** Where a guest cluster is: the first host sector, or one of these. */
-const unmapped = -1
-const readsZeros = -2
+export const unmapped = -1
+export const readsZeros = -2
+/** Or a compressed cluster: of the image's list the first is here, others below. */
+export const firstCompressed = -3
 
-const copiedBit = 0x80000000
+export const copiedBit = 0x80000000
+export const compressedBit = 0x40000000
 const two32 = 2 ** 32
 const snapshotHeaderBytes = 40
 
@@ -41,7 +46,7 @@ export class DiskWalk {
   readonly #references: Int32Array
   readonly #stored: Int32Array
   /** By guest cluster: its slot in `#places`, or -1. */
-  readonly #slots: Int32Array
+  readonly slots: Int32Array
   /** By slot. */
   readonly #places: Int32Array
   #view: DataView = new DataView(new ArrayBuffer(0))
@@ -60,9 +65,9 @@ export class DiskWalk {
     const clusters = Math.ceil(bytes / image.clusterSize) + 1
     this.#references = new Int32Array(clusters)
     this.#stored = new Int32Array(clusters)
-    this.#slots = new Int32Array(Math.max(0, ...watched) + 1).fill(-1)
+    this.slots = new Int32Array(Math.max(0, ...watched) + 1).fill(-1)
     watched.forEach((cluster, slot) => {
-      this.#slots[cluster] = slot
+      this.slots[cluster] = slot
     })
     this.#places = new Int32Array(watched.length)
   }
@@ -72,8 +77,7 @@ export class DiskWalk {
    * @returns what is wrong with it; undefined when it is sound
    */
   walk(disk: CrashedDisk): string | undefined {
-    this.#disk = disk
-    if (this.#view.buffer !== disk.bytes.buffer) this.#view = new DataView(disk.bytes.buffer)
+    this.#look(disk)
     this.#clusters = Math.ceil(disk.length / this.#image.clusterSize)
     this.#references.fill(0)
     this.#stored.fill(0)
@@ -92,34 +96,62 @@ export class DiskWalk {
   /** What the guest sees at `lba` on the disk walked last: a value of payload.ts. */
   valueAt(lba: number): number {
     const cluster = Math.floor(lba / this.#sectorsPerCluster)
-    const slot = this.#slots[cluster] ?? -1
+    const slot = this.slots[cluster] ?? -1
     return slot < 0 ? this.#unmappedAt(lba) : this.#valueIn(lba, this.#places[slot] as number)
   }
 
   /** What the guest sees there in the snapshot number `index`. Slow. */
-  snapshotValues(index: number, lbas: number): number[] {
-    const snapshot = this.#snapshots()[index]
+  snapshotValues(disk: CrashedDisk, index: number, lbas: number): number[] {
+    this.#look(disk)
+    const snapshot = snapshotHeads(this.#view).heads[index]
     if (snapshot === undefined) return []
     const values: number[] = []
     for (let lba = 0; lba < lbas; lba++) {
       const cluster = Math.floor(lba / this.#sectorsPerCluster)
       const l1Index = Math.floor(cluster / this.#l2Entries)
       const table = l1Index < snapshot.entries ? this.#hostAt(snapshot.offset + l1Index * 8) : 0
-      const at = table + (cluster % this.#l2Entries) * 8
-      const isZero = table !== 0 && (this.#view.getUint32(at + 4) & 1) !== 0
-      const host = table === 0 ? 0 : this.#hostAt(at)
-      const place = isZero ? readsZeros : host === 0 ? unmapped : host / sectorSize
+      const place = table === 0 ? unmapped : this.#placeAt(table + (cluster % this.#l2Entries) * 8)
       values.push(this.#valueIn(lba, place))
     }
     return values
   }
 
+  #placeAt(at: number): number {
+    const high = this.#view.getUint32(at)
+    const low = this.#view.getUint32(at + 4)
+    if ((high & compressedBit) !== 0) return this.#compressedPlace(high, low)
+    if ((low & 1) !== 0) return readsZeros
+    const host = this.#hostAt(at)
+    return host === 0 ? unmapped : host / sectorSize
+  }
+
+  #compressedPlace(high: number, low: number): number {
+    const { clusterSize, compressed } = this.#image
+    const { offset, length } = compressedRange(high, low, clusterSize)
+    const index = compressed.findIndex((one) => one.offset === offset && one.bytes.length === length)
+    if (index < 0) throw new Broken(`a compressed cluster at ${offset} that nobody wrote`)
+    return firstCompressed - index
+  }
+
+  #look(disk: CrashedDisk): void {
+    this.#disk = disk
+    if (this.#view.buffer !== disk.bytes.buffer) this.#view = new DataView(disk.bytes.buffer)
+  }
+
   #valueIn(lba: number, place: number): number {
     if (place === unmapped) return this.#unmappedAt(lba)
     if (place === readsZeros) return zeroValue
+    if (place <= firstCompressed) return this.#compressedAt(lba, firstCompressed - place)
     const host = place + (lba % this.#sectorsPerCluster)
     const disk = this.#disk as CrashedDisk
     return valueAt(lba, disk.payloadLba[host] ?? -1, disk.payloadGeneration[host] ?? 0)
+  }
+
+  #compressedAt(lba: number, index: number): number {
+    const compressed = this.#image.compressed[index]
+    if (compressed === undefined || !isWhole(compressed, (this.#disk as CrashedDisk).bytes)) return garbageValue
+    const isHere = compressed.guest === Math.floor(lba / this.#sectorsPerCluster)
+    return isHere ? (compressed.values[lba % this.#sectorsPerCluster] ?? zeroValue) : foreignValue
   }
 
   #unmappedAt(lba: number): number {
@@ -140,8 +172,9 @@ export class DiskWalk {
     }
     this.#count(0, 1, 'header')
     this.#walkRefcounts()
-    for (const { offset, entries } of this.#snapshots()) this.#walkL1(offset, entries, false)
-    if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), this.#snapshotTableBytes, 'snapshot table')
+    const snapshots = snapshotHeads(view)
+    for (const { offset, entries } of snapshots.heads) this.#walkL1(offset, entries, false)
+    if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), snapshots.length, 'snapshot table')
     this.#walkL1(this.#offsetAt(40), view.getUint32(36), true)
     this.#compare()
   }
@@ -207,9 +240,14 @@ export class DiskWalk {
       const low = view.getUint32(table + index * 8 + 4)
       if (high === 0 && low === 0) continue
       const guest = firstGuest + index
+      if ((high & compressedBit) !== 0) {
+        this.#walkCompressed(high, low, guest, isActive)
+        continue
+      }
       if ((high & 0x7f000000) !== 0 || (low & 0x1fe) !== 0)
         throw new Broken(`reserved bits in L2 entry of guest cluster ${guest}`)
       const isZero = (low & 1) !== 0
+      if (isZero && this.#image.version === 2) throw new Broken(`a zero flag, which version 2 has not`)
       const host = (high & 0xffffff) * two32 + (low & 0xfffffe00) + ((low & 0xfffffe00) < 0 ? two32 : 0)
       if (host !== 0) {
         this.#count(host, clusterSize, 'data')
@@ -219,9 +257,19 @@ export class DiskWalk {
     }
   }
 
+  #walkCompressed(high: number, low: number, guest: number, isActive: boolean): void {
+    const { clusterSize } = this.#image
+    if ((high & copiedBit) !== 0) throw new Broken(`COPIED on the compressed guest cluster ${guest}`)
+    const { offset, length } = compressedRange(high, low, clusterSize)
+    const within = offset % clusterSize
+    this.#count(offset - within, within + length, 'compressed data')
+    const place = this.#compressedPlace(high, low)
+    if (isActive) this.#place(guest, place)
+  }
+
   #place(guest: number, place: number): void {
     const isBehindEnd = guest * this.#sectorsPerCluster >= this.sizeSectors
-    const slot = this.#slots[guest] ?? -1
+    const slot = this.slots[guest] ?? -1
     if (slot >= 0 && !isBehindEnd) {
       this.#places[slot] = place
       return
@@ -274,28 +322,29 @@ export class DiskWalk {
     }
   }
 
-  #snapshotTableBytes = 0
-
-  #snapshots(): { offset: number; entries: number }[] {
-    const view = this.#view
-    const found: { offset: number; entries: number }[] = []
-    const start = this.#offsetAt(64)
-    let at = start
-    for (let left = view.getUint32(60); left > 0; left--) {
-      found.push({ offset: this.#offsetAt(at), entries: view.getUint32(at + 8) })
-      const names = view.getUint16(at + 12) + view.getUint16(at + 14)
-      at += Math.ceil((snapshotHeaderBytes + view.getUint32(at + 36) + names) / 8) * 8
-    }
-    this.#snapshotTableBytes = at - start
-    return found
-  }
-
   #offsetAt(at: number): number {
-    return this.#view.getUint32(at) * two32 + this.#view.getUint32(at + 4)
+    return offsetAt(this.#view, at)
   }
 
   #hostAt(at: number): number {
     const low = this.#view.getUint32(at + 4)
     return (this.#view.getUint32(at) & 0xffffff) * two32 + low - (low % sectorSize)
   }
+}
+
+/** The L1 tables of the snapshots, and the length of their table in bytes. qcow2 spec, "Snapshots". */
+export function snapshotHeads(view: DataView): { heads: { offset: number; entries: number }[]; length: number } {
+  const heads: { offset: number; entries: number }[] = []
+  const start = offsetAt(view, 64)
+  let at = start
+  for (let left = view.getUint32(60); left > 0; left--) {
+    heads.push({ offset: offsetAt(view, at), entries: view.getUint32(at + 8) })
+    const names = view.getUint16(at + 12) + view.getUint16(at + 14)
+    at += Math.ceil((snapshotHeaderBytes + view.getUint32(at + 36) + names) / 8) * 8
+  }
+  return { heads, length: at - start }
+}
+
+function offsetAt(view: DataView, at: number): number {
+  return view.getUint32(at) * two32 + view.getUint32(at + 4)
 }

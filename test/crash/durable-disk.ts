@@ -1,9 +1,11 @@
 import { assert } from '../../lib/base/assert.js'
 import { alignUp } from '../../lib/base/integers.js'
 import { sectorSize } from '../../lib/base/units.js'
+import { ChangedSectors } from './changed-sectors.js'
 import type { DeviceLog, LoggedWrite } from './device-log.js'
 import { type CrashedDisk, DiskStates } from './disk-states.js'
 import { readPayload, zeroPayload } from './payload.js'
+import { giveBytes, takeBytes } from './spare-bytes.js'
 
 /** Of the images here, bytes: the last cluster can be looked at as a whole. */
 const largestCluster = 65536
@@ -20,6 +22,7 @@ export class DurableDisk {
   /** Not durable yet, in the order of submission. */
   #waiting: LoggedWrite[]
   #time = -1
+  readonly #taken: Uint8Array<ArrayBuffer>[]
 
   /** @param contents  of the file when the log begins; whole sectors */
   constructor(contents: Uint8Array, log: DeviceLog) {
@@ -27,23 +30,29 @@ export class DurableDisk {
     this.#log = log
     let capacity = contents.length
     for (const { offset, length } of log.writes) capacity = Math.max(capacity, offset + length)
-    const bytes = new Uint8Array(alignUp(capacity, largestCluster))
+    const bytes = takeBytes(alignUp(capacity, largestCluster))
     bytes.set(contents)
+    bytes.fill(0, contents.length)
+    const working = takeBytes(bytes.length)
+    working.set(bytes)
+    this.#taken = [bytes, working]
     const sectors = bytes.length / sectorSize
     this.#disk = {
       bytes,
       payloadLba: new Int32Array(sectors).fill(zeroPayload.lba),
       payloadGeneration: new Int32Array(sectors),
       length: contents.length,
+      changes: new ChangedSectors(sectors),
     }
     const payloads = payloadsOf(contents)
     this.#disk.payloadLba.set(payloads.lba)
     this.#disk.payloadGeneration.set(payloads.generation)
     this.#working = {
-      bytes: bytes.slice(),
+      bytes: working,
       payloadLba: this.#disk.payloadLba.slice(),
       payloadGeneration: this.#disk.payloadGeneration.slice(),
       length: contents.length,
+      changes: new ChangedSectors(sectors),
     }
     this.#lastDurable = new Int32Array(sectors).fill(-1)
     this.#waiting = [...log.writes]
@@ -63,6 +72,11 @@ export class DurableDisk {
     })
     this.#states = new DiskStates(this.#disk, this.#working, this.#log, time, this.#lastDurable)
     return this.#states
+  }
+
+  /** Nobody looks at it any more, or at its states. */
+  end(): void {
+    giveBytes(...this.#taken)
   }
 
   /** What was submitted later and was durable earlier has not been under way with this one: that stays. */
@@ -89,6 +103,7 @@ export class DurableDisk {
       const payload = readPayload(disk.bytes, sector * sectorSize)
       disk.payloadLba[sector] = payload.lba
       disk.payloadGeneration[sector] = payload.generation
+      disk.changes.add(sector)
     }
   }
 }

@@ -50,6 +50,10 @@ export type ExploreOptions = {
   /** Called with one of so many states, and with the one that is wrong. */
   readonly sampleEvery?: number
   readonly onSample?: (sample: SampledState) => void
+  /** Sound samples are called for so often; default: no limit. */
+  readonly mostSamples?: number
+  /** Of so many states that seem sound by what has changed one is looked at as a whole; see Oracle. */
+  readonly wholeEvery?: number
   /** Some requests failed on purpose: clusters may be left over at the end. */
   readonly mayLeak?: boolean
 }
@@ -85,6 +89,7 @@ class Exploration {
   readonly #flushesEnded: readonly number[]
   #oracle: Oracle | undefined
   #states = 0
+  #samples = 0
   #points = 0
   #exhaustivePoints = 0
   #mostLeaks = 0
@@ -113,6 +118,8 @@ class Exploration {
       mostLeaks: this.#mostLeaks,
       finding: this.#finding,
     }
+    this.#durable.end()
+    this.#oracle?.end()
     return { states, points, exhaustivePoints, mostLeaks, finding }
   }
 
@@ -120,7 +127,8 @@ class Exploration {
     const states = this.#durable.statesAt(time)
     states.chooseDescribed(choice)
     states.settleLength()
-    const problem = this.#judge(states, this.#history.at(time), this.#obligedSince(time))
+    const at = Math.max(states.newestPresent(), this.#obligedSince(time))
+    const problem = this.#theOracle(states.disk).judgeWhole(states.disk, this.#history.at(time), at)
     return this.#sampleOf(states, time, problem)
   }
 
@@ -157,12 +165,16 @@ class Exploration {
   }
 
   #judge(states: DiskStates, allowed: ReturnType<GuestHistory['at']>, since: number): string | undefined {
-    const time = Math.max(states.newestPresent(), since)
-    return this.#theOracle(states.disk).judge(states.disk, allowed, time)
+    return this.#theOracle(states.disk).judge(states.disk, allowed, states.newestPresent(), since)
   }
 
   #theOracle(disk: CrashedDisk): Oracle {
-    this.#oracle ??= new Oracle(this.#recording.workload.start, this.#history, disk.bytes.length)
+    this.#oracle ??= new Oracle(
+      this.#recording.workload.start,
+      this.#history,
+      disk,
+      this.#options.wholeEvery,
+    )
     return this.#oracle
   }
 
@@ -196,14 +208,19 @@ class Exploration {
   }
 
   #sample(states: DiskStates, time: number, problem: string | undefined): void {
-    const { sampleEvery, onSample } = this.#options
+    const { sampleEvery, onSample, mostSamples } = this.#options
     if (onSample === undefined) return
-    if (problem === undefined && (sampleEvery === undefined || this.#states % sampleEvery !== 0)) return
+    if (problem === undefined) {
+      if (sampleEvery === undefined || this.#states % sampleEvery !== 0) return
+      if (this.#samples === mostSamples) return
+      this.#samples++
+    }
     onSample(this.#sampleOf(states, time, problem))
   }
 
   #sampleOf(states: DiskStates, time: number, problem: string | undefined): SampledState {
     const oracle = this.#theOracle(states.disk)
+    oracle.look(states.disk)
     const { sizeSectors, leaks, leaksInFile } = oracle
     const values = new Int32Array(problem === undefined ? Math.min(sizeSectors, mostSampledSectors) : 0)
     for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)

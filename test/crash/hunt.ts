@@ -17,6 +17,18 @@ export type Hunt = {
   readonly disagreement: string | undefined
 }
 
+export type HuntOptions = {
+  readonly mostStates: number
+  readonly mostWorkloads: number
+  readonly seed: number
+  /** A file for the stock tool to look at the state that gave the mutant away. */
+  readonly scratch?: string
+  /** Leave the rule in: nothing must be found then. */
+  readonly rightOne?: boolean
+  /** As in ExploreOptions. */
+  readonly wholeEvery?: number
+}
+
 /** Requests of a random workload in a hunt. */
 const huntSteps = 60
 
@@ -28,12 +40,10 @@ const mostOfWorkload = 300
 
 /**
  * Hunt a mutant: short and long workloads on the images where it shows, until one of its crash states is wrong.
- * @param options.scratch   a file for the stock tool to look at the state that gave the mutant away
- * @param options.rightOne  leave the rule in: nothing must be found then
  */
 export async function hunt(
   mutant: Mutant,
-  options: { mostStates: number; mostWorkloads: number; seed: number; scratch?: string; rightOne?: boolean },
+  options: HuntOptions,
 ): Promise<Hunt> {
   const random = new SeededRandom(options.seed)
   let states = 0
@@ -49,6 +59,7 @@ export async function hunt(
       limits: huntLimits,
       mostStates: Math.min(mostOfWorkload, options.mostStates - states),
       seed: workloads,
+      ...(options.wholeEvery === undefined ? {} : { wholeEvery: options.wholeEvery }),
     }
     const { explored, failure } = await runOne(
       workload,

@@ -1,24 +1,42 @@
+import { assert } from '../../lib/base/assert.js'
 import type { CrashedDisk } from './disk-states.js'
 import { DiskWalk } from './disk-walk.js'
 import type { Allowed, GuestHistory } from './guest-history.js'
 import { describeValue } from './payload.js'
+import { RunningContent } from './running-content.js'
+import { RunningWalk } from './running-walk.js'
 import type { StartImage } from './start-images.js'
+
+/** Of so many states that were found sound by what has changed, one is looked at as a whole. */
+const usualWholeEvery = 256
 
 /**
  * Judges the disks that crashes leave: no corruption, every sector of the guest shows what it may show, snapshots show what they
  * froze, and a size that was asked for.
+ *
+ * From disk to disk only what has changed is looked at; what is not surely sound then is judged as a whole, by code of its own.
  */
 export class Oracle {
   readonly #start: StartImage
   readonly #walk: DiskWalk
+  readonly #running: RunningWalk
+  readonly #content: RunningContent
   readonly #touched: Uint8Array
   /** Every LBA that something was written to at any time, ascending. */
   readonly #lbas: Int32Array
   /** By place in `#lbas`. */
   readonly #initial: Int32Array
+  #judged = 0
+  #isWhole = false
 
-  /** @param bytes  the longest that the file can be */
-  constructor(start: StartImage, history: GuestHistory, bytes: number) {
+  readonly #wholeEvery: number
+
+  /**
+   * @param disk        all of whose states are judged
+   * @param wholeEvery  of so many states that seem sound one is looked at as a whole
+   */
+  constructor(start: StartImage, history: GuestHistory, disk: CrashedDisk, wholeEvery = usualWholeEvery) {
+    this.#wholeEvery = wholeEvery
     const perCluster = start.clusterSize / 512
     const lbas = new Set(history.touched)
     start.initial.forEach((value, lba) => {
@@ -26,25 +44,38 @@ export class Oracle {
       if (value !== 0 || lba < start.backingSectors) lbas.add(lba)
     })
     this.#start = start
-    this.#lbas = Int32Array.from([...lbas].sort((a, b) => a - b))
+    this.#lbas = Int32Array.from(lbas).sort()
     this.#initial = this.#lbas.map((lba) => history.initialAt(lba))
     const touched = new Set(history.touched)
     this.#touched = Uint8Array.from(this.#lbas, (lba) => Number(touched.has(lba)))
     const watched = new Set<number>()
     for (const lba of this.#lbas) watched.add(Math.floor(lba / perCluster))
-    this.#walk = new DiskWalk(start, bytes, [...watched])
+    this.#walk = new DiskWalk(start, disk.bytes.length, [...watched])
+    this.#running = new RunningWalk(start, disk, this.#walk.slots, watched.size)
+    this.#content = new RunningContent(start, this.#lbas, this.#initial, this.#touched, this.#walk.slots)
+  }
+
+  /** It will not be asked any more. */
+  end(): void {
+    this.#running.end()
   }
 
   /** Of the disk judged last. */
   get leaks(): number {
-    return this.#walk.leaks
+    return this.#isWhole ? this.#walk.leaks : this.#running.leaks
+  }
+
+  /** Have the disk judged last ready to be read: `valueAt`, `sizeSectors`, `leaksInFile`. */
+  look(disk: CrashedDisk): void {
+    if (!this.#isWhole) this.#walk.walk(disk)
+    this.#isWhole = true
   }
 
   get leaksInFile(): number {
     return this.#walk.leaksInFile
   }
 
-  /** What the guest sees at `lba` on the disk judged last. */
+  /** What the guest sees at `lba`. */
   valueAt(lba: number): number {
     return this.#walk.valueAt(lba)
   }
@@ -55,21 +86,49 @@ export class Oracle {
 
   /**
    * @param allowed  at the crash
-   * @param time     when the newest write was submitted of which the disk shows anything: what the guest asked for later cannot excuse it
+   * @param newest   when the newest write was submitted of which the disk shows anything: what the guest asked for later cannot excuse it
+   * @param since    what is durable, and what flushes have promised, has not changed since then: it counts for as new at least
    * @returns what is wrong; undefined when the disk is sound
    */
-  judge(disk: CrashedDisk, allowed: Allowed, time: number): string | undefined {
+  judge(disk: CrashedDisk, allowed: Allowed, newest: number, since: number): string | undefined {
+    const time = Math.max(newest, since)
+    this.#isWhole = false
+    this.#judged++
+    if (!this.#isSurelySound(disk, allowed, time, since)) {
+      return this.judgeWhole(disk, allowed, time)
+    }
+    if (this.#judged % this.#wholeEvery === 0) {
+      const { leaks, leaksInFile } = this.#running
+      const wrong = this.judgeWhole(disk, allowed, time)
+      if (wrong !== undefined) return `by what has changed it is sound, but ${wrong}`
+      assert(leaks === this.leaks && leaksInFile === this.leaksInFile, 'both walks count the same leaks')
+    }
+    return undefined
+  }
+
+  #isSurelySound(disk: CrashedDisk, allowed: Allowed, time: number, since: number): boolean {
+    const running = this.#running
+    if (!running.follow(disk)) return false
+    const size = sizeOf(running.sizeSectors, allowed, time)
+    if (size === undefined) return false
+    if (!this.#content.follow(disk, running, allowed, size.resize, time, since)) return false
+    if (running.snapshotsChanged && this.#judgeSnapshots(disk) !== undefined) return false
+    running.snapshotsChanged = false
+    return true
+  }
+
+  /** As `judge`, by looking at all of it. */
+  judgeWhole(disk: CrashedDisk, allowed: Allowed, time: number): string | undefined {
     const walk = this.#walk
+    this.#isWhole = true
     const broken = walk.walk(disk)
     if (broken !== undefined) return `corrupt: ${broken}`
-    const size = allowed.sizes.find(
-      ({ sectors, submitted }) => sectors === walk.sizeSectors && submitted <= time,
-    )
+    const size = sizeOf(walk.sizeSectors, allowed, time)
     if (size === undefined)
       return `size: ${walk.sizeSectors} sectors, which nobody asked for or a flush has replaced`
     const wrong = this.#judgeContent(allowed, time, size.resize)
     if (wrong !== undefined) return wrong
-    return this.#judgeSnapshots()
+    return this.#judgeSnapshots(disk)
   }
 
   #judgeContent(allowed: Allowed, time: number, resize: number): string | undefined {
@@ -93,9 +152,9 @@ export class Oracle {
     return undefined
   }
 
-  #judgeSnapshots(): string | undefined {
+  #judgeSnapshots(disk: CrashedDisk): string | undefined {
     for (const [index, frozen] of this.#start.snapshots.entries()) {
-      const values = this.#walk.snapshotValues(index, frozen.length)
+      const values = this.#walk.snapshotValues(disk, index, frozen.length)
       if (values.length === 0) return 'snapshot: it is gone'
       const lba = values.findIndex((value, at) => value !== frozen[at])
       if (lba >= 0) return `snapshot: lba ${lba} shows ${describeValue(values[lba] ?? 0)}`
@@ -107,4 +166,8 @@ export class Oracle {
     const may = candidates.map((one) => describeValue(one.value)).join(', ')
     return `content: lba ${lba} shows ${describeValue(value)}, where it may show ${may}`
   }
+}
+
+function sizeOf(sectors: number, { sizes }: Allowed, time: number): { resize: number } | undefined {
+  return sizes.find((one) => one.sectors === sectors && one.submitted <= time)
 }

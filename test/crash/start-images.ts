@@ -8,6 +8,7 @@ import { openQcow2, type Qcow2Image } from '../../lib/qcow2/image.js'
 import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { qemuImg } from '../support/qemu.js'
+import type { CompressedCluster } from './compressed-clusters.js'
 import { backingValue, stampedBytes, zeroValue } from './payload.js'
 
 /** An image that workloads begin with; everything in it is durable. */
@@ -22,6 +23,7 @@ export type StartImage = {
   readonly initial: Int32Array
   readonly backing: BackingSource | undefined
   readonly backingSectors: number
+  readonly compressed: readonly CompressedCluster[]
   /** By LBA: what each snapshot shows. */
   readonly snapshots: readonly Int32Array[]
   /** Clusters that nothing refers to from the start: after a crash. */
@@ -178,6 +180,7 @@ class Maker {
       initial: this.#initial,
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
+      compressed: [],
       snapshots: this.#name === 'snapshot' ? [this.#initial.slice()] : [],
       leaks: 0,
       mapped: this.#mapped,
