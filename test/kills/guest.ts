@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs'
+import { openSync, writeSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import type { CacheMode, DiskImage } from '../../lib/index.js'
 import { openImage } from '../../lib/index.js'
@@ -8,11 +8,13 @@ import { bytesOf, formatLine, type GuestLine } from './guest-log.js'
 /**
  * A guest that is ended in the middle of its work. Usage: node guest.js '{ "path", "cache", "seed", "requests", "end" }'
  *
- * It writes, zeroes and flushes at random, several requests at a time, tells of each on standard output, and after so many requests ends
+ * It writes, zeroes and flushes at random, several requests at a time, tells of each in a file, and after so many requests ends
  * as it is told to; 'wait': it goes on until somebody kills it.
  */
 export type GuestOrders = {
   readonly path: string
+  /** Where it tells of its requests. */
+  readonly log: string
   readonly format: 'qcow2' | 'raw'
   readonly cache: CacheMode
   readonly seed: number
@@ -25,14 +27,10 @@ const writers = 6
 /** Sectors of one request, at most. */
 const longest = 48
 
-function tell(line: GuestLine): void {
-  // At once, and whole: what is told here survives whatever happens next.
-  writeSync(1, formatLine(line))
-}
-
 class Guest {
   readonly #orders: GuestOrders
   readonly #image: DiskImage
+  readonly #log: number
   #requests = 0
   #lastId = 0
   #ended = false
@@ -40,6 +38,7 @@ class Guest {
   constructor(orders: GuestOrders, image: DiskImage) {
     this.#orders = orders
     this.#image = image
+    this.#log = openSync(orders.log, 'w')
   }
 
   /** @param lane  the stripe of the disk that belongs to this writer: requests to one place come one after the other */
@@ -50,20 +49,25 @@ class Guest {
       if (++this.#requests === this.#orders.requests) this.#end()
       const id = ++this.#lastId
       if (random.chance(0.15)) {
-        tell({ what: 'flushing', id })
+        this.#tell({ what: 'flushing', id })
         await this.#image.flush()
-        tell({ what: 'flushed', id })
+        this.#tell({ what: 'flushed', id })
         continue
       }
       const sectors = 1 + random.integer(longest)
       const lba = lane * stripe + random.integer(stripe - sectors)
       const value = random.chance(0.15) ? 0 : id
-      tell({ what: 'submitted', id, lba, sectors, value })
+      this.#tell({ what: 'submitted', id, lba, sectors, value })
       if (value === 0 && random.chance(0.7)) {
         await this.#image.writeZeroes({ offset: lba * 512, length: sectors * 512, unmap: random.chance(0.5) })
       } else await this.#image.write(bytesOf(lba, sectors, value), lba * 512)
-      tell({ what: 'ended', id })
+      this.#tell({ what: 'ended', id })
     }
+  }
+
+  /** At once, and whole: what is told here survives whatever happens next. */
+  #tell(line: GuestLine): void {
+    writeSync(this.#log, formatLine(line))
   }
 
   #end(): void {
@@ -85,6 +89,7 @@ async function live(orders: GuestOrders): Promise<void> {
   const { path, format, cache } = orders
   const image = await openImage(path, { format, cache })
   const guest = new Guest(orders, image)
+  process.stdout.write('at work\n')
   await Promise.all(Array.from({ length: writers }, (_, lane) => guest.work(lane)))
   // It works on until the end comes from outside.
   await new Promise(() => undefined)
