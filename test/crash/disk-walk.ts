@@ -149,7 +149,8 @@ export class DiskWalk {
 
   #compressedAt(lba: number, index: number): number {
     const compressed = this.#image.compressed[index]
-    if (compressed === undefined || !isWhole(compressed, (this.#disk as CrashedDisk).bytes)) return garbageValue
+    if (compressed === undefined || !isWhole(compressed, (this.#disk as CrashedDisk).bytes))
+      return garbageValue
     const isHere = compressed.guest === Math.floor(lba / this.#sectorsPerCluster)
     return isHere ? (compressed.values[lba % this.#sectorsPerCluster] ?? zeroValue) : foreignValue
   }
@@ -333,7 +334,10 @@ export class DiskWalk {
 }
 
 /** The L1 tables of the snapshots, and the length of their table in bytes. qcow2 spec, "Snapshots". */
-export function snapshotHeads(view: DataView): { heads: { offset: number; entries: number }[]; length: number } {
+export function snapshotHeads(view: DataView): {
+  heads: { offset: number; entries: number }[]
+  length: number
+} {
   const heads: { offset: number; entries: number }[] = []
   const start = offsetAt(view, 64)
   let at = start

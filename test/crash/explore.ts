@@ -169,12 +169,7 @@ class Exploration {
   }
 
   #theOracle(disk: CrashedDisk): Oracle {
-    this.#oracle ??= new Oracle(
-      this.#recording.workload.start,
-      this.#history,
-      disk,
-      this.#options.wholeEvery,
-    )
+    this.#oracle ??= new Oracle(this.#recording.workload.start, this.#history, disk, this.#options.wholeEvery)
     return this.#oracle
   }
 

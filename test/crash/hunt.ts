@@ -41,10 +41,7 @@ const mostOfWorkload = 300
 /**
  * Hunt a mutant: short and long workloads on the images where it shows, until one of its crash states is wrong.
  */
-export async function hunt(
-  mutant: Mutant,
-  options: HuntOptions,
-): Promise<Hunt> {
+export async function hunt(mutant: Mutant, options: HuntOptions): Promise<Hunt> {
   const random = new SeededRandom(options.seed)
   let states = 0
   let workloads = 0

@@ -21,8 +21,14 @@ export function judgeContents(
 ): { problem: string | undefined; leaks: number } {
   const whole = new Uint8Array(alignUp(bytes.length, sectorSize))
   whole.set(bytes)
-  const { disk } = new DurableDisk(whole, noLog).statesAt(0)
-  const oracle = new Oracle(start, history, disk.bytes.length)
-  const problem = oracle.judge(disk, history.at(time), time)
-  return { problem, leaks: oracle.leaks }
+  const durable = new DurableDisk(whole, noLog)
+  const { disk } = durable.statesAt(0)
+  const oracle = new Oracle(start, history, disk)
+  try {
+    const problem = oracle.judge(disk, history.at(time), time, time)
+    return { problem, leaks: oracle.leaks }
+  } finally {
+    oracle.end()
+    durable.end()
+  }
 }

@@ -9,7 +9,11 @@ import { backingValue, valueAt, zeroValue } from './payload.js'
 const never = 0x7fffffff
 
 /** Where guest clusters are, and which of them to look at again. */
-type Places = { readonly places: Int32Array; readonly changedSlots: ChangedSectors; readonly sizeSectors: number }
+type Places = {
+  readonly places: Int32Array
+  readonly changedSlots: ChangedSectors
+  readonly sizeSectors: number
+}
 
 /**
  * What the guest sees of disks that differ from the last one in a few places. Of each sector the time is kept from which on what it shows
@@ -37,7 +41,13 @@ export class RunningContent {
    * @param initial  by place in `lbas`, as is `touched`
    * @param slots    by guest cluster, ascending
    */
-  constructor(image: WalkedImage, lbas: Int32Array, initial: Int32Array, touched: Uint8Array, slots: Int32Array) {
+  constructor(
+    image: WalkedImage,
+    lbas: Int32Array,
+    initial: Int32Array,
+    touched: Uint8Array,
+    slots: Int32Array,
+  ) {
     this.#image = image
     this.#perCluster = image.clusterSize / sectorSize
     this.#lbas = lbas
@@ -53,7 +63,14 @@ export class RunningContent {
   }
 
   /** @returns whether all that the guest sees is allowed at `time`, which is not before `since` */
-  follow(disk: CrashedDisk, walk: Places, allowed: Allowed, resize: number, time: number, since: number): boolean {
+  follow(
+    disk: CrashedDisk,
+    walk: Places,
+    allowed: Allowed,
+    resize: number,
+    time: number,
+    since: number,
+  ): boolean {
     const isSame = allowed === this.#allowed && resize === this.#resize
     this.#allowed = allowed
     this.#resize = resize
@@ -93,7 +110,8 @@ export class RunningContent {
     if (candidates === undefined) return value === this.#initial[index] ? -1 : never
     let needs = never
     for (const one of candidates) {
-      if (one.value === value && one.lastResize >= this.#resize && one.submitted < needs) needs = one.submitted
+      if (one.value === value && one.lastResize >= this.#resize && one.submitted < needs)
+        needs = one.submitted
     }
     return needs
   }

@@ -113,7 +113,8 @@ export class RunningWalk {
 
   /** @returns false: it has to be looked at as a whole */
   #followChanges(disk: CrashedDisk, { sectors, count }: ChangedSectors): boolean {
-    for (let index = 0; index < count; index++) if (this.#holds[sectors[index] as number] === others) return false
+    for (let index = 0; index < count; index++)
+      if (this.#holds[sectors[index] as number] === others) return false
     for (let index = 0; index < count; index++) {
       const sector = sectors[index] as number
       const holds = this.#holds[sector]
@@ -157,7 +158,8 @@ export class RunningWalk {
   #countAt(view: DataView, at: number, index: number): number {
     const { refcountBits } = this.#image
     if (refcountBits === 16) return view.getUint16(at + index * 2)
-    if (refcountBits === 64) return view.getUint32(at + index * 8) * two32 + view.getUint32(at + index * 8 + 4)
+    if (refcountBits === 64)
+      return view.getUint32(at + index * 8) * two32 + view.getUint32(at + index * 8 + 4)
     if (refcountBits === 32) return view.getUint32(at + index * 4)
     if (refcountBits === 8) return view.getUint8(at + index)
     const bit = index * refcountBits
