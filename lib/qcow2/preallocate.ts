@@ -74,7 +74,9 @@ async function preallocateRun(
       for (let step = 0; step < allocation.clusters; step++) {
         store(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
       }
-      await ordering.completed(ordering.linkData(slice, allocation.after))
+      const linked = ordering.linkData(slice, allocation.after)
+      parts.unsynced.add(allocation.host, bytes, linked)
+      await ordering.completed(linked)
       return bytes
     } finally {
       slice.pins--

@@ -53,6 +53,7 @@ export async function readRun(
       }
       const payload = new Uint8Array(entry.bytes)
       await parts.backend.read(payload, entry.host)
+      parts.unsynced.refuse(entry.host, entry.bytes)
       const within = guest % parts.geometry.clusterSize
       const cluster = await decompressCluster(payload, parts.geometry.clusterSize, {
         path: parts.backend.path,

@@ -67,6 +67,7 @@ async function writePayload(parts: Parts, payload: Uint8Array, guest: GuestOffse
     }
     storeCompressed(place.slice.view, place.at, found, geometry.clusterBits)
     const linked = ordering.linkData(place.slice, found.after)
+    parts.unsynced.add(found.host, payload.byteLength, linked)
     freeReplaced(parts, run.entry, 1, linked)
     await ordering.completed(linked)
   } finally {

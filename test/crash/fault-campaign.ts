@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { compressedLoop } from './compressed-faults.js'
 import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads, slowWorkload } from './fault-workloads.js'
 import { faultLoop } from './faults.js'
@@ -43,6 +44,11 @@ async function runTask({ seed, place }: Task): Promise<FaultTally | undefined> {
       faults['held, in order'] = index + 1
       if (problem !== undefined)
         problems.push(`${problem}\n  npm run faults -- --replay 'order|${index}|${seed}'`)
+    }
+    for (const kind of faultKinds) {
+      const loop = await compressedLoop(kind, seed)
+      faults[`compressed, ${kind}`] = loop.faults
+      if (loop.problem !== undefined) problems.push(loop.problem)
     }
     return { faults, states, stops, problems }
   }

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { compressedRun } from './compressed-faults.js'
 import { faultCampaign, type Totals } from './fault-campaign.js'
 import { type FaultKind, faultKinds } from './fault-kinds.js'
 import { faultWorkloadFromName } from './fault-workloads.js'
@@ -48,9 +49,13 @@ async function replayed(line: string): Promise<string | undefined> {
   const words = line.split('|')
   if (words[0] === 'order') return (await heldInOrder(Number(words[1]), Number(words[2]))).problem
   const [name = '', setting = '', kind = '', index, seed] = words
+  const isKnown = kind === 'full' || faultKinds.some((known) => known === kind)
+  if (!isKnown) throw new Error(`'${kind}' is no kind of fault`)
+  if (name === 'compressed') {
+    return (await compressedRun(kind as FaultKind, Number(index), Number(seed))).problem
+  }
   const workload = await faultWorkloadFromName(`${name}|${setting}`)
   if (kind === 'full') return (await fullRun(workload, Number(index), Number(seed))).problem
-  if (!faultKinds.some((known) => known === kind)) throw new Error(`'${kind}' is no kind of fault`)
   const planned = { kind: kind as FaultKind, index: Number(index), seed: Number(seed) }
   return (await faultRun(workload, planned)).problem
 }
