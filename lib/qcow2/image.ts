@@ -237,6 +237,7 @@ export class Qcow2Image implements FormatImage {
         await grow(parts, from, size, switched)
         if (mode !== 'off') await preallocate(parts, { from, to: size, mode })
       } else if (size < from) await shrink(parts, from, size, switched)
+      else await parts.ordering.unchanged()
     })
   }
 

@@ -80,7 +80,8 @@ export async function shrink(
   await backend.flush()
   await frees.settled()
   await parts.allocator.giveBackReserved()
-  await backend.truncate(await endOfUse(parts))
+  const used = await endOfUse(parts)
+  if (used < backend.length) await backend.truncate(used)
 }
 
 /** Drop the L2 tables that map nothing below `kept`. */

@@ -18,6 +18,8 @@ export type TableBytes = { readonly host: number; readonly bytes: Uint8Array }
 export class WriteOrdering {
   readonly #backend: BlockBackend
   #countsMayLag = false
+  /** Of all that was queued here. */
+  #newest: Section = noSection
 
   constructor(backend: BlockBackend) {
     this.#backend = backend
@@ -170,6 +172,15 @@ export class WriteOrdering {
     return this.#backend.syncPolicy === 'write' ? this.#backend.durable(section) : undefined
   }
 
+  /**
+   * A request ends that found everything as it should become. Another one may have made it so that is not durable yet, or never will be for lack of
+   * room: where every write is synced, this one must not say so before.
+   * @returns what to wait for, if anything
+   */
+  unchanged(): Promise<void> | undefined {
+    return this.#newest > this.#backend.durableSection ? this.completed(this.#newest) : undefined
+  }
+
   #afterCounts(context: Context, allocated: Section): void {
     if (!this.#countsMayLag) context.after(allocated)
   }
@@ -178,6 +189,7 @@ export class WriteOrdering {
     const context = new Context(this.#backend)
     write(context)
     assert(context.section > noSection, 'a chain writes something')
+    if (context.section > this.#newest) this.#newest = context.section
     return context.section
   }
 }

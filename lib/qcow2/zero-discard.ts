@@ -36,6 +36,7 @@ export async function writeZeroesGuest(
   } else await zeroVersion2(parts, whole.start, whole.length, options)
   const tail = whole.start + whole.length
   await writeZeroBytes(parts, guestOffset(tail), Math.max(0, guest + length - tail))
+  await parts.ordering.unchanged()
 }
 
 /** Version 2 has no zero flag: without a backing file a dropped mapping reads as zeros; otherwise zeros are written. */
@@ -67,6 +68,7 @@ export async function discardGuest(
     )
   }
   await changeMapping(parts, whole.start, whole.length, 'discard')
+  await parts.ordering.unchanged()
 }
 
 /** The whole clusters of a range; the last cluster of the disk is whole although the disk ends within it. Empty: length 0 at the range's end. */

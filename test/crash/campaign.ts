@@ -9,6 +9,7 @@ import { explore, type Explored, type Finding, type SampledState } from './explo
 import { exploreRepair, exploreReuse } from './nested.js'
 import { randomWorkload } from './random-workload.js'
 import { type OperationName, operationsOn, sequencesOf, sequenceWorkload } from './sequences.js'
+import { type Setting, usual, withSetting } from './setting.js'
 import { type StartName, startsOf } from './start-images.js'
 import { record, type Workload } from './workload.js'
 
@@ -33,6 +34,29 @@ export type Sampling = {
 }
 
 const clusterSizes = [512, 4096] as const
+
+/** Sequences to be looked at. */
+export type SequencesOf = {
+  readonly title?: string
+  readonly starts?: readonly StartName[]
+  readonly operations?: readonly OperationName[]
+  readonly setting?: Setting
+}
+
+/** Half of all runs are in the usual one. */
+export const otherSettings: readonly Setting[] = [
+  { ...usual, reserves: false },
+  { ...usual, lazy: true },
+  { ...usual, syncPolicy: 'write' },
+  { ...usual, reserves: false, tiny: true },
+]
+const settings: readonly Setting[] = [usual, ...otherSettings, usual, usual, usual]
+
+/** Version 2 has no features, so no lazy counts. */
+function inSetting(workload: Workload, setting: Setting): Workload {
+  if (setting === usual || (setting.lazy && workload.start.version === 2)) return workload
+  return withSetting(workload, setting)
+}
 
 /**
  * Explores workloads of many kinds, counts what it has looked at, and stops at the first state that is wrong. One at a time: what
@@ -71,20 +95,24 @@ export class Campaign {
   }
 
   /**
-   * All sequences of so many operations on all start images, one after the other and at the same time; or, if that would be more than
+   * All sequences of so many operations on start images, one after the other and at the same time; or, if that would be more than
    * `mostStates`, some of them by seed.
+   * @param of  default: all operations on all images, in the usual setting
    * @returns whether it was all of them
    */
-  async sequences(length: number, mostStates: number): Promise<boolean> {
+  async sequences(length: number, mostStates: number, of: SequencesOf = {}): Promise<boolean> {
     const plans: (() => Promise<Workload>)[] = []
+    const setting = of.setting ?? usual
     for (const clusterSize of clusterSizes) {
-      for (const start of startsOf(clusterSize)) {
-        for (const names of sequencesOf(length, operationsOn(start))) {
-          plans.push(...this.#plansOf(start, clusterSize, names, plans.length))
+      for (const start of of.starts ?? startsOf(clusterSize)) {
+        const known = operationsOn(start).filter((name) => of.operations?.includes(name) ?? true)
+        for (const names of sequencesOf(length, known)) {
+          const made = this.#plansOf(start, clusterSize, names, plans.length)
+          plans.push(...made.map((make) => async () => inSetting(await make(), setting)))
         }
       }
     }
-    const scenario = `sequences of ${length}`
+    const scenario = of.title ?? `sequences of ${length}`
     shuffle(plans, new SeededRandom(this.#seed))
     for (const plan of plans) {
       if (this.failure !== undefined || this.#tally(scenario).states >= mostStates) return false
@@ -103,12 +131,13 @@ export class Campaign {
     return [() => sequenceWorkload(start, clusterSize, names, 1), ...(names.length > 1 ? [together] : [])]
   }
 
-  /** Random workloads of so many requests each. */
+  /** Random workloads of so many requests each, in any setting. */
   async random(steps: number, mostStates: number): Promise<void> {
     const scenario = `random, ${steps} requests`
     const random = new SeededRandom(this.#seed)
     while (this.failure === undefined && this.#tally(scenario).states < mostStates) {
-      await this.#explore(scenario, await randomWorkload(random.integer(2 ** 31), { steps }))
+      const workload = await randomWorkload(random.integer(2 ** 31), { steps })
+      await this.#explore(scenario, inSetting(workload, random.pick(settings)))
     }
   }
 

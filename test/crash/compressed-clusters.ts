@@ -1,15 +1,6 @@
+import { inflateRawSync, constants } from 'node:zlib'
 import { sectorSize } from '../../lib/base/units.js'
-
-/** A compressed cluster of a start image. Nothing is compressed later, so it shows what it showed at first, or it is broken. */
-export type CompressedCluster = {
-  /** The guest cluster that it belongs to. */
-  readonly guest: number
-  /** Of the host's bytes that its descriptor names. */
-  readonly offset: number
-  readonly bytes: Uint8Array
-  /** What each of its sectors shows. */
-  readonly values: Int32Array
-}
+import { garbageValue, readPayload, valueAt } from './payload.js'
 
 /** What a descriptor names: bytes of the file. qcow2 spec, "Compressed Clusters Descriptor". */
 export type CompressedRange = { readonly offset: number; readonly length: number }
@@ -23,7 +14,29 @@ export function compressedRange(high: number, low: number, clusterSize: number):
   return { offset, length: sectors * sectorSize - (offset % sectorSize) }
 }
 
-/** Whether all bytes of it are there. */
-export function isWhole({ offset, bytes }: CompressedCluster, file: Uint8Array): boolean {
-  return Buffer.compare(bytes, file.subarray(offset, offset + bytes.length)) === 0
+/**
+ * What the sectors of a compressed cluster show.
+ * @param file      up to its end
+ * @param firstLba  of the guest cluster that it is mapped at
+ */
+export function compressedValues(
+  file: Uint8Array,
+  { offset, length }: CompressedRange,
+  clusterSize: number,
+  firstLba: number,
+): Int32Array {
+  const values = new Int32Array(clusterSize / sectorSize).fill(garbageValue)
+  let bytes: Uint8Array
+  try {
+    const payload = file.subarray(offset, offset + length)
+    bytes = inflateRawSync(payload, { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: clusterSize })
+  } catch {
+    return values
+  }
+  if (bytes.length !== clusterSize) return values
+  for (let step = 0; step < values.length; step++) {
+    const payload = readPayload(bytes, step * sectorSize)
+    values[step] = valueAt(firstLba + step, payload.lba, payload.generation)
+  }
+  return values
 }

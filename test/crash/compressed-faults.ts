@@ -7,6 +7,7 @@ import { SeededRandom } from '../support/seeded-random.js'
 import { armFault, type FaultKind, isTransient } from './fault-kinds.js'
 import { countsOf } from './held-order.js'
 import type { Mutant } from './mutant.js'
+import './steady-zlib.js'
 import { unhandledRejections } from './unhandled.js'
 import { within } from './workload.js'
 

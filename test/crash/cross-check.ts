@@ -16,14 +16,20 @@ const isCorrupt = (problem: string | undefined): boolean => /^corrupt: (?!lba)/.
  * @returns where they disagree; undefined when they do not
  */
 export async function disagreement(start: StartImage, sample: SampledState): Promise<string | undefined> {
-  const contents = (): SparseBytes => SparseBytes.from(sample.bytes)
+  let contents = (): SparseBytes => SparseBytes.from(sample.bytes)
   let isSound: boolean
   let said: string
   try {
+    if (sample.isDirty) {
+      // As opening for writing does.
+      const memory = new MemoryBackend({ contents: contents() })
+      await checkQcow2(memory, { repair: 'all' })
+      contents = () => SparseBytes.from(memory.snapshot())
+    }
     const result = await checkQcow2(new MemoryBackend({ contents: contents(), readOnly: true }))
     isSound = result.corruptions + result.checkErrors === 0
     said = `${result.corruptions} corruptions, ${result.leaks} leaks: ${result.findings[0]?.text ?? ''}`
-    if (isSound && sample.problem === undefined && result.leaks !== sample.leaksInFile) {
+    if (isSound && !sample.isDirty && sample.problem === undefined && result.leaks !== sample.leaksInFile) {
       return `the walk counts ${sample.leaksInFile} leaks, check ${result.leaks}`
     }
   } catch (error) {
@@ -52,7 +58,8 @@ export async function qemuDisagreement(
   path: string,
 ): Promise<string | undefined> {
   await writeFile(path, sample.bytes)
-  const { code, stdout, stderr } = await run('qemu-img', ['check', '-f', 'qcow2', path])
+  const repair = sample.isDirty ? ['-r', 'all'] : []
+  const { code, stdout, stderr } = await run('qemu-img', ['check', ...repair, '-f', 'qcow2', path])
   const isSound = code === 0 || code === 3
   if (isSound === isCorrupt(sample.problem)) {
     return `the walk says ${sample.problem ?? 'sound'}, qemu-img check ${code}: ${stdout}${stderr}`

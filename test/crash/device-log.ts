@@ -1,6 +1,8 @@
 import { assert } from '../../lib/base/assert.js'
+import { alignUp } from '../../lib/base/integers.js'
 import { sectorSize } from '../../lib/base/units.js'
 import type { DeviceEvent } from '../../lib/queue/memory-device.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 
 /** Times are positions in the log. What has not happened is at infinity. */
 export type LoggedWrite = {
@@ -9,8 +11,8 @@ export type LoggedWrite = {
   /** Bytes; of 'truncate' the new length. */
   readonly offset: number
   readonly length: number
-  /** Of 'write'. */
-  readonly bytes: Uint8Array
+  /** Of 'write': the sectors that it touches, as they are behind it. */
+  readonly sectors: { readonly first: number; readonly bytes: Uint8Array }
   /** A metadata write of the queue: its sectors are told apart. */
   readonly isNode: boolean
   readonly submitted: number
@@ -40,24 +42,32 @@ export type DeviceLog = {
 /**
  * Read a device's log. A write is durable once a sync that started after the write's end has succeeded. After a sync that failed, nothing that
  * was under way or uncovered then is ever durable: the host may have dropped it and call later syncs good.
+ * @param contents  of the file at first; needed where data writes begin or end within sectors
  * @throws AssertionError  two writes of the same bytes were under way at once
  */
-export function readLog(events: readonly DeviceEvent[]): DeviceLog {
+export function readLog(events: readonly DeviceEvent[], contents?: Uint8Array): DeviceLog {
+  const isWhole = events.every(
+    (event) => event.type !== 'NSUB' || event.kind !== 'write' || areSectors(event),
+  )
+  const sectors = contents === undefined || isWhole ? undefined : new WholeSectors(contents)
   const writes = new Map<number, LoggedWrite>()
   const syncs = new Map<number, LoggedSync>()
   const requests = new Map<number, LoggedRequest>()
   events.forEach((event, time) => {
     switch (event.type) {
       case 'NSUB': {
-        const { id, kind, offset, length, bytes } = event
+        const { id, kind, offset, length } = event
         const whole = offset % sectorSize === 0 && (kind === 'truncate' || length % sectorSize === 0)
-        assert(whole, `whole sectors: ${kind} ${offset} ${length}`)
+        assert(
+          whole || (kind === 'write' && sectors !== undefined),
+          `whole sectors: ${kind} ${offset} ${length}`,
+        )
         writes.set(id, {
           id,
           kind,
           offset,
           length,
-          bytes,
+          sectors: sectors?.after(event) ?? { first: offset / sectorSize, bytes: event.bytes },
           isNode: event.section !== undefined,
           submitted: time,
           ended: Number.POSITIVE_INFINITY,
@@ -91,6 +101,33 @@ export function readLog(events: readonly DeviceEvent[]): DeviceLog {
   settle(log)
   refuseOverlaps(log.writes)
   return log
+}
+
+/**
+ * Makes whole sectors of writes that begin or end within one, as the host's page cache does: what else is in the sector is what was last submitted.
+ */
+class WholeSectors {
+  readonly #shadow: SparseBytes
+
+  constructor(contents: Uint8Array) {
+    this.#shadow = SparseBytes.from(contents)
+  }
+
+  after({ kind, offset, length, bytes }: Extract<DeviceEvent, { type: 'NSUB' }>): LoggedWrite['sectors'] {
+    const shadow = this.#shadow
+    if (kind === 'write') shadow.write(bytes, offset)
+    else if (kind === 'truncate') shadow.truncate(offset)
+    else if (kind !== 'allocate') shadow.clear(offset, length)
+    const first = Math.floor(offset / sectorSize)
+    if (kind !== 'write' || areSectors({ offset, length })) return { first, bytes }
+    const whole = new Uint8Array(alignUp(offset + length, sectorSize) - first * sectorSize)
+    shadow.read(whole, first * sectorSize)
+    return { first, bytes: whole }
+  }
+}
+
+function areSectors({ offset, length }: { readonly offset: number; readonly length: number }): boolean {
+  return offset % sectorSize === 0 && length % sectorSize === 0
 }
 
 function end(record: { ended: number; failed: boolean } | undefined, time: number, error: number): void {

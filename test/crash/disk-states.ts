@@ -180,8 +180,9 @@ export class DiskStates {
 
   #add(write: LoggedWrite, places: Map<number, Place>, lastDurable: Int32Array): void {
     const { kind, offset } = write
-    const first = Math.ceil(offset / sectorSize)
-    const last = kind === 'truncate' ? this.disk.payloadLba.length : (offset + write.length) / sectorSize
+    const first = kind === 'truncate' ? Math.ceil(offset / sectorSize) : write.sectors.first
+    const end = Math.ceil((offset + write.length) / sectorSize)
+    const last = kind === 'truncate' ? this.disk.payloadLba.length : end
     let group: Atom | undefined
     let groupIndex = -1
     if (kind === 'truncate') {
@@ -193,7 +194,7 @@ export class DiskStates {
       if ((lastDurable[sector] ?? -1) > write.submitted) continue
       const bytes =
         kind === 'write'
-          ? write.bytes.subarray(sector * sectorSize - offset, (sector + 1) * sectorSize - offset)
+          ? write.sectors.bytes.subarray((sector - first) * sectorSize, (sector - first + 1) * sectorSize)
           : undefined
       const place = places.get(sector) ?? this.#placeOf(sector)
       const content = this.#contentOf(place, bytes)

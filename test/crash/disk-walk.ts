@@ -1,7 +1,7 @@
 import { sectorSize } from '../../lib/base/units.js'
-import { type CompressedCluster, compressedRange, isWhole } from './compressed-clusters.js'
+import { type CompressedRange, compressedRange, compressedValues } from './compressed-clusters.js'
 import type { CrashedDisk } from './disk-states.js'
-import { backingValue, foreignValue, garbageValue, valueAt, zeroValue } from './payload.js'
+import { backingValue, garbageValue, valueAt, zeroValue } from './payload.js'
 
 /** What does not change in any state of a workload. */
 export type WalkedImage = {
@@ -10,13 +10,12 @@ export type WalkedImage = {
   readonly version: 2 | 3
   /** Sectors of the backing file; 0: none. */
   readonly backingSectors: number
-  readonly compressed: readonly CompressedCluster[]
 }
 
 /** Where a guest cluster is: the first host sector, or one of these. */
 export const unmapped = -1
 export const readsZeros = -2
-/** Or a compressed cluster: of the image's list the first is here, others below. */
+/** Or a compressed cluster: the first that a walk has met is here, others below. */
 export const firstCompressed = -3
 
 export const copiedBit = 0x80000000
@@ -36,6 +35,8 @@ export class DiskWalk {
   /** Of the last disk walked. */
   sizeSectors = 0
   autoclear = false
+  /** It says that its counts may be wrong: they are not looked at. */
+  isDirty = false
   leaks = 0
   /** Of these, what lies within the file: checkers do not look behind its end. */
   leaksInFile = 0
@@ -52,6 +53,7 @@ export class DiskWalk {
   #view: DataView = new DataView(new ArrayBuffer(0))
   #disk: CrashedDisk | undefined
   #clusters = 0
+  #compressed: { readonly range: CompressedRange; values: Int32Array | undefined }[] = []
 
   /**
    * @param bytes     the longest that the file can be
@@ -84,6 +86,7 @@ export class DiskWalk {
     this.#places.fill(unmapped)
     this.leaks = 0
     this.leaksInFile = 0
+    this.#compressed = []
     try {
       this.#walkAll(disk)
       return undefined
@@ -126,11 +129,8 @@ export class DiskWalk {
   }
 
   #compressedPlace(high: number, low: number): number {
-    const { clusterSize, compressed } = this.#image
-    const { offset, length } = compressedRange(high, low, clusterSize)
-    const index = compressed.findIndex((one) => one.offset === offset && one.bytes.length === length)
-    if (index < 0) throw new Broken(`a compressed cluster at ${offset} that nobody wrote`)
-    return firstCompressed - index
+    const range = compressedRange(high, low, this.#image.clusterSize)
+    return firstCompressed - (this.#compressed.push({ range, values: undefined }) - 1)
   }
 
   #look(disk: CrashedDisk): void {
@@ -148,11 +148,13 @@ export class DiskWalk {
   }
 
   #compressedAt(lba: number, index: number): number {
-    const compressed = this.#image.compressed[index]
-    if (compressed === undefined || !isWhole(compressed, (this.#disk as CrashedDisk).bytes))
-      return garbageValue
-    const isHere = compressed.guest === Math.floor(lba / this.#sectorsPerCluster)
-    return isHere ? (compressed.values[lba % this.#sectorsPerCluster] ?? zeroValue) : foreignValue
+    const compressed = this.#compressed[index]
+    if (compressed === undefined) return garbageValue
+    const within = lba % this.#sectorsPerCluster
+    const { bytes, length } = this.#disk as CrashedDisk
+    const file = bytes.subarray(0, length)
+    compressed.values ??= compressedValues(file, compressed.range, this.#image.clusterSize, lba - within)
+    return compressed.values[within] ?? garbageValue
   }
 
   #unmappedAt(lba: number): number {
@@ -167,8 +169,10 @@ export class DiskWalk {
     if (2 ** view.getUint32(20) !== this.#image.clusterSize) throw new Broken('another cluster size')
     this.sizeSectors = (view.getUint32(24) * two32 + view.getUint32(28)) / sectorSize
     this.autoclear = false
+    this.isDirty = false
     if (this.#image.version === 3) {
-      if (view.getUint32(72) !== 0 || view.getUint32(76) !== 0) throw new Broken('an incompatible feature')
+      this.isDirty = (view.getUint32(76) & 1) !== 0
+      if (view.getUint32(72) !== 0 || view.getUint32(76) > 1) throw new Broken('an incompatible feature')
       this.autoclear = view.getUint32(88) !== 0 || view.getUint32(92) !== 0
     }
     this.#count(0, 1, 'header')
@@ -177,7 +181,8 @@ export class DiskWalk {
     for (const { offset, entries } of snapshots.heads) this.#walkL1(offset, entries, false)
     if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), snapshots.length, 'snapshot table')
     this.#walkL1(this.#offsetAt(40), view.getUint32(36), true)
-    this.#compare()
+    if (this.isDirty) this.#refuseSharing(snapshots.heads.length)
+    else this.#compare()
   }
 
   #walkRefcounts(): void {
@@ -301,10 +306,17 @@ export class DiskWalk {
   #compareCopied(high: number, host: number, level: string, index: number): void {
     const count = this.#stored[host / this.#image.clusterSize]
     const isCopied = (high & copiedBit) !== 0
-    if (isCopied === (count === 1)) return
+    if (this.isDirty || isCopied === (count === 1)) return
     throw new Broken(
       `${level} entry ${index} has COPIED=${Number(isCopied)}, and its cluster refcount ${count}`,
     )
+  }
+
+  /** Counts are wrong, but whoever makes them anew must not find two owners of a cluster: nothing was shared on purpose. */
+  #refuseSharing(snapshots: number): void {
+    if (snapshots > 0 || this.#compressed.length > 0) return
+    const cluster = this.#references.findIndex((count) => count > 1)
+    if (cluster >= 0) throw new Broken(`cluster ${cluster} has ${this.#references[cluster]} owners`)
   }
 
   #compare(): void {

@@ -80,9 +80,10 @@ export class DurableDisk {
   }
 
   /** What was submitted later and was durable earlier has not been under way with this one: that stays. */
-  #note({ kind, offset, length, submitted }: LoggedWrite): void {
-    const end = kind === 'truncate' ? this.#disk.bytes.length : offset + length
-    for (let sector = Math.ceil(offset / sectorSize); sector < end / sectorSize; sector++) {
+  #note(write: LoggedWrite): void {
+    const { submitted } = write
+    const { first, last } = sectorsOf(write, this.#disk)
+    for (let sector = first; sector < last; sector++) {
       assert(
         (this.#lastDurable[sector] ?? -1) < submitted,
         'writes of a sector become durable in their order',
@@ -91,21 +92,30 @@ export class DurableDisk {
     }
   }
 
-  #apply(disk: CrashedDisk, { kind, offset, length, bytes }: LoggedWrite): void {
-    const end = kind === 'truncate' ? disk.bytes.length : offset + length
+  #apply(disk: CrashedDisk, write: LoggedWrite): void {
+    const { kind, offset, length, sectors } = write
     if (kind === 'truncate') disk.length = offset
-    else if (kind !== 'punch') disk.length = Math.max(disk.length, end)
+    else if (kind !== 'punch') disk.length = Math.max(disk.length, offset + length)
     if (kind === 'allocate') return
-    const first = Math.ceil(offset / sectorSize)
-    if (kind === 'write') disk.bytes.set(bytes, offset)
-    else disk.bytes.fill(0, first * sectorSize, end)
-    for (let sector = first; sector < end / sectorSize; sector++) {
+    const { first, last } = sectorsOf(write, disk)
+    if (kind === 'write') disk.bytes.set(sectors.bytes, first * sectorSize)
+    else disk.bytes.fill(0, first * sectorSize, last * sectorSize)
+    for (let sector = first; sector < last; sector++) {
       const payload = readPayload(disk.bytes, sector * sectorSize)
       disk.payloadLba[sector] = payload.lba
       disk.payloadGeneration[sector] = payload.generation
       disk.changes.add(sector)
     }
   }
+}
+
+/** Which sectors a write changes: those of a truncation lie behind the one that it may end in. */
+function sectorsOf(
+  { kind, offset, length, sectors }: LoggedWrite,
+  { bytes }: CrashedDisk,
+): { first: number; last: number } {
+  if (kind === 'truncate') return { first: Math.ceil(offset / sectorSize), last: bytes.length / sectorSize }
+  return { first: sectors.first, last: Math.ceil((offset + length) / sectorSize) }
 }
 
 type Payloads = { readonly lba: Int32Array; readonly generation: Int32Array }

@@ -6,7 +6,7 @@ import type { CrashedDisk, DiskStates } from './disk-states.js'
 import { DurableDisk } from './durable-disk.js'
 import { GuestHistory } from './guest-history.js'
 import { Oracle } from './oracle.js'
-import type { Recording } from './workload.js'
+import { isDirty, type Recording, type Step, type Workload } from './workload.js'
 
 /** A crash state that is not as it must be. */
 export type Finding = {
@@ -29,6 +29,8 @@ export type SampledState = {
   readonly values: Int32Array
   readonly leaks: number
   readonly leaksInFile: number
+  /** Its counts may be wrong, and the header says so. */
+  readonly isDirty: boolean
   /** As the oracle says; then `values` is empty. */
   readonly problem: string | undefined
 }
@@ -62,7 +64,7 @@ export type ExploreOptions = {
 export function explore(recording: Recording, options: ExploreOptions = {}): Explored {
   let log: DeviceLog
   try {
-    log = readLog(recording.events)
+    log = readLog(recording.events, recording.start)
   } catch (error) {
     return nothing(recording, `the run: ${error instanceof Error ? error.message : String(error)}`)
   }
@@ -71,7 +73,7 @@ export function explore(recording: Recording, options: ExploreOptions = {}): Exp
 
 /** The one state that a replay line names. */
 export function replay(recording: Recording, time: number, choice: string): SampledState {
-  return new Exploration(recording, readLog(recording.events), {}).judgeOne(time, choice)
+  return new Exploration(recording, readLog(recording.events, recording.start), {}).judgeOne(time, choice)
 }
 
 function nothing(recording: Recording, problem: string): Explored {
@@ -86,7 +88,7 @@ class Exploration {
   readonly #random: SeededRandom
   readonly #durable: DurableDisk
   readonly #history: GuestHistory
-  readonly #flushesEnded: readonly number[]
+  readonly #promisesMade: readonly number[]
   #oracle: Oracle | undefined
   #states = 0
   #samples = 0
@@ -102,7 +104,7 @@ class Exploration {
     this.#random = new SeededRandom(options.seed ?? 1)
     this.#durable = new DurableDisk(recording.start, log)
     this.#history = historyOf(recording, log)
-    this.#flushesEnded = flushEnds(recording, log)
+    this.#promisesMade = promisesMade(recording, log)
   }
 
   run(): Explored {
@@ -152,7 +154,7 @@ class Exploration {
       const problem = this.#judge(states, allowed, since)
       const { leaks } = this.#theOracle(states.disk)
       this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
-      const wrong = problem ?? (isEnd ? this.#leftOver(leaks) : undefined)
+      const wrong = problem ?? (isEnd ? this.#leftOver(states.disk, leaks) : undefined)
       this.#sample(states, time, problem)
       if (wrong === undefined) return this.#states >= this.#most
       const { name } = this.#recording.workload
@@ -174,7 +176,8 @@ class Exploration {
   }
 
   /** Closed in order, nothing is left over. */
-  #leftOver(leaks: number): string | undefined {
+  #leftOver({ bytes }: CrashedDisk, leaks: number): string | undefined {
+    if (isDirty(bytes)) return 'the dirty bit is still set after a clean close'
     const before = this.#recording.workload.start.leaks
     if (this.#options.mayLeak === true || leaks <= before) return undefined
     return `leaks: ${leaks} clusters after a clean close, where there were ${before} at first`
@@ -184,7 +187,7 @@ class Exploration {
   #obligedSince(time: number): number {
     let since = -1
     for (const sync of this.#log.syncs) if (sync.ended <= time) since = Math.max(since, sync.ended)
-    for (const ended of this.#flushesEnded) if (ended <= time) since = Math.max(since, ended)
+    for (const ended of this.#promisesMade) if (ended <= time) since = Math.max(since, ended)
     return since
   }
 
@@ -216,11 +219,21 @@ class Exploration {
   #sampleOf(states: DiskStates, time: number, problem: string | undefined): SampledState {
     const oracle = this.#theOracle(states.disk)
     oracle.look(states.disk)
-    const { sizeSectors, leaks, leaksInFile } = oracle
+    const { sizeSectors, leaks, leaksInFile, isDirty } = oracle
     const values = new Int32Array(problem === undefined ? Math.min(sizeSectors, mostSampledSectors) : 0)
     for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)
     const bytes = states.disk.bytes.slice(0, states.disk.length)
-    return { time, choice: states.describe(), bytes, sizeSectors, values, leaks, leaksInFile, problem }
+    return {
+      time,
+      choice: states.describe(),
+      bytes,
+      sizeSectors,
+      values,
+      leaks,
+      leaksInFile,
+      isDirty,
+      problem,
+    }
   }
 }
 
@@ -231,15 +244,22 @@ export const mostSampledSectors = 65536
 function crashTimes(log: DeviceLog, recording: Recording): number[] {
   const times = new Set<number>([log.end])
   for (const { ended } of log.syncs) if (ended !== Number.POSITIVE_INFINITY) times.add(ended - 1)
-  for (const ended of flushEnds(recording, log)) times.add(ended)
+  for (const ended of promisesMade(recording, log)) times.add(ended)
   return [...times].sort((a, b) => a - b)
 }
 
-function flushEnds(recording: Recording, log: DeviceLog): number[] {
+/** When requests have ended that promise something: flushes, and what is durable when it ends. */
+function promisesMade(recording: Recording, log: DeviceLog): number[] {
   return recording.requests
-    .filter(({ step }) => step.kind === 'flush')
+    .filter(({ step }) => step.kind === 'flush' || isDurable(step, recording.workload))
     .map(({ id }) => log.requests.get(id)?.ended ?? Number.POSITIVE_INFINITY)
     .filter((ended) => ended !== Number.POSITIVE_INFINITY)
+}
+
+/** Whether a request is durable when it ends. */
+function isDurable(step: Step, { setting }: Workload): boolean {
+  if (step.kind === 'write' && step.fua === true) return true
+  return setting.syncPolicy === 'write' && step.kind !== 'read' && step.kind !== 'discard'
 }
 
 /** What the guest has done in a recorded run. */
@@ -253,13 +273,14 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
     const times = log.requests.get(id)
     if (times === undefined) continue
     switch (step.kind) {
-      case 'write': {
-        history.write(step.lba, step.sectors, generation, times)
+      case 'write':
+      case 'compress': {
+        history.write(step.lba, step.sectors, generation, times, isDurable(step, recording.workload))
         break
       }
       case 'zero':
       case 'unmap': {
-        history.zero(step.lba, step.sectors, times)
+        history.zero(step.lba, step.sectors, times, isDurable(step, recording.workload))
         break
       }
       case 'discard': {
@@ -271,7 +292,7 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
         break
       }
       case 'resize': {
-        history.resize(step.sectors, times)
+        history.resize(step.sectors, times, isDurable(step, recording.workload))
         break
       }
       case 'read':

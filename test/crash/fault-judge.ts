@@ -32,11 +32,11 @@ export async function judgeRun(recording: FaultRecording, kind: FaultKind, seed:
     (isHarmless(kind) ? anyError(recording) : undefined) ??
     afterFailedSync(recording)
   if (problem !== undefined) return { problem, states: 0 }
-  const log = readLog(recording.events)
+  const log = readLog(recording.events, recording.start)
   const history = historyOf(recording, log)
   const shown = wrongRead(recording, log, history) ?? (await wrongAtLast(recording, log, history, kind))
   if (shown !== undefined) return { problem: shown, states: 0 }
-  if (recording.setting.lazy) return await exploreLazy(recording, log, history, seed)
+  if (recording.workload.setting.lazy) return await exploreLazy(recording, log, history, seed)
   const { states, finding } = explore({ ...recording, reads: [] }, { limits, mayLeak: true, seed })
   return { states, problem: finding?.problem }
 }
@@ -131,7 +131,8 @@ async function wrongAtLast(
 ): Promise<string | undefined> {
   const { start } = recording.workload
   const isClosed = recording.openError === undefined && !recording.failures.has(closingId)
-  const bytes = recording.setting.lazy && !isClosed ? await repaired(recording.contents) : recording.contents
+  const bytes =
+    recording.workload.setting.lazy && !isClosed ? await repaired(recording.contents) : recording.contents
   if (typeof bytes === 'string') return bytes
   const { problem, leaks } = judgeContents(start, history, bytes, log.end)
   if (problem !== undefined) return `after the closing: ${problem}`

@@ -2,10 +2,10 @@ import { parseArgs } from 'node:util'
 import { compressedRun } from './compressed-faults.js'
 import { faultCampaign, type Totals } from './fault-campaign.js'
 import { type FaultKind, faultKinds } from './fault-kinds.js'
-import { faultWorkloadFromName } from './fault-workloads.js'
 import { faultRun } from './faults.js'
 import { fullRun } from './full-device.js'
 import { heldInOrder } from './held-order.js'
+import { workloadFromName } from './replay.js'
 
 /**
  * npm run faults -- [--count FAULTS] [--seed N] [--threads N]
@@ -54,7 +54,7 @@ async function replayed(line: string): Promise<string | undefined> {
   if (name === 'compressed') {
     return (await compressedRun(kind as FaultKind, Number(index), Number(seed))).problem
   }
-  const workload = await faultWorkloadFromName(`${name}|${setting}`)
+  const workload = await workloadFromName(`${name}|${setting}`)
   if (kind === 'full') return (await fullRun(workload, Number(index), Number(seed))).problem
   const planned = { kind: kind as FaultKind, index: Number(index), seed: Number(seed) }
   return (await faultRun(workload, planned)).problem

@@ -9,30 +9,20 @@ import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
-import { readPayload, stampedBytes, valueAt } from './payload.js'
+import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
+import { startBytes, tinyQueueUnits } from './setting.js'
 import {
   conflict,
   type NotedRead,
   type NotedRequest,
+  rangeOf,
   type Recording,
   type Step,
   within,
   type Workload,
 } from './workload.js'
 
-/** How the image of a run is opened. */
-export type Setting = {
-  readonly syncPolicy: 'flush' | 'write'
-  /** With clusters reserved ahead of need, as is the default. */
-  readonly reserves: boolean
-  /** With the compatible feature bit. */
-  readonly lazy: boolean
-  /** With room in the queue for hardly more than one request, so that it is written out now and then. */
-  readonly tiny: boolean
-}
-
 export type FaultRunOptions = {
-  readonly setting: Setting
   readonly fault: Fault
   readonly onError?: OnError
   /** Told of each event, with the image. */
@@ -43,7 +33,6 @@ export type FaultRunOptions = {
 
 /** What a run has left behind. Closing counts as one more flush. */
 export type FaultRecording = Recording & {
-  readonly setting: Setting
   /** What rejected, by request; also reads. */
   readonly failures: ReadonlyMap<number, unknown>
   /** Of all requests; `requests` lacks the reads of the end. */
@@ -65,12 +54,6 @@ export const closingId = firstLastRead - 1
 
 /** A run that has not come to an end by then hangs. Turns of the event loop, not time. */
 const mostTurns = 100_000
-
-/** Of units of metadata: a request takes eight. */
-const tinyQueueUnits = 12
-
-/** The compatible feature bit of lazy refcounts, big-endian at 80. */
-const compatibleFeaturesEnd = 87
 
 /**
  * Run a workload through the public face of an image on a device that fails; what rejects is noted, and everything goes on.
@@ -96,18 +79,15 @@ class FaultyRun {
   constructor(workload: Workload, options: FaultRunOptions) {
     this.#workload = workload
     this.#options = options
-    this.#start = workload.start.bytes
-    if (options.setting.lazy) {
-      this.#start = this.#start.slice()
-      this.#start[compatibleFeaturesEnd] = 1
-    }
+    const { setting } = workload
+    this.#start = startBytes(workload)
     this.#memory = new MemoryBackend({
       contents: SparseBytes.from(this.#start),
-      syncPolicy: options.setting.syncPolicy,
+      syncPolicy: setting.syncPolicy,
       record: true,
       mayLose: true,
       fault: options.fault,
-      ...(options.setting.tiny ? { queueBytes: tinyQueueUnits * workload.start.clusterSize } : {}),
+      ...(setting.tiny ? { queueBytes: tinyQueueUnits * workload.start.clusterSize } : {}),
       ...(workload.deviceSeed === undefined ? {} : { seed: workload.deviceSeed }),
     })
   }
@@ -137,7 +117,6 @@ class FaultyRun {
   #recording(ended: { openError?: unknown }): FaultRecording {
     return {
       workload: { ...this.#workload, start: { ...this.#workload.start, bytes: this.#start } },
-      setting: this.#options.setting,
       start: this.#start,
       events: this.#memory.log,
       requests: this.#requests,
@@ -154,8 +133,8 @@ class FaultyRun {
   }
 
   async #open(): Promise<DiskImage> {
-    const { start, uncached, isSluggish, deviceSeed } = this.#workload
-    const { setting, onError, onEvent } = this.#options
+    const { start, setting, uncached, isSluggish, deviceSeed } = this.#workload
+    const { onError, onEvent } = this.#options
     const backend = isSluggish ? sluggish(this.#memory, deviceSeed ?? 0) : this.#memory
     const image: { opened?: DiskImage } = {}
     const tell = (event: ImageEvent): void => {
@@ -201,8 +180,14 @@ class FaultyRun {
 
   async #perform(image: DiskImage, id: number, step: Step): Promise<void> {
     switch (step.kind) {
-      case 'write':
-        return image.write(stampedBytes(step.lba, step.sectors, firstGeneration + id), step.lba * sectorSize)
+      case 'write': {
+        const bytes = stampedBytes(step.lba, step.sectors, firstGeneration + id)
+        return image.write(bytes, step.lba * sectorSize, { fua: step.fua === true })
+      }
+      case 'compress': {
+        const bytes = compressibleBytes(step.lba, step.sectors, firstGeneration + id)
+        return image.writeCompressed(bytes, step.lba * sectorSize)
+      }
       case 'zero':
       case 'unmap':
         return image.writeZeroes({ ...rangeOf(step), unmap: step.kind === 'unmap' })
@@ -211,7 +196,10 @@ class FaultyRun {
       case 'flush':
         return image.flush()
       case 'resize':
-        return image.resize(step.sectors * sectorSize, { shrink: true })
+        return image.resize(step.sectors * sectorSize, {
+          shrink: true,
+          preallocation: step.preallocation ?? 'off',
+        })
       case 'read':
         this.#reads.push(await readValues(image, id, step))
     }
@@ -277,8 +265,4 @@ async function readValues(
     values.push(valueAt(lba + at, payload.lba, payload.generation))
   }
   return { id, lba, values }
-}
-
-function rangeOf({ lba, sectors }: { lba: number; sectors: number }): { offset: number; length: number } {
-  return { offset: lba * sectorSize, length: sectors * sectorSize }
 }

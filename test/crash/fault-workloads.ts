@@ -1,13 +1,8 @@
-import type { Setting } from './fault-run.js'
-import { randomFromName, randomWorkload } from './random-workload.js'
-import { type OperationName, sequenceFromName, sequenceWorkload } from './sequences.js'
+import { randomWorkload } from './random-workload.js'
+import { type OperationName, sequenceWorkload } from './sequences.js'
+import { type Setting, usual, withSetting } from './setting.js'
 import type { StartName } from './start-images.js'
 import type { Workload } from './workload.js'
-
-/** A workload and how its image is opened: both are in its name. */
-export type FaultWorkload = Workload & { readonly setting: Setting }
-
-const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false, tiny: false }
 
 type Plan = {
   readonly start: StartName
@@ -149,18 +144,18 @@ const slowPlan: Plan = {
 /**
  * @param seed  the order in which the device ends things; 0: as is written above. Others add random workloads
  */
-export async function faultWorkloads(seed = 0): Promise<FaultWorkload[]> {
+export async function faultWorkloads(seed = 0): Promise<Workload[]> {
   const fixed = plans.map((plan) =>
     planned(seed === 0 ? plan : { ...plan, deviceSeed: (plan.deviceSeed ?? 1) + seed }),
   )
   return await Promise.all([...fixed, ...randomOnes(seed)])
 }
 
-export function slowWorkload(): Promise<FaultWorkload> {
+export function slowWorkload(): Promise<Workload> {
   return planned(slowPlan)
 }
 
-async function planned(plan: Plan): Promise<FaultWorkload> {
+async function planned(plan: Plan): Promise<Workload> {
   const { start, clusterSize, names, window, deviceSeed } = plan
   return withSetting(await sequenceWorkload(start, clusterSize, names, window, deviceSeed), {
     ...usual,
@@ -168,7 +163,7 @@ async function planned(plan: Plan): Promise<FaultWorkload> {
   })
 }
 
-function randomOnes(seed: number): Promise<FaultWorkload>[] {
+function randomOnes(seed: number): Promise<Workload>[] {
   const kinds: { start: StartName; clusterSize: 512 | 4096; setting: Setting }[] = [
     { start: 'backing', clusterSize: 4096, setting: usual },
     { start: 'half-full', clusterSize: 512, setting: usual },
@@ -179,26 +174,4 @@ function randomOnes(seed: number): Promise<FaultWorkload>[] {
   return kinds.map(async ({ start, clusterSize, setting }, index) =>
     withSetting(await randomWorkload(seed * 10 + index + 5, { steps: 25, start, clusterSize }), setting),
   )
-}
-
-function withSetting(workload: Workload, setting: Setting): FaultWorkload {
-  const words = [
-    setting.syncPolicy,
-    setting.reserves ? 'reserves' : 'exact',
-    ...(setting.lazy ? ['lazy'] : []),
-  ]
-  return { ...workload, name: `${workload.name}|${words.join(',')}`, setting }
-}
-
-/** The workload of a name. */
-export async function faultWorkloadFromName(name: string): Promise<FaultWorkload> {
-  const [inner = '', words = ''] = name.split('|')
-  const given = words.split(',')
-  const workload = inner.startsWith('random/') ? await randomFromName(inner) : await sequenceFromName(inner)
-  return withSetting(workload, {
-    syncPolicy: given.includes('write') ? 'write' : 'flush',
-    reserves: given.includes('reserves'),
-    lazy: given.includes('lazy'),
-    tiny: given.includes('tiny'),
-  })
 }

@@ -2,10 +2,11 @@ import test from 'ava'
 import { seedOfRun } from '../support/seeded-random.js'
 import { type FaultKind, faultKinds } from './fault-kinds.js'
 import { type FaultMutant, faultMutants } from './fault-mutants.js'
-import { type FaultWorkload, faultWorkloads, slowWorkload } from './fault-workloads.js'
+import { faultWorkloads, slowWorkload } from './fault-workloads.js'
 import { faultLoop, faultRun } from './faults.js'
 import { fullLoop } from './full-device.js'
 import { heldInOrder } from './held-order.js'
+import type { Workload } from './workload.js'
 
 /** Of all that can fail, one in so many; which ones is up to the seed. */
 const share = 6
@@ -72,7 +73,7 @@ for (const mutant of faultMutants) {
 async function found(
   mutant: FaultMutant,
   way: FaultMutant['foundBy'][number],
-  workloads: readonly FaultWorkload[],
+  workloads: readonly Workload[],
 ): Promise<string | undefined> {
   if (way === 'order') {
     for (let index = 0; index < 30; index++) {

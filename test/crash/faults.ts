@@ -1,9 +1,9 @@
 import { armFault, type FaultKind, type PlannedFault } from './fault-kinds.js'
 import { judgeRun } from './fault-judge.js'
 import { runFaulty } from './fault-run.js'
-import type { FaultWorkload } from './fault-workloads.js'
 import type { Mutant } from './mutant.js'
 import { unhandledRejections } from './unhandled.js'
+import type { Workload } from './workload.js'
 
 export type FaultLoop = {
   /** Runs in which something failed. */
@@ -20,7 +20,7 @@ export type FaultLoop = {
  * @param mutant  a wrong implementation to be found out
  */
 export async function faultLoop(
-  workload: FaultWorkload,
+  workload: Workload,
   kind: FaultKind,
   options: { readonly seed?: number; readonly mutant?: Mutant } = {},
 ): Promise<FaultLoop> {
@@ -38,12 +38,12 @@ export async function faultLoop(
 }
 
 /** What shows one run again. */
-export function replayLine(workload: FaultWorkload, { kind, index, seed }: PlannedFault): string {
+export function replayLine(workload: Workload, { kind, index, seed }: PlannedFault): string {
   return `npm run faults -- --replay '${workload.name}|${kind}|${index}|${seed}'`
 }
 
 export async function faultRun(
-  workload: FaultWorkload,
+  workload: Workload,
   planned: PlannedFault,
   mutant?: Mutant,
 ): Promise<{ hit: boolean; states: number; problem: string | undefined }> {
@@ -54,7 +54,7 @@ export async function faultRun(
   let problem: string | undefined
   let states = 0
   try {
-    const recording = await runFaulty(workload, { setting: workload.setting, fault: armed.fault })
+    const recording = await runFaulty(workload, { fault: armed.fault })
     if (armed.hits() > 0)
       ({ problem, states } = await judgeRun(recording, planned.kind, planned.seed + planned.index))
   } catch (error) {

@@ -4,9 +4,9 @@ import type { Fault } from '../../lib/queue/memory-device.js'
 import { SeededRandom } from '../support/seeded-random.js'
 import { judgeRun } from './fault-judge.js'
 import { runFaulty } from './fault-run.js'
-import type { FaultWorkload } from './fault-workloads.js'
 import type { Mutant } from './mutant.js'
 import { unhandledRejections } from './unhandled.js'
+import type { Workload } from './workload.js'
 
 /** What was full, in the order in which it was met. */
 export type Meeting = 'data' | 'metadata' | 'reservation' | 'header'
@@ -52,7 +52,7 @@ export type FullLoop = {
  * and then only at the second attempt), resumes. Then all must be as if nothing had happened: no request fails, nothing leaks, nothing is lost.
  */
 export async function fullLoop(
-  workload: FaultWorkload,
+  workload: Workload,
   options: { readonly seed: number; readonly mutant?: Mutant },
 ): Promise<FullLoop> {
   const met = new Set<Meeting>()
@@ -69,7 +69,7 @@ export async function fullLoop(
 }
 
 export async function fullRun(
-  workload: FaultWorkload,
+  workload: Workload,
   index: number,
   seed: number,
   mutant?: Mutant,
@@ -84,7 +84,6 @@ export async function fullRun(
   let problem: string | undefined
   try {
     const recording = await runFaulty(workload, {
-      setting: workload.setting,
       fault: device.fault,
       onError: random.chance(0.5) ? 'enospc' : 'stop',
       onEvent: (event, image) => {

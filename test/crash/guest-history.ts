@@ -9,13 +9,20 @@ type Change = {
   readonly ended: number
   /** Once a flush covers it, nothing older may show. Not so of a discard, which may be lost, and of what failed. */
   readonly isFinal: boolean
+  /** It is durable when it ends: no flush has to cover it. */
+  readonly isDurable: boolean
   /** The resize that this is the mark of, by its number in the history of sizes; 0: none. */
   readonly resize: number
   /** A growth: where the disk has its size, nothing older may show. */
   readonly isGrowth: boolean
 }
 
-export type SizeChange = { readonly sectors: number; readonly submitted: number; readonly ended: number }
+export type SizeChange = {
+  readonly sectors: number
+  readonly submitted: number
+  readonly ended: number
+  readonly isDurable: boolean
+}
 
 /** A value that may show, if it had been asked for by then, on a disk whose size is not of a later resize than this. */
 type Candidate = { readonly value: number; readonly submitted: number; readonly lastResize: number }
@@ -52,7 +59,7 @@ export class GuestHistory {
     this.#initial = initial
     this.#backingSectors = backingSectors
     this.#used = [...new Set([...initial.keys(), ...written])].sort((a, b) => a - b)
-    this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1 }]
+    this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1, isDurable: false }]
   }
 
   /** LBAs that anything was done to, ascending. */
@@ -64,32 +71,34 @@ export class GuestHistory {
     return this.#initial[lba] ?? zeroValue
   }
 
-  write(lba: number, sectors: number, generation: number, times: RequestTimes): void {
-    this.#add(lba, sectors, [generation], times, !times.failed)
+  /** @param isDurable  when it ends: written through, or with forced unit access */
+  write(lba: number, sectors: number, generation: number, times: RequestTimes, isDurable = false): void {
+    this.#add(lba, sectors, [generation], times, { isFinal: !times.failed, isDurable })
   }
 
-  zero(lba: number, sectors: number, times: RequestTimes): void {
-    this.#add(lba, sectors, [zeroValue], times, !times.failed)
+  zero(lba: number, sectors: number, times: RequestTimes, isDurable = false): void {
+    this.#add(lba, sectors, [zeroValue], times, { isFinal: !times.failed, isDurable })
   }
 
   discard(lba: number, sectors: number, times: RequestTimes): void {
-    this.#add(lba, sectors, [zeroValue], times, false)
+    this.#add(lba, sectors, [zeroValue], times, { isFinal: false, isDurable: false })
   }
 
   flush(times: RequestTimes): void {
     this.#flushes.push(times)
   }
 
-  resize(sectors: number, times: RequestTimes): void {
+  resize(sectors: number, times: RequestTimes, isDurable = false): void {
     const before = this.#sizes.at(-1)?.sectors ?? 0
     const resize = this.#sizes.length
-    this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times) })
+    this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times), isDurable })
     const isGrowth = sectors > before
     for (const lba of this.#used) {
       if (lba < Math.min(sectors, before) || lba >= Math.max(sectors, before)) continue
       // What is cut off may already be gone while the disk still has its old size: in any order.
       const values = !isGrowth && lba < this.#backingSectors ? [zeroValue, backingValue] : [zeroValue]
-      this.#add(lba, 1, values, times, isGrowth && !times.failed, { resize, isGrowth })
+      const isFinal = isGrowth && !times.failed
+      this.#add(lba, 1, values, times, { isFinal, isDurable }, { resize, isGrowth })
     }
   }
 
@@ -106,6 +115,7 @@ export class GuestHistory {
         submitted: -1,
         ended: -1,
         isFinal: true,
+        isDurable: true,
         resize: 0,
         isGrowth: false,
       }
@@ -114,7 +124,10 @@ export class GuestHistory {
     const sizes = this.#sizes
       .map((size, resize) => ({ ...size, resize }))
       .filter((size) => size.submitted <= time)
-      .filter(({ ended }) => !this.#sizes.some((later) => later.ended < covered && ended < later.submitted))
+      .filter(
+        ({ ended }) =>
+          !this.#sizes.some((later) => isPromised(later, covered, time) && ended < later.submitted),
+      )
     assert(sizes.length > 0, 'the disk has a size')
     return { values, sizes }
   }
@@ -137,10 +150,10 @@ export class GuestHistory {
     sectors: number,
     values: readonly number[],
     times: RequestTimes,
-    isFinal: boolean,
+    kind: { isFinal: boolean; isDurable: boolean },
     of: { resize: number; isGrowth: boolean } = { resize: 0, isGrowth: false },
   ): void {
-    const change = { values, submitted: times.submitted, ended: ended(times), isFinal, ...of }
+    const change = { values, submitted: times.submitted, ended: ended(times), ...kind, ...of }
     for (let at = lba; at < lba + sectors; at++) {
       const changes = this.#changes.get(at)
       if (changes === undefined) this.#changes.set(at, [change])
@@ -154,12 +167,17 @@ function ended(times: RequestTimes): number {
   return times.failed ? Number.POSITIVE_INFINITY : times.ended
 }
 
+/** @param covered  when the newest flush was submitted that has ended by `time` */
+function isPromised(change: { ended: number; isDurable: boolean }, covered: number, time: number): boolean {
+  return change.ended < covered || (change.isDurable && change.ended <= time)
+}
+
 function candidates(changes: readonly Change[], covered: number, time: number): Candidate[] {
   const found: Candidate[] = []
   for (const change of changes) {
     if (change.submitted > time) continue
     const replaced = changes.some(
-      (later) => later.isFinal && later.ended < covered && change.ended < later.submitted,
+      (later) => later.isFinal && isPromised(later, covered, time) && change.ended < later.submitted,
     )
     if (replaced) continue
     let lastResize = Number.POSITIVE_INFINITY

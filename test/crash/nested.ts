@@ -35,20 +35,28 @@ export async function exploreReuse(
   const start = startFrom(before, sample)
   if (start === undefined) return undefined
   const random = new SeededRandom(seed)
-  const workload = workloadOn(start, `reuse/${seed} of ${start.name}`, random, nestedSteps)
+  const fresh = workloadOn(start, `reuse/${seed} of ${start.name}`, random, nestedSteps)
+  const workload = { ...fresh, setting: { ...before.setting, lazy: false } }
   return explore(await record(workload), { limits: nestedLimits, seed })
 }
 
-/** Repair the leaks of a crash, and crash meanwhile. */
+/** Repair the leaks of a crash, or wrong counts that the header tells of, and crash meanwhile. */
 export async function exploreRepair(before: Workload, sample: SampledState): Promise<Explored | undefined> {
   const start = startFrom(before, sample)
   if (start === undefined) return undefined
   const memory = new MemoryBackend({ contents: SparseBytes.from(start.bytes), record: true })
-  const result = await checkQcow2(memory, { repair: 'leaks' })
+  const result = await checkQcow2(memory, { repair: sample.isDirty ? 'all' : 'leaks' })
   await memory.close()
   // As with the stock tool, counts behind the end of the file stay.
   const leaks = sample.leaks - sample.leaksInFile
-  const workload = { ...before, name: `repair of ${start.name}`, start: { ...start, leaks }, steps: [] }
+  const setting = { ...before.setting, lazy: false }
+  const workload = {
+    ...before,
+    setting,
+    name: `repair of ${start.name}`,
+    start: { ...start, leaks },
+    steps: [],
+  }
   const recording: Recording = {
     workload,
     start: start.bytes,

@@ -71,6 +71,11 @@ export class Oracle {
     this.#isWhole = true
   }
 
+  /** Of the disk judged or looked at last, if that was by all of it. */
+  get isDirty(): boolean {
+    return this.#walk.isDirty
+  }
+
   get leaksInFile(): number {
     return this.#walk.leaksInFile
   }

@@ -15,25 +15,49 @@ export const garbageValue = -1
 export const foreignValue = -2
 
 const magic = 0x51434f57
+/** Of sectors that compress: most of their words are this one. */
+const simpleMagic = 0x51434f43
+const simpleWords = 56
 const words = sectorSize / 4
 
 /** Fill the sector at `at` with the payload of `lba`. */
 export function stampSector(bytes: Uint8Array, at: number, lba: number, generation: number): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at, sectorSize)
-  view.setUint32(0, magic)
+  stamp(new DataView(bytes.buffer, bytes.byteOffset + at, sectorSize), magic, lba, generation)
+}
+
+function stamp(view: DataView, first: number, lba: number, generation: number): void {
+  view.setUint32(0, first)
   view.setUint32(4, lba)
   view.setUint32(8, generation)
-  let state = (Math.imul(lba + 1, 0x9e3779b1) ^ Math.imul(generation, 0x85ebca6b)) >>> 0
+  let state = seedOf(lba, generation)
   for (let word = 3; word < words; word++) {
     state = nextWord(state)
-    view.setUint32(word * 4, state)
+    view.setUint32(word * 4, wordAt(word, first, state))
   }
+}
+
+function seedOf(lba: number, generation: number): number {
+  return (Math.imul(lba + 1, 0x9e3779b1) ^ Math.imul(generation, 0x85ebca6b)) >>> 0
+}
+
+function wordAt(word: number, first: number, state: number): number {
+  return first === magic || word < simpleWords ? state : simpleMagic
 }
 
 /** The payload of `sectors` sectors from `lba` on. */
 export function stampedBytes(lba: number, sectors: number, generation: number): Uint8Array {
   const bytes = new Uint8Array(sectors * sectorSize)
   for (let step = 0; step < sectors; step++) stampSector(bytes, step * sectorSize, lba + step, generation)
+  return bytes
+}
+
+/** As `stampedBytes`, of sectors that get smaller by half when they are compressed. */
+export function compressibleBytes(lba: number, sectors: number, generation: number): Uint8Array {
+  const bytes = new Uint8Array(sectors * sectorSize)
+  for (let step = 0; step < sectors; step++) {
+    const view = new DataView(bytes.buffer, step * sectorSize, sectorSize)
+    stamp(view, simpleMagic, lba + step, generation)
+  }
   return bytes
 }
 
@@ -51,13 +75,13 @@ export function readPayload(bytes: Uint8Array, at: number): Payload {
     for (let word = 1; word < words; word++) if (view.getUint32(word * 4) !== 0) return noPayload
     return zeroPayload
   }
-  if (first !== magic) return noPayload
+  if (first !== magic && first !== simpleMagic) return noPayload
   const lba = view.getUint32(4)
   const generation = view.getUint32(8)
-  let state = (Math.imul(lba + 1, 0x9e3779b1) ^ Math.imul(generation, 0x85ebca6b)) >>> 0
+  let state = seedOf(lba, generation)
   for (let word = 3; word < words; word++) {
     state = nextWord(state)
-    if (view.getUint32(word * 4) !== state) return noPayload
+    if (view.getUint32(word * 4) !== wordAt(word, first, state)) return noPayload
   }
   return { lba, generation }
 }

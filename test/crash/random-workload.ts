@@ -1,5 +1,6 @@
 import { SeededRandom } from '../support/seeded-random.js'
-import { type StartImage, type StartName, startImage, startsOf } from './start-images.js'
+import { type StartImage, type StartName, startImage, startsOf, withFree } from './start-images.js'
+import { usual } from './setting.js'
 import type { Step, Workload } from './workload.js'
 
 export type RandomOptions = {
@@ -15,8 +16,11 @@ export async function randomWorkload(seed: number, options: RandomOptions): Prom
   const anyClusterSize = random.pick([512, 512, 4096])
   const clusterSize = options.clusterSize ?? anyClusterSize
   // A full refcount table has thousands of clusters to look at in each state: it is left to few.
-  const usual = startsOf(clusterSize).filter((name) => name !== 'near-table')
-  const anyStart = clusterSize === 512 && random.chance(0.04) ? 'near-table' : random.pick(usual)
+  const most = startsOf(clusterSize).filter((name) => name !== 'near-table')
+  const picked = random.pick(most)
+  const free = random.pick(['usual', 'usual', 'used', 'fresh'] as const)
+  const anyFree = free === 'usual' ? picked : withFree(picked, free)
+  const anyStart = clusterSize === 512 && random.chance(0.04) ? 'near-table' : anyFree
   const start = options.start ?? anyStart
   const image = await startImage(start, clusterSize)
   const named = [options.steps, options.start ?? '', options.clusterSize ?? ''].join(',')
@@ -29,6 +33,7 @@ export function workloadOn(start: StartImage, name: string, random: SeededRandom
   return {
     name,
     start,
+    setting: usual,
     window: random.pick([1, 2, 4, 8]),
     deviceSeed: random.chance(0.8) ? random.integer(1_000_000) : undefined,
     isSluggish: random.chance(0.4),
@@ -77,7 +82,8 @@ class Generator {
   next(): Step {
     const random = this.#random
     const choice = random.integer(100)
-    if (choice < 45) return this.#write()
+    if (choice < 39) return this.#write()
+    if (choice < 45) return { kind: 'compress', ...this.#oneCluster() }
     if (choice < 65) return { kind: 'discard', ...this.#clusters() }
     if (choice < 72) return { kind: 'unmap', ...this.#clusters() }
     if (choice < 78) return { kind: 'zero', ...this.#clusters() }
@@ -88,8 +94,15 @@ class Generator {
   }
 
   #write(): Step {
-    if (this.#random.chance(0.6)) return { kind: 'write', ...this.#clusters() }
-    return { kind: 'write', ...this.#sectorRun() }
+    const place = this.#random.chance(0.6) ? this.#clusters() : this.#sectorRun()
+    return { kind: 'write', ...place, ...(this.#random.chance(0.1) ? { fua: true } : {}) }
+  }
+
+  #oneCluster(): { lba: number; sectors: number } {
+    const window = this.#random.pick(this.#windows)
+    const last = Math.ceil(this.#sectors / this.#perCluster) - 1
+    const first = Math.min(window.first + this.#random.integer(window.clusters), last)
+    return this.#within(first * this.#perCluster, this.#perCluster)
   }
 
   #clusters(): { lba: number; sectors: number } {
@@ -115,8 +128,10 @@ class Generator {
     const random = this.#random
     const perTable = this.#perCluster * this.#perCluster * 64
     const most = random.chance(0.1) && perTable < 100_000 ? perTable * 64 : this.#usual
-    const around = this.#sectors + random.between(-20, 20) * random.pick([1, this.#perCluster])
+    const before = this.#sectors
+    const around = before + random.between(-20, 20) * random.pick([1, this.#perCluster])
     this.#sectors = Math.max(4, random.chance(0.4) ? random.between(4, most + 10) : around)
-    return { kind: 'resize', sectors: this.#sectors }
+    const isFilled = most === this.#usual && this.#sectors > before && random.chance(0.3)
+    return { kind: 'resize', sectors: this.#sectors, ...(isFilled ? { preallocation: 'metadata' } : {}) }
   }
 }

@@ -17,7 +17,7 @@ test.serial(
   'a failure is shown again by the line that it prints, and is no failure of the right implementation',
   async (t) => {
     const mutant = mutants.find(({ name }) => name === 'M2')
-    const workload = await randomWorkload(3, { steps: 40, start: 'half-full', clusterSize: 512 })
+    const workload = await randomWorkload(5, { steps: 40, start: 'half-full', clusterSize: 512 })
     const { explored } = await runOne(workload, mutant, {})
     const finding = explored?.finding
     if (finding === undefined) return t.fail('the mutant is found out')

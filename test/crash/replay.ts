@@ -3,6 +3,7 @@ import { type Finding, explore, replay, type SampledState } from './explore.js'
 import { exploreRepair, exploreReuse } from './nested.js'
 import { randomFromName } from './random-workload.js'
 import { sequenceFromName } from './sequences.js'
+import { settingOf, withSetting } from './setting.js'
 import { record, type Workload } from './workload.js'
 
 /** What a line names that a failure has printed. */
@@ -42,9 +43,15 @@ async function parse(line: string): Promise<{ workload: Workload; time: number; 
   const at = line.lastIndexOf('@')
   const [time = '', choice = ''] = line.slice(at + 1).split(':')
   const name = line.slice(0, at)
+  return { workload: await workloadFromName(name), time: Number(time), choice }
+}
+
+/** The workload of a name, in the setting that it tells. */
+export async function workloadFromName(name: string): Promise<Workload> {
   assert(/^(random|sequence)\//.test(name), `'${name}' is the name of a workload`)
-  const workload = name.startsWith('random/') ? await randomFromName(name) : await sequenceFromName(name)
-  return { workload, time: Number(time), choice }
+  const [inner = '', words] = name.split('|')
+  const workload = inner.startsWith('random/') ? await randomFromName(inner) : await sequenceFromName(inner)
+  return words === undefined ? workload : withSetting(workload, settingOf(name))
 }
 
 function told(finding: Finding | undefined): string | undefined {

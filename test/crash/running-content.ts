@@ -1,7 +1,7 @@
 import { sectorSize } from '../../lib/base/units.js'
 import type { ChangedSectors } from './changed-sectors.js'
 import type { CrashedDisk } from './disk-states.js'
-import { firstCompressed, readsZeros, unmapped, type WalkedImage } from './disk-walk.js'
+import { readsZeros, unmapped, type WalkedImage } from './disk-walk.js'
 import type { Allowed } from './guest-history.js'
 import { backingValue, valueAt, zeroValue } from './payload.js'
 
@@ -138,10 +138,6 @@ export class RunningContent {
       return valueAt(lba, disk.payloadLba[host] ?? -1, disk.payloadGeneration[host] ?? 0)
     }
     if (place === unmapped) return lba < this.#image.backingSectors ? backingValue : zeroValue
-    if (place === readsZeros) return zeroValue
-    // Bytes of a compressed cluster are as they were: whatever changes one is left to the other walk.
-    const compressed = this.#image.compressed[firstCompressed - place]
-    if (compressed?.guest !== Math.floor(lba / this.#perCluster)) return never
-    return compressed.values[lba % this.#perCluster] ?? zeroValue
+    return place === readsZeros ? zeroValue : never
   }
 }

@@ -1,12 +1,10 @@
 import { sectorSize } from '../../lib/base/units.js'
 import { ChangedSectors } from './changed-sectors.js'
 import { ClusterSums } from './cluster-sums.js'
-import { compressedRange } from './compressed-clusters.js'
 import type { CrashedDisk } from './disk-states.js'
 import {
   compressedBit,
   copiedBit,
-  firstCompressed,
   readsZeros,
   snapshotHeads,
   unmapped,
@@ -52,7 +50,7 @@ export class RunningWalk {
   readonly #sums: ClusterSums
   /** By host cluster: the slot that is mapped to it, plus 1. */
   readonly #owner: Int32Array
-  /** Whether snapshots or compressed clusters have bytes there. */
+  /** Whether snapshots have bytes there. */
   readonly #frozen: Uint8Array
   /** Guest clusters whose place nobody asks for; what is there must be zeros. */
   readonly #unwatched = new Map<number, number>()
@@ -123,10 +121,7 @@ export class RunningWalk {
       const cluster = Math.floor(sector / this.#sectorsPerCluster)
       const owner = this.#owner[cluster] as number
       if (owner > 0) this.changedSlots.add(owner - 1)
-      if (this.#frozen[cluster] !== 0) {
-        if (this.#image.compressed.length > 0) return false
-        this.snapshotsChanged = true
-      }
+      if (this.#frozen[cluster] !== 0) this.snapshotsChanged = true
     }
     this.#sums.setInFile(Math.ceil(disk.length / this.#image.clusterSize))
     return true
@@ -192,7 +187,11 @@ export class RunningWalk {
   #entry(high: number, low: number, guest: number, sign: 1 | -1): void {
     if (high === 0 && low === 0) return
     const { clusterSize, version } = this.#image
-    if ((high & compressedBit) !== 0) return this.#compressedEntry(high, low, guest, sign)
+    if ((high & compressedBit) !== 0) {
+      // They share clusters, and sectors: the other walk looks into them.
+      this.#wrong += sign
+      return
+    }
     const isZero = (low & 1) !== 0
     const host = (high & 0xffffff) * two32 + ((low & 0xfffffe00) >>> 0)
     const isOdd = (high & 0x7f000000) !== 0 || (low & 0x1fe) !== 0 || host % clusterSize !== 0
@@ -204,21 +203,6 @@ export class RunningWalk {
       this.#sums.refer(host / clusterSize, sign, (high & copiedBit) !== 0)
     }
     this.#place(guest, isZero ? readsZeros : host / sectorSize, sign)
-  }
-
-  #compressedEntry(high: number, low: number, guest: number, sign: 1 | -1): void {
-    const { clusterSize, compressed } = this.#image
-    const { offset, length } = compressedRange(high, low, clusterSize)
-    const index = compressed.findIndex((one) => one.offset === offset && one.bytes.length === length)
-    if (index < 0 || (high & copiedBit) !== 0) {
-      this.#wrong += sign
-      return
-    }
-    for (let cluster = Math.floor(offset / clusterSize); cluster * clusterSize < offset + length; cluster++) {
-      this.#sums.refer(cluster, sign)
-      this.#frozen[cluster] = 1
-    }
-    this.#place(guest, firstCompressed - index, sign)
   }
 
   #place(guest: number, place: number, sign: 1 | -1): void {
@@ -239,7 +223,6 @@ export class RunningWalk {
   #unwatchedAreZeros(disk: CrashedDisk): boolean {
     for (const place of this.#unwatched.values()) {
       if (place === readsZeros) continue
-      if (place <= firstCompressed) return false
       for (let host = place; host < place + this.#sectorsPerCluster; host++) {
         if (disk.payloadLba[host] !== zeroPayload.lba) return false
       }

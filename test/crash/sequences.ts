@@ -1,5 +1,6 @@
 import { assert } from '../../lib/base/assert.js'
 import { type StartName, startImage, type StartImage } from './start-images.js'
+import { usual } from './setting.js'
 import type { Step, Workload } from './workload.js'
 
 /**
@@ -19,14 +20,30 @@ export const operations = [
   'flush',
   'grow',
   'grow-l1',
+  'grow-filled',
   'shrink',
+  'write-fua',
+  'compress',
+  'compress-over',
 ] as const
 export type OperationName = (typeof operations)[number]
 
+/** The short list: of these all sequences of three are looked at in a full run. */
+export const coreOperations: readonly OperationName[] = [
+  'write',
+  'overwrite',
+  'compress',
+  'zero',
+  'discard',
+  'flush',
+  'grow',
+  'shrink',
+]
+
 /** What there is to do on an image. One with snapshots cannot be resized yet. */
 export function operationsOn(start: StartName): readonly OperationName[] {
-  if (start !== 'snapshot') return operations
-  return operations.filter((name) => !['grow', 'grow-l1', 'shrink'].includes(name))
+  if (!start.startsWith('snapshot')) return operations
+  return operations.filter((name) => !name.startsWith('grow') && name !== 'shrink')
 }
 
 /** All sequences of `length` operations, in a fixed order. */
@@ -58,6 +75,7 @@ export async function sequenceWorkload(
   return {
     name: `sequence/${start}/${clusterSize}/${names.join(',')}/${window}/${deviceSeed}`,
     start: image,
+    setting: usual,
     steps: names.map((name) => planner.plan(name)),
     window,
     deviceSeed: deviceSeed === 0 ? undefined : deviceSeed,
@@ -118,6 +136,12 @@ class Planner {
         return { kind: 'write', lba: lba + Math.floor(one / 2), sectors: Math.max(one, 2) }
       case 'overwrite':
         return { kind: 'write', lba, sectors: one }
+      case 'write-fua':
+        return { kind: 'write', lba, sectors: one, fua: true }
+      case 'compress':
+        return { kind: 'compress', lba: this.#next() * one, sectors: one }
+      case 'compress-over':
+        return { kind: 'compress', lba, sectors: one }
       case 'partial':
         return { kind: 'write', lba: lba + Math.floor(one / 4), sectors: Math.ceil(one / 4) }
       case 'far':
@@ -134,6 +158,8 @@ class Planner {
         return this.#resize(this.#sectors + 3 * one + 1)
       case 'grow-l1':
         return this.#resize(this.#sectors + (this.#start.clusterSize / 8) ** 2 * one)
+      case 'grow-filled':
+        return { ...this.#resize(this.#sectors + 3 * one + 1), preallocation: 'metadata' }
       case 'shrink':
         return this.#resize(Math.max(lba + one + 1, Math.floor(this.#sectors / 3)))
     }
@@ -143,7 +169,7 @@ class Planner {
     return this.#free.shift() ?? this.#first
   }
 
-  #resize(sectors: number): Step {
+  #resize(sectors: number): Step & { kind: 'resize' } {
     this.#sectors = sectors
     // What lies behind the end is not written to.
     const clusters = Math.floor(sectors / this.#perCluster) - 4

@@ -8,7 +8,7 @@ import { openQcow2, type Qcow2Image } from '../../lib/qcow2/image.js'
 import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { qemuImg } from '../support/qemu.js'
-import type { CompressedCluster } from './compressed-clusters.js'
+import { otherwise } from './altered-backend.js'
 import { backingValue, stampedBytes, zeroValue } from './payload.js'
 
 /** An image that workloads begin with; everything in it is durable. */
@@ -23,7 +23,6 @@ export type StartImage = {
   readonly initial: Int32Array
   readonly backing: BackingSource | undefined
   readonly backingSectors: number
-  readonly compressed: readonly CompressedCluster[]
   /** By LBA: what each snapshot shows. */
   readonly snapshots: readonly Int32Array[]
   /** Clusters that nothing refers to from the start: after a crash. */
@@ -33,6 +32,7 @@ export type StartImage = {
   readonly free: readonly number[]
 }
 
+/** What there is in an image. */
 export const startNames = [
   'empty',
   'half-full',
@@ -41,11 +41,26 @@ export const startNames = [
   'near-table',
   'snapshot',
   'autoclear',
+  'version-2',
+  'one-bit',
 ] as const
-export type StartName = (typeof startNames)[number]
+type Contents = (typeof startNames)[number]
+
+/** And what is free in its file: a few clusters; 'fresh': none; 'used': many, which hold what they held before they were freed. */
+export type StartName = Contents | `${Contents}+fresh` | `${Contents}+used`
+
+/** The same contents, with other free clusters in the file. A full refcount block has none. */
+export function withFree(start: StartName, free: 'fresh' | 'used'): StartName {
+  const contents = contentsOf(start)
+  return contents === 'near-block' || contents === 'near-table' ? contents : `${contents}+${free}`
+}
+
+function contentsOf(start: StartName): Contents {
+  return start.replace(/\+.*/, '') as Contents
+}
 
 /** Which starts there are with clusters of this size: a full refcount table of larger ones would take a gibibyte. */
-export function startsOf(clusterSize: number): StartName[] {
+export function startsOf(clusterSize: number): Contents[] {
   return startNames.filter((name) => name !== 'near-table' || clusterSize === 512)
 }
 
@@ -64,17 +79,26 @@ export function startImage(name: StartName, clusterSize: number): Promise<StartI
 
 async function make(name: StartName, clusterSize: number): Promise<StartImage> {
   // Narrow blocks: few clusters to a block, so that growth is near.
-  const isNarrow = name === 'near-block' || name === 'near-table'
-  const maker = new Maker(name, clusterSize, isNarrow ? 64 : 16)
+  const refcountBits = { 'near-block': 64, 'near-table': 64, 'one-bit': 1 }[contentsOf(name) as string] ?? 16
+  const maker = new Maker(name, clusterSize, refcountBits)
   await maker.create()
   return await maker.finish()
 }
+
+/** Guest clusters of most images. */
+const diskClusters = 96
+
+/** Of 'used'. */
+const usedFirst = 60
+const usedClusters = 24
 
 /** One generation for all that start images hold. */
 const startGeneration = 1
 
 class Maker {
-  readonly #name: StartName
+  readonly #name: Contents
+  readonly #free: 'usual' | 'fresh' | 'used'
+  readonly #version: 2 | 3
   readonly #clusterSize: number
   readonly #refcountBits: number
   readonly #perCluster: number
@@ -85,17 +109,19 @@ class Maker {
   readonly #mapped: number[] = []
 
   constructor(name: StartName, clusterSize: number, refcountBits: number) {
-    this.#name = name
+    this.#name = contentsOf(name)
+    this.#free = name.endsWith('+fresh') ? 'fresh' : name.endsWith('+used') ? 'used' : 'usual'
+    this.#version = this.#name === 'version-2' ? 2 : 3
     this.#clusterSize = clusterSize
     this.#refcountBits = refcountBits
     this.#perCluster = clusterSize / sectorSize
     const counted = (clusterSize * 8) / refcountBits
     const full = name === 'near-table' ? (clusterSize / 8) * counted : name === 'near-block' ? counted : 0
-    const clusters = full > 0 ? full + 16 : 96
+    const clusters = full > 0 ? full + 16 : diskClusters
     // The disk ends within a cluster, if clusters have more than one sector.
     this.#sectors = clusters * this.#perCluster - Math.floor(this.#perCluster / 2)
     this.#initial = new Int32Array(this.#sectors)
-    if (name !== 'backing') return
+    if (this.#name !== 'backing') return
     // Shorter than the disk, and not whole clusters.
     const backed = 40 * this.#perCluster + Math.floor(this.#perCluster / 2)
     const bytes = stampedBytes(0, backed, backingValue)
@@ -112,24 +138,37 @@ class Maker {
     await createQcow2(this.#memory, {
       size: this.#sectors * sectorSize,
       clusterSize: this.#clusterSize,
-      version: 3,
+      version: this.#version,
       refcountBits: this.#refcountBits,
       lazyRefcounts: false,
     })
-    const image = await openQcow2(this.#memory, { readOnly: false, backing: this.#backing })
+    // What is freed here keeps its bytes.
+    const backend = otherwise(this.#memory, { punch: () => Promise.resolve() })
+    const image = await openQcow2(backend, { readOnly: false, backing: this.#backing })
     if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
     else if (this.#name !== 'empty') await this.#fillHalf(image)
+    if (this.#free === 'used') await this.#leaveUsed(image)
     await image.close()
   }
 
-  /** Data, zeros with and without a cluster, and holes in the file, so that the next cluster given out is a used one. */
+  /** Data, zeros with and without a cluster, and holes in the file, so that the next cluster given out is a used one: unless there are to be none. */
   async #fillHalf(image: Qcow2Image): Promise<void> {
     const last = this.#name === 'backing' ? 24 : 48
     for (let cluster = 8; cluster < last; cluster++) await this.#write(image, cluster, 1)
     await this.#zero(image, 20, { unmap: false })
+    if (this.#free === 'fresh') return
     await this.#zero(image, 21, { unmap: true })
     await this.#zero(image, 12, { unmap: true })
     await this.#zero(image, 13, { unmap: true })
+  }
+
+  /** Clusters that others were mapped to, at places that are not used again by themselves. */
+  async #leaveUsed(image: Qcow2Image): Promise<void> {
+    for (let cluster = usedFirst; cluster < usedFirst + usedClusters; cluster++)
+      await this.#write(image, cluster, 1)
+    for (let cluster = usedFirst; cluster < usedFirst + usedClusters; cluster++) {
+      await this.#zero(image, cluster, { unmap: true })
+    }
   }
 
   /** Up to one cluster before the refcount block, or the table, is full. */
@@ -175,12 +214,11 @@ class Maker {
       name: this.#name,
       clusterSize: this.#clusterSize,
       refcountBits: this.#refcountBits,
-      version: 3,
+      version: this.#version,
       bytes: whole,
       initial: this.#initial,
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
-      compressed: [],
       snapshots: this.#name === 'snapshot' ? [this.#initial.slice()] : [],
       leaks: 0,
       mapped: this.#mapped,

@@ -1,4 +1,6 @@
 import { sectorSize } from '../../lib/base/units.js'
+import { DiskImage } from '../../lib/image/disk-image.js'
+import { checkQcow2 } from '../../lib/qcow2/check.js'
 import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
 import { openMetadata } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
@@ -7,23 +9,28 @@ import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { DeviceEvent, Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
-import { readPayload, stampedBytes, valueAt } from './payload.js'
+import './steady-zlib.js'
+import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
+import { type Setting, startBytes, tinyQueueUnits } from './setting.js'
 import type { StartImage } from './start-images.js'
 
 /** A guest's request. Places and lengths are sectors. */
 export type Step =
   | {
-      readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read'
+      readonly kind: 'write' | 'compress' | 'zero' | 'unmap' | 'discard' | 'read'
       readonly lba: number
       readonly sectors: number
+      /** Forced unit access: durable when it ends. */
+      readonly fua?: boolean
     }
   | { readonly kind: 'flush' }
-  | { readonly kind: 'resize'; readonly sectors: number }
+  | { readonly kind: 'resize'; readonly sectors: number; readonly preallocation?: 'metadata' }
 
 export type Workload = {
   /** Tells it from all others: `explore` finds it again by its name. */
   readonly name: string
   readonly start: StartImage
+  readonly setting: Setting
   readonly steps: readonly Step[]
   /** Most requests under way at once. */
   readonly window: number
@@ -88,6 +95,7 @@ export async function record(workload: Workload, options: RunOptions = {}): Prom
 class Run {
   readonly #workload: Workload
   readonly #options: RunOptions
+  readonly #start: Uint8Array
   readonly #memory: MemoryBackend
   readonly #watch: SyncWatch = { onSync: undefined }
   readonly #running = new Map<number, Promise<void>>()
@@ -98,9 +106,13 @@ class Run {
   constructor(workload: Workload, options: RunOptions) {
     this.#workload = workload
     this.#options = options
+    const { setting } = workload
+    this.#start = startBytes(workload)
     this.#memory = new MemoryBackend({
-      contents: SparseBytes.from(workload.start.bytes),
+      contents: SparseBytes.from(this.#start),
+      syncPolicy: setting.syncPolicy,
       record: true,
+      ...(setting.tiny ? { queueBytes: tinyQueueUnits * workload.start.clusterSize } : {}),
       ...(workload.deviceSeed === undefined ? {} : { seed: workload.deviceSeed }),
       fault: (operation) => {
         if (operation.kind === 'sync') this.#watch.onSync?.()
@@ -113,7 +125,7 @@ class Run {
     const { workload, image } = { workload: this.#workload, image: await this.#open() }
     for (const [id, step] of workload.steps.entries()) {
       while (this.#mustWait(step)) await Promise.race(this.#running.values())
-      this.#start(image, id, step)
+      this.#begin(image, id, step)
     }
     await Promise.all(this.#running.values())
     if (this.#options.mayFail !== true) for (const error of this.#errors) throw error
@@ -126,7 +138,7 @@ class Run {
     }
     return {
       workload,
-      start: workload.start.bytes,
+      start: this.#start,
       events: this.#memory.log,
       requests: this.#requests,
       reads: this.#reads,
@@ -135,8 +147,8 @@ class Run {
     }
   }
 
-  async #open(): Promise<Qcow2Image> {
-    const { start, uncached, isSluggish, deviceSeed } = this.#workload
+  async #open(): Promise<DiskImage> {
+    const { start, setting, uncached, isSluggish, deviceSeed } = this.#workload
     const { tampering } = this.#options
     const inner = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#memory
     const backend = isSluggish ? sluggish(inner, deviceSeed ?? 0) : inner
@@ -144,12 +156,22 @@ class Run {
       readOnly: false,
       ...(start.backing === undefined ? {} : { backing: start.backing }),
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
+      ...(setting.reserves ? {} : { reservation: 0 }),
     }
+    if (isDirty(this.#start)) await checkQcow2(this.#memory, { repair: 'all' })
     // As openQcow2 does it, but for keeping the parts.
     const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
     const parts = assemble(backend, metadata, options)
     tampering?.opened?.(parts)
-    return new Qcow2Image(parts, metadata, options)
+    const layer = { format: new Qcow2Image(parts, metadata, options), backend }
+    return new DiskImage({
+      path: backend.path,
+      readOnly: false,
+      layers: [layer],
+      owned: [layer],
+      rawWasGuessed: false,
+      failurePolicy: undefined,
+    })
   }
 
   /** Resizes run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
@@ -162,7 +184,7 @@ class Run {
     return false
   }
 
-  #start(image: Qcow2Image, id: number, step: Step): void {
+  #begin(image: DiskImage, id: number, step: Step): void {
     const generation = firstGeneration + id
     const offset = 'lba' in step ? step.lba * sectorSize : 0
     const length = 'sectors' in step ? step.sectors * sectorSize : 0
@@ -180,21 +202,25 @@ class Run {
     this.#running.set(id, running)
   }
 
-  async #perform(image: Qcow2Image, id: number, step: Step, generation: number): Promise<void> {
+  async #perform(image: DiskImage, id: number, step: Step, generation: number): Promise<void> {
     switch (step.kind) {
       case 'write': {
-        await image.write(stampedBytes(step.lba, step.sectors, generation), step.lba * sectorSize)
+        const bytes = stampedBytes(step.lba, step.sectors, generation)
+        await image.write(bytes, step.lba * sectorSize, { fua: step.fua === true })
+        return
+      }
+      case 'compress': {
+        const bytes = compressibleBytes(step.lba, step.sectors, generation)
+        await image.writeCompressed(bytes, step.lba * sectorSize)
         return
       }
       case 'zero':
       case 'unmap': {
-        await image.writeZeroes(step.lba * sectorSize, step.sectors * sectorSize, {
-          unmap: step.kind === 'unmap',
-        })
+        await image.writeZeroes({ ...rangeOf(step), unmap: step.kind === 'unmap' })
         return
       }
       case 'discard': {
-        await image.discard(step.lba * sectorSize, step.sectors * sectorSize)
+        await image.discard(rangeOf(step))
         return
       }
       case 'flush': {
@@ -202,12 +228,15 @@ class Run {
         return
       }
       case 'resize': {
-        await image.resize(step.sectors * sectorSize, { shrink: true })
+        await image.resize(step.sectors * sectorSize, {
+          shrink: true,
+          preallocation: step.preallocation ?? 'off',
+        })
         return
       }
       case 'read': {
         const bytes = new Uint8Array(step.sectors * sectorSize)
-        await image.read(bytes, step.lba * sectorSize)
+        await image.readInto(bytes, step.lba * sectorSize)
         const values: number[] = []
         for (let at = 0; at < step.sectors; at++) {
           const payload = readPayload(bytes, at * sectorSize)
@@ -219,11 +248,25 @@ class Run {
   }
 }
 
+/** Whether a file says that its counts may be wrong: the incompatible feature bit 0, big-endian. */
+export function isDirty(bytes: Uint8Array): boolean {
+  return bytes[7] === 3 && ((bytes[79] ?? 0) & 1) !== 0
+}
+
+export function rangeOf({ lba, sectors }: { lba: number; sectors: number }): {
+  offset: number
+  length: number
+} {
+  return { offset: lba * sectorSize, length: sectors * sectorSize }
+}
+
 /** Whether two requests must not run at the same time. */
 export function conflict(one: Step, other: Step): boolean {
   if (one.kind === 'resize' || other.kind === 'resize') return true
   if (!('lba' in one) || !('lba' in other)) return false
   if (one.kind === 'read' || other.kind === 'read') return false
+  // Where one compressed cluster ends within a sector, the next one begins: which of them a crash keeps is not told apart here.
+  if (one.kind === 'compress' && other.kind === 'compress') return true
   if (one.kind === 'discard' || other.kind === 'discard') return false
   return one.lba < other.lba + other.sectors && other.lba < one.lba + one.sectors
 }

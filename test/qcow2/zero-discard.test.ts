@@ -1,4 +1,5 @@
 import test from 'ava'
+import type { DeviceOperation } from '../../lib/queue/memory-device.js'
 import {
   checkedByQemu,
   checkedClean,
@@ -239,3 +240,26 @@ test('where every write is synced, a discard is durable when it completes', asyn
   t.true(disk.backend.log.some(({ kind }) => kind === 'punch'))
   await checkedClean(t, disk)
 })
+
+for (const request of ['writeZeroes', 'discard', 'resize'] as const) {
+  test(`written through, a ${request} that finds nothing to do waits for whoever did it`, async (t) => {
+    let isFull = false
+    const memory = {
+      fault: ({ section }: DeviceOperation) => (isFull && section !== undefined ? 28 : undefined),
+    }
+    const disk = await newDisk(options, { syncPolicy: 'write', memory })
+    await disk.image.write(fill(4096, 1), 0)
+    const ask = (): Promise<void> => {
+      if (request === 'discard') return disk.image.discard(0, 4096)
+      if (request === 'resize') return disk.image.resize(options.size + 4096, { shrink: false })
+      return disk.image.writeZeroes(0, 4096, { unmap: true })
+    }
+    isFull = true
+    // The second one finds in memory what it asks for; the file does not have it.
+    for (let time = 0; time < 2; time++) await t.throwsAsync(ask(), { code: 'ERR_NO_SPACE' }, String(time))
+    isFull = false
+    await ask()
+    t.true(disk.backend.inner.durableSection > 0)
+    await checkedByQemu(t, disk)
+  })
+}

@@ -1,0 +1,52 @@
+import type { Workload } from './workload.js'
+
+/** How the image of a run is opened. */
+export type Setting = {
+  readonly syncPolicy: 'flush' | 'write'
+  /** With clusters reserved ahead of need, as is the default. */
+  readonly reserves: boolean
+  /** With the compatible feature bit of lazy refcounts. */
+  readonly lazy: boolean
+  /** With room in the queue for hardly more than one request, so that it is written out now and then. */
+  readonly tiny: boolean
+}
+
+export const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false, tiny: false }
+
+/** Of units of metadata: a request takes eight. */
+export const tinyQueueUnits = 12
+
+/** The compatible feature bits, big-endian; this is their last byte. */
+const compatibleFeaturesEnd = 87
+
+/** The same workload in another setting, which its name tells. */
+export function withSetting(workload: Workload, setting: Setting): Workload {
+  const words = [
+    setting.syncPolicy,
+    setting.reserves ? 'reserves' : 'exact',
+    ...(setting.lazy ? ['lazy'] : []),
+    ...(setting.tiny ? ['tiny'] : []),
+  ]
+  const [name] = workload.name.split('|')
+  return { ...workload, name: `${name}|${words.join(',')}`, setting }
+}
+
+/** The setting that a name tells; `usual` where it tells none. */
+export function settingOf(name: string): Setting {
+  const words = name.split('|')[1]?.split(',')
+  if (words === undefined) return usual
+  return {
+    syncPolicy: words.includes('write') ? 'write' : 'flush',
+    reserves: words.includes('reserves'),
+    lazy: words.includes('lazy'),
+    tiny: words.includes('tiny'),
+  }
+}
+
+/** The file that a workload begins with. */
+export function startBytes({ start, setting }: Workload): Uint8Array {
+  if (!setting.lazy) return start.bytes
+  const bytes = start.bytes.slice()
+  bytes[compatibleFeaturesEnd] = 1
+  return bytes
+}
