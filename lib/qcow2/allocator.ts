@@ -20,7 +20,7 @@ export class Allocator {
   readonly #reservation: Reservation
   /** No cluster below this is free. */
   #lowest = 0
-  #freed: (cluster: number) => void = () => undefined
+  #freeing: (first: number, clusters: number) => void = () => undefined
 
   /** @param reserved  clusters to reserve at a time; 0: none */
   constructor(parts: RefcountParts, growth: RefcountGrowth, reserved: number) {
@@ -148,9 +148,14 @@ export class Allocator {
     await this.#lower(first, allocation.clusters).catch(() => undefined)
   }
 
-  /** Set what is told of each cluster whose count goes down to 0, in the same step. */
-  onFreed(freed: (cluster: number) => void): void {
-    this.#freed = freed
+  /** Set what is told of clusters that are about to be nobody's: of a count that goes down to 0 in the same step. They take no further reference. */
+  onFreeing(freeing: (first: number, clusters: number) => void): void {
+    this.#freeing = freeing
+  }
+
+  /** Clusters may lose their bytes before their counts go down: whoever still shares one out among several must not any more. */
+  endSharing(first: number, clusters: number): void {
+    this.#freeing(first, clusters)
   }
 
   /** Give back what is reserved ahead, and the end of the file with it. Only while no request runs. @throws ERR_IO, ERR_POISONED */
@@ -193,7 +198,7 @@ export class Allocator {
         storeRefcount(slice.view, place.index + step, geometry, count)
         if (count > 0) continue
         this.#lowest = Math.min(this.#lowest, cluster)
-        this.#freed(cluster)
+        this.#freeing(cluster, 1)
       }
       queue(slice)
       done += here

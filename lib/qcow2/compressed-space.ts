@@ -36,8 +36,9 @@ export class CompressedSpace {
     this.#parts = parts
     this.#allocator = allocator
     // Its next owner is somebody else.
-    allocator.onFreed((cluster) => {
-      if (this.#end > 0 && clusterOf(parts.geometry, this.#end) === cluster) this.#end = 0
+    allocator.onFreeing((first, clusters) => {
+      const last = this.#end > 0 ? clusterOf(parts.geometry, this.#end) : -1
+      if (last >= first && last < first + clusters) this.#end = 0
     })
   }
 

@@ -175,6 +175,8 @@ export class DeferredFrees {
   /** Before the counts go down, while nobody can have the clusters (G4). Clusters with another reference keep their bytes. */
   async #punch(first: number, clusters: number): Promise<void> {
     const { geometry, backend } = this.#parts
+    // From here on no compressed cluster goes to the rest of one of them: its bytes would be punched out as well.
+    this.#allocator.endSharing(first, clusters)
     const counts = await this.#allocator.counts(first, clusters)
     for (let start = 0; start < counts.length;) {
       let end = start

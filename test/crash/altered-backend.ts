@@ -34,5 +34,13 @@ export function sluggish(inner: BlockBackend, seed: number): BlockBackend {
       await hold()
       await inner.write(bytes, offset)
     },
+    allocate: async (offset, length) => {
+      await hold()
+      await inner.allocate(offset, length)
+    },
+    punch: async (offset, length) => {
+      await hold()
+      await inner.punch(offset, length)
+    },
   })
 }

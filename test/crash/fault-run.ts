@@ -10,7 +10,7 @@ import type { Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
-import { startBytes, tinyQueueUnits } from './setting.js'
+import { reservationOf, startBytes, tinyQueueUnits } from './setting.js'
 import {
   conflict,
   type NotedRead,
@@ -144,7 +144,7 @@ class FaultyRun {
     }
     const tuning = {
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
-      ...(setting.reserves ? {} : { reservation: 0 }),
+      reservation: reservationOf(setting),
     }
     const opened =
       start.backing === undefined

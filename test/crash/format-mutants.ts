@@ -1,18 +1,42 @@
 import { noSection, section } from '../../lib/base/units.js'
 import { ActiveRequests } from '../../lib/qcow2/active-requests.js'
+import { Allocator } from '../../lib/qcow2/allocator.js'
 import { Qcow2Image } from '../../lib/qcow2/image.js'
 import { storeRefcount } from '../../lib/qcow2/refcount-entry.js'
 import { RefcountGrowth } from '../../lib/qcow2/refcount-growth.js'
+import { Reservation } from '../../lib/qcow2/reservation.js'
 import { otherwise } from './altered-backend.js'
+import type { HuntingGround } from './hunt.js'
 import { anySize, anyStart, type Mutant, nothing } from './mutant.js'
 import { all, countOf, freedAtOnce, freeing, hurriedHeader, replace, without } from './mutant-tools.js'
 import { readPayload } from './payload.js'
+import type { Tampering } from './workload.js'
 
-/** Whether the newest data write held copied bytes beside the guest's. */
-const lastWrite = { wasCopy: false }
+/** Whether the newest data write held copied bytes beside the guest's, or a compressed cluster. */
+const lastWrite = { wasCopy: false, wasCompressed: false }
 
 /** Whether the disk is being made smaller. */
 const shrinking = { is: false }
+
+/** Whether the newest clusters given out were blank. */
+const lastAllocation = { isBlank: false }
+
+/** Only compressed clusters begin or end within sectors. */
+const noteCompressed = (): Tampering => ({
+  wrap: (memory) =>
+    otherwise(memory, {
+      write: async (bytes, offset) => {
+        await memory.write(bytes, offset)
+        lastWrite.wasCompressed = bytes.length % 512 !== 0
+      },
+    }),
+})
+
+/** Blank are clusters of the reservation only, which is taken from when no used cluster is left. */
+const withoutReservation = {
+  on: ({ reserves, free }: HuntingGround) => !reserves || free === 'used',
+  because: 'no cluster is blank there',
+}
 
 /** Those that lack a rule of the format's. */
 export const formatMutants: readonly Mutant[] = [
@@ -48,6 +72,24 @@ export const formatMutants: readonly Mutant[] = [
           },
         }),
     }),
+  },
+  {
+    name: 'M4',
+    lacks: 'bytes of a compressed cluster -> L2 entry',
+    starts: anyStart,
+    clusterSizes: anySize,
+    needs: ['compress', 'flush', 'compress-over', 'flush'],
+    install: without('linkData', 'afterData', () => lastWrite.wasCompressed),
+    tampering: noteCompressed,
+  },
+  {
+    name: 'E17',
+    lacks: 'counts of what a compressed cluster touches -> L2 entry',
+    starts: ['half-full', 'snapshot', 'empty', 'backing'],
+    clusterSizes: anySize,
+    needs: ['compress', 'flush', 'compress-over', 'flush'],
+    install: without('linkData', 'after', () => lastWrite.wasCompressed),
+    tampering: noteCompressed,
   },
   {
     name: 'M5',
@@ -215,6 +257,119 @@ export const formatMutants: readonly Mutant[] = [
     clusterSizes: anySize,
     install: nothing,
     tampering: hurriedHeader('after'),
+  },
+  {
+    name: 'M15',
+    lacks: 'all counts -> dirty bit cleared',
+    starts: ['half-full', 'empty', 'snapshot', 'backing'],
+    clusterSizes: anySize,
+    setting: { lazy: true },
+    install: nothing,
+    tampering: hurriedHeader('before'),
+  },
+  {
+    name: 'M16',
+    lacks: 'dirty bit -> first reference that does not wait for its count',
+    starts: ['half-full', 'empty', 'snapshot', 'backing'],
+    clusterSizes: anySize,
+    setting: { lazy: true },
+    hidden: {
+      on: ({ reserves, free }) => reserves && free === 'fresh',
+      because: 'the counts of reserved clusters are there before anything refers to them',
+    },
+    install: nothing,
+    // The bit goes with whatever is written next.
+    tampering: () => ({
+      wrap: (memory) => {
+        let late = noSection
+        return otherwise(memory, {
+          enqueue: (bytes, offset, earliest) => {
+            if (offset > 0 || late !== noSection) return memory.enqueue(bytes, offset, earliest)
+            late = memory.enqueue(bytes, offset, memory.sectionAfterData())
+            return late
+          },
+          durable: (through) => (through === late ? Promise.resolve() : memory.durable(through)),
+        })
+      },
+    }),
+  },
+  {
+    name: 'R1',
+    lacks: 'a reserved cluster is blank only when the file durably reaches behind it',
+    starts: ['half-full', 'empty', 'backing', 'snapshot'],
+    clusterSizes: anySize,
+    needs: ['write', 'flush', 'write', 'write', 'flush'],
+    hidden: withoutReservation,
+    install: () =>
+      replace(Reservation.prototype, 'take', (original) => {
+        return function (this: Reservation, most) {
+          const taken = original.call(this, most)
+          return taken && { ...taken, blank: true }
+        }
+      }),
+    // It shows where a flush comes before the file reaches there.
+    tampering: () => ({
+      wrap: (memory) =>
+        otherwise(memory, {
+          allocate: async (offset, length) => {
+            await memory.flush()
+            await memory.allocate(offset, length)
+          },
+        }),
+    }),
+  },
+  {
+    name: 'R2',
+    lacks: 'counts of reserved clusters -> what refers to them',
+    starts: ['near-block'],
+    clusterSizes: anySize,
+    needs: ['write', 'flush', 'write', 'flush'],
+    hidden: withoutReservation,
+    install: () =>
+      replace(Reservation.prototype, 'take', (original) => {
+        return function (this: Reservation, most) {
+          const taken = original.call(this, most)
+          return taken && { ...taken, after: noSection }
+        }
+      }),
+  },
+  {
+    name: 'R3',
+    lacks: 'bytes -> mapping, unless the cluster durably reads as zeros',
+    starts: ['half-full', 'empty', 'snapshot'],
+    clusterSizes: anySize,
+    needs: ['write', 'flush', 'write', 'flush'],
+    install: () =>
+      replace(Allocator.prototype, 'tryAllocate', (original) => {
+        return function (this: Allocator, most) {
+          const found = original.call(this, most)
+          return found && { ...found, blank: true }
+        }
+      }),
+  },
+  {
+    name: 'R4',
+    lacks: 'what a mapping replaces is kept until its bytes are there, unless it reads as zeros',
+    starts: ['backing'],
+    clusterSizes: anySize,
+    needs: ['write', 'flush', 'overwrite', 'flush'],
+    hidden: withoutReservation,
+    install: nothing,
+    tampering: () => ({
+      opened: (parts) => {
+        const { ordering } = parts
+        const linkData = ordering.linkData.bind(ordering)
+        ordering.linkData = (l2, allocated) =>
+          lastAllocation.isBlank ? ordering.linkBlankData(l2, allocated) : linkData(l2, allocated)
+        const { allocator } = parts
+        const tryAllocate = allocator.tryAllocate.bind(allocator)
+        allocator.tryAllocate = (most) => {
+          const found = tryAllocate(most)
+          lastAllocation.isBlank = found?.blank ?? false
+          return found
+        }
+      },
+    }),
   },
   {
     name: 'M23',

@@ -4,6 +4,8 @@ import { type Explored, explore, type ExploreOptions, type SampledState } from '
 import type { Mutant } from './mutant.js'
 import { randomWorkload } from './random-workload.js'
 import { type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
+import { usual, withSetting } from './setting.js'
+import { type StartName, withFree } from './start-images.js'
 import { record, type Workload } from './workload.js'
 
 export type Hunt = {
@@ -17,7 +19,22 @@ export type Hunt = {
   readonly disagreement: string | undefined
 }
 
+/** Where a mutant is hunted: rules may hide behind clusters that are reserved, or that nobody has used before. */
+export type HuntingGround = { readonly reserves: boolean; readonly free: 'fresh' | 'used' }
+
+export const huntingGrounds: readonly HuntingGround[] = [
+  { reserves: true, free: 'fresh' },
+  { reserves: true, free: 'used' },
+  { reserves: false, free: 'fresh' },
+  { reserves: false, free: 'used' },
+]
+
+export function describeGround({ reserves, free }: HuntingGround): string {
+  return `${reserves ? 'with' : 'without'} reservation, on ${free} clusters`
+}
+
 export type HuntOptions = {
+  readonly ground: HuntingGround
   readonly mostStates: number
   readonly mostWorkloads: number
   readonly seed: number
@@ -46,7 +63,7 @@ export async function hunt(mutant: Mutant, options: HuntOptions): Promise<Hunt> 
   let states = 0
   let workloads = 0
   while (states < options.mostStates && workloads < options.mostWorkloads) {
-    const workload = await anyWorkload(mutant, random)
+    const workload = await anyWorkload(mutant, options.ground, random)
     workloads++
     let broken: SampledState | undefined
     const limits = {
@@ -100,8 +117,13 @@ export async function runOne(
   }
 }
 
-async function anyWorkload(mutant: Mutant, random: SeededRandom): Promise<Workload> {
-  const start = random.pick(mutant.starts)
+async function anyWorkload(mutant: Mutant, ground: HuntingGround, random: SeededRandom): Promise<Workload> {
+  const workload = await anySteps(mutant, withFree(random.pick(mutant.starts), ground.free), random)
+  const setting = { ...usual, ...mutant.setting }
+  return withSetting(workload, ground.reserves ? setting : { ...setting, reserves: false })
+}
+
+async function anySteps(mutant: Mutant, start: StartName, random: SeededRandom): Promise<Workload> {
   const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
   if (random.chance(mutant.needs === undefined ? 0.8 : 0.15)) {
     const workload = await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })

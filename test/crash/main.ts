@@ -6,7 +6,7 @@ import { Campaign, type Tally } from './campaign.js'
 import { faultLoop } from './faults.js'
 import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
-import { hunt } from './hunt.js'
+import { describeGround, hunt, huntingGrounds } from './hunt.js'
 import { mutants } from './mutants.js'
 import { faultMutants } from './fault-mutants.js'
 import { replayLine } from './replay.js'
@@ -78,16 +78,23 @@ function progressLine(): (scenario: string, tally: Tally) => void {
 
 async function hunted(seed: number): Promise<boolean> {
   let survivors = 0
+  let hunts = 0
   for (const mutant of mutants) {
-    const found = await hunt(mutant, { mostStates: mutantStates, mostWorkloads: 1000, seed })
-    if (found.killedBy === undefined) survivors++
-    const fate =
-      found.killedBy === undefined
-        ? 'SURVIVES'
-        : `killed after ${found.states} states by ${found.killedBy.slice(0, 110)}`
-    say(`${mutant.name.padEnd(10)} without "${mutant.lacks}": ${fate}`)
+    const fates: string[] = []
+    for (const ground of huntingGrounds) {
+      if (mutant.hidden?.on(ground) === true) continue
+      hunts++
+      const found = await hunt(mutant, { ground, mostStates: mutantStates, mostWorkloads: 1000, seed })
+      if (found.killedBy === undefined) {
+        survivors++
+        fates.push(`SURVIVES ${describeGround(ground)}`)
+      } else fates.push(String(found.states))
+    }
+    say(`${mutant.name.padEnd(10)} without "${mutant.lacks}": killed after states ${fates.join(', ')}`)
   }
-  say(`${mutants.length - survivors} of ${mutants.length} mutants killed`)
+  say(
+    `${mutants.length} mutants hunted on ${hunts} grounds, with and without reservation, on fresh and on used clusters: ${survivors} survive`,
+  )
   return survivors === 0
 }
 

@@ -136,8 +136,8 @@ export const freedAtOnce = freeing((_parts, add) => (host, length, options) => {
   add(host, length, { ...options, removal: noSection })
 })
 
-/** A flush that ends before its time. `begin`: when its sync begins; `join`: with one that runs already. */
-export function earlyFlush(how: 'begin' | 'join'): () => Tampering {
+/** A flush that ends before its time. `begin`: when its sync begins; `join`: with one that runs already; `data`: with the first sync. */
+export function earlyFlush(how: 'begin' | 'join' | 'data'): () => Tampering {
   return () => ({
     wrap: (memory: MemoryBackend, watch: SyncWatch) => {
       let waiting: (() => void)[] = []
@@ -152,8 +152,9 @@ export function earlyFlush(how: 'begin' | 'join'): () => Tampering {
         if (how === 'begin' && memory.stats().queuedNodesNow === 0) wake()
       }
       memory.onProgress(() => {
-        isSyncing = memory.log.findLast(({ type }) => type === 'SSUB' || type === 'SEND')?.type === 'SSUB'
-        if (!isSyncing) wake()
+        const last = memory.log.findLast(({ type }) => type === 'SSUB' || type === 'SEND')?.type
+        isSyncing = last === 'SSUB'
+        if (how === 'data' ? last === 'SEND' : !isSyncing) wake()
       })
       return otherwise(memory, {
         flush: () => {

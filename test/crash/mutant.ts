@@ -1,4 +1,6 @@
+import type { HuntingGround } from './hunt.js'
 import type { OperationName } from './sequences.js'
+import type { Setting } from './setting.js'
 import type { StartName } from './start-images.js'
 import type { Tampering } from './workload.js'
 
@@ -18,6 +20,10 @@ export type Mutant = {
   readonly needs?: readonly OperationName[]
   /** It shows only where tables are read back from the file. */
   readonly isUncached?: boolean
+  /** What the image is opened with, where that is not the usual. */
+  readonly setting?: Partial<Setting>
+  /** Where it cannot be found out, because what it lacks is not needed there; and why. */
+  readonly hidden?: { readonly on: (ground: HuntingGround) => boolean; readonly because: string }
   /** Put it in place. @returns what puts the right one back */
   readonly install: () => () => void
   /** For each run anew. */

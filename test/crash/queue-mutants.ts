@@ -25,6 +25,15 @@ export const queueMutants: readonly Mutant[] = [
     tampering: earlyFlush('join'),
   },
   {
+    name: 'M26',
+    lacks: 'forced access waits for the mapping too, not only for the bytes',
+    starts: anyStart,
+    clusterSizes: anySize,
+    needs: ['write', 'write-fua'],
+    install: nothing,
+    tampering: earlyFlush('data'),
+  },
+  {
     name: 'M20',
     lacks: 'barriers of several contexts in one place: one of them is lost',
     starts: ['half-full', 'backing'],

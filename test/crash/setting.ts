@@ -3,7 +3,7 @@ import type { Workload } from './workload.js'
 /** How the image of a run is opened. */
 export type Setting = {
   readonly syncPolicy: 'flush' | 'write'
-  /** With clusters reserved ahead of need, as is the default. */
+  /** With clusters reserved ahead of need, as is the default; but fewer at a time, so that it happens more often. */
   readonly reserves: boolean
   /** With the compatible feature bit of lazy refcounts. */
   readonly lazy: boolean
@@ -18,6 +18,11 @@ export const tinyQueueUnits = 12
 
 /** The compatible feature bits, big-endian; this is their last byte. */
 const compatibleFeaturesEnd = 87
+
+/** Clusters. */
+export function reservationOf({ reserves }: Setting): number {
+  return reserves ? 8 : 0
+}
 
 /** The same workload in another setting, which its name tells. */
 export function withSetting(workload: Workload, setting: Setting): Workload {

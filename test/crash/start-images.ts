@@ -144,7 +144,7 @@ class Maker {
     })
     // What is freed here keeps its bytes.
     const backend = otherwise(this.#memory, { punch: () => Promise.resolve() })
-    const image = await openQcow2(backend, { readOnly: false, backing: this.#backing })
+    const image = await openQcow2(backend, { readOnly: false, backing: this.#backing, reservation: 0 })
     if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
     else if (this.#name !== 'empty') await this.#fillHalf(image)
     if (this.#free === 'used') await this.#leaveUsed(image)

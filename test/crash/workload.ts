@@ -11,7 +11,7 @@ import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
 import './steady-zlib.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
-import { type Setting, startBytes, tinyQueueUnits } from './setting.js'
+import { reservationOf, type Setting, startBytes, tinyQueueUnits } from './setting.js'
 import type { StartImage } from './start-images.js'
 
 /** A guest's request. Places and lengths are sectors. */
@@ -156,7 +156,7 @@ class Run {
       readOnly: false,
       ...(start.backing === undefined ? {} : { backing: start.backing }),
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
-      ...(setting.reserves ? {} : { reservation: 0 }),
+      reservation: reservationOf(setting),
     }
     if (isDirty(this.#start)) await checkQcow2(this.#memory, { repair: 'all' })
     // As openQcow2 does it, but for keeping the parts.

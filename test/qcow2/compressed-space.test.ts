@@ -1,5 +1,5 @@
 import test from 'ava'
-import { newParts } from '../support/qcow2-disk.js'
+import { checkedByQemu, fill, newDisk, newParts, readDisk } from '../support/qcow2-disk.js'
 
 /** Header, refcount table, refcount block and L1 table take the first four clusters. */
 const create = { size: 65536, clusterSize: 4096 } as const
@@ -68,4 +68,22 @@ test('a cluster that was freed meanwhile belongs to its next owner alone', async
   t.is(owner.host, place.host, 'the case that is meant')
   t.not((await parts.compressedSpace.allocate(100)).host, (place.host + 100) as never)
   t.deepEqual(await parts.allocator.counts(4, 2), [1, 1])
+})
+
+test('what is about to be punched out takes no further cluster', async (t) => {
+  const disk = await newDisk(create)
+  const compressible = (value: number): Uint8Array => fill(4096, value)
+  await disk.image.writeCompressed(compressible(1), 0)
+  await disk.image.discard(0, 4096)
+  const punch = disk.backend.hold(({ kind }) => kind === 'punch')
+  const flushed = disk.image.flush()
+  const { offset, length } = await punch.reached
+  // The count is still up, and the cluster has room.
+  await disk.image.writeCompressed(compressible(3), 4096)
+  const mapped = disk.backend.log.findLast(({ kind }) => kind === 'write')
+  t.true((mapped?.offset ?? 0) < offset || (mapped?.offset ?? 0) >= offset + length)
+  punch.release()
+  await flushed
+  t.deepEqual(await readDisk(disk, 0, 8192), new Uint8Array([...fill(4096, 0), ...fill(4096, 3)]))
+  await checkedByQemu(t, disk)
 })
