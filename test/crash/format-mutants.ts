@@ -38,6 +38,11 @@ const withoutReservation = {
   because: 'no cluster is blank there',
 }
 
+const reservedCounts = {
+  on: ({ reserves, free }: HuntingGround) => reserves && free === 'fresh',
+  because: 'the counts of reserved clusters are there before anything refers to them',
+}
+
 /** Those that lack a rule of the format's. */
 export const formatMutants: readonly Mutant[] = [
   {
@@ -260,12 +265,35 @@ export const formatMutants: readonly Mutant[] = [
   },
   {
     name: 'M15',
-    lacks: 'all counts -> dirty bit cleared',
+    lacks: 'the session is over -> dirty bit cleared',
     starts: ['half-full', 'empty', 'snapshot', 'backing'],
     clusterSizes: anySize,
     setting: { lazy: true },
     install: nothing,
-    tampering: hurriedHeader('before'),
+    // Every flush takes it for over.
+    tampering: () => {
+      let clean: (() => void) | undefined
+      let isSet = false
+      return {
+        opened: ({ header, backend }) => {
+          clean = () => {
+            const { bytes, host } = header.change({ incompatibleFeatures: 0n })
+            backend.enqueue(bytes, host, noSection)
+          }
+        },
+        wrap: (memory) =>
+          otherwise(memory, {
+            enqueue: (bytes, offset, earliest) => {
+              isSet ||= offset === 0
+              return memory.enqueue(bytes, offset, earliest)
+            },
+            flush: () => {
+              if (isSet) clean?.()
+              return memory.flush()
+            },
+          }),
+      }
+    },
   },
   {
     name: 'M16',
@@ -273,10 +301,7 @@ export const formatMutants: readonly Mutant[] = [
     starts: ['half-full', 'empty', 'snapshot', 'backing'],
     clusterSizes: anySize,
     setting: { lazy: true },
-    hidden: {
-      on: ({ reserves, free }) => reserves && free === 'fresh',
-      because: 'the counts of reserved clusters are there before anything refers to them',
-    },
+    hidden: reservedCounts,
     install: nothing,
     // The bit goes with whatever is written next.
     tampering: () => ({

@@ -12,6 +12,7 @@ export const operations = [
   'write-two',
   'overwrite',
   'partial',
+  'partial-new',
   'far',
   'zero',
   'unmap',
@@ -144,6 +145,8 @@ class Planner {
         return { kind: 'compress', lba, sectors: one }
       case 'partial':
         return { kind: 'write', lba: lba + Math.floor(one / 4), sectors: Math.ceil(one / 4) }
+      case 'partial-new':
+        return { kind: 'write', lba: this.#next() * one + Math.floor(one / 4), sectors: Math.ceil(one / 4) }
       case 'far':
         return { kind: 'write', lba: Math.max(0, this.#sectors - 2 * one), sectors: one }
       case 'zero':

@@ -1,0 +1,21 @@
+import test from 'ava'
+import { exploreEdge } from './edge-scenarios.js'
+import { allEdges, edges, waiting } from './edges.js'
+import { mutants } from './mutants.js'
+
+test('every edge of the format has its scenarios, or waits for a feature', (t) => {
+  t.deepEqual([...Object.keys(edges), ...Object.keys(waiting)].sort(), [...allEdges].sort())
+})
+
+for (const [edge, scenarios] of Object.entries(edges)) {
+  for (const scenario of scenarios) {
+    test.serial(`${edge}: all crash states of ${scenario.workload}`, async (t) => {
+      t.timeout(5 * 60_000)
+      const { states, points, problem } = await exploreEdge(scenario, mutants)
+      t.is(problem, undefined)
+      t.log(
+        `${states} states at ${points} crashes; without its rule found out: ${scenario.mutants.join(', ')}`,
+      )
+    })
+  }
+}

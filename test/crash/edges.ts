@@ -1,0 +1,99 @@
+/** A short workload all of whose crash states are looked at, and the mutants that it finds out. */
+export type EdgeScenario = { readonly workload: string; readonly mutants: readonly string[] }
+
+/**
+ * The edges of the format's rules (docs/ordering.md), each with what goes through it. Names of workloads are as they are replayed: start
+ * image, cluster size, operations, most of them at once, order of the device, setting.
+ */
+export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
+  E1: [
+    { workload: 'sequence/near-block/512/write,write,flush/1/0|flush,exact', mutants: ['M1'] },
+    { workload: 'sequence/half-full/512/write,flush,write,flush/2/3|flush,exact', mutants: ['M2'] },
+    { workload: 'sequence/half-full/512/write,write,flush/2/3|flush,exact', mutants: ['R3'] },
+    {
+      workload: 'sequence/snapshot/512/write,flush,write,flush,write,write,flush/2/7|flush,reserves',
+      mutants: ['R1'],
+    },
+    {
+      workload: 'sequence/near-block/512/write,write,write,flush,write,flush/2/11|flush,reserves',
+      mutants: ['R2'],
+    },
+    { workload: 'sequence/empty/512/write,write-fua/1/0|flush,exact', mutants: ['M26'] },
+  ],
+  E2: [
+    { workload: 'sequence/snapshot/512/write-two,flush/1/0|flush,exact', mutants: ['M5 and M6'] },
+    { workload: 'sequence/snapshot/4096/write,flush,partial,flush/2/5|flush,exact', mutants: ['M3'] },
+    {
+      workload:
+        'sequence/backing+fresh/4096/write,flush,overwrite,flush,compress-over,write/1/0|flush,reserves',
+      mutants: ['R4'],
+    },
+  ],
+  E3: [{ workload: 'sequence/backing/4096/write,flush,partial-new,flush/2/3|flush,exact', mutants: ['M3'] }],
+  E5: [
+    { workload: 'sequence/near-block/512/write,flush,far,flush/1/0|flush,exact', mutants: ['E5'] },
+    { workload: 'sequence/snapshot/512/write,flush,far,flush/2/9|flush,exact', mutants: ['M7'] },
+  ],
+  E6: [{ workload: 'sequence/snapshot/512/overwrite,flush/1/0|flush,exact', mutants: ['E6'] }],
+  E7: [{ workload: 'sequence/near-block/512/write,write/1/0|flush,exact', mutants: ['E7', 'M8'] }],
+  E8: [{ workload: 'sequence/near-block/512/write,flush,write,flush/2/2|flush,exact', mutants: ['E8'] }],
+  E9: [
+    { workload: 'sequence/near-table/512/write,write/1/0|flush,exact', mutants: ['M9'] },
+    { workload: 'sequence/near-table/512/write,write,flush/1/0|flush,exact', mutants: ['M11'] },
+  ],
+  E10: [
+    { workload: 'sequence/half-full/512/grow-l1/1/0|flush,exact', mutants: ['M10'] },
+    {
+      workload: 'sequence/backing/4096/grow-filled,grow-l1,compress-over/1/0|flush,exact',
+      mutants: ['M11'],
+    },
+  ],
+  E14: [
+    { workload: 'sequence/half-full/512/write,discard,flush/1/0|flush,exact', mutants: ['M5'] },
+    { workload: 'sequence/half-full/512/write,discard,write,flush/1/0|flush,exact', mutants: ['M6'] },
+    { workload: 'sequence/snapshot/512/discard,flush/1/0|flush,exact', mutants: ['M23'] },
+  ],
+  E15: [
+    {
+      workload: 'sequence/half-full/512/zero,flush,far,overwrite,flush/1/0|flush,exact',
+      mutants: ['M20'],
+    },
+  ],
+  E16: [{ workload: 'sequence/half-full/512/zero,flush,overwrite,flush/1/0|flush,exact', mutants: ['P11'] }],
+  E17: [
+    { workload: 'sequence/half-full/512/compress,compress,flush/2/6|flush,exact', mutants: ['E17'] },
+    {
+      workload: 'sequence/half-full/512/compress,flush,compress-over,flush/2/3|flush,exact',
+      mutants: ['M4'],
+    },
+  ],
+  E18: [
+    {
+      workload: 'sequence/half-full/512/write,discard,write,flush/3/12|flush,exact,lazy',
+      mutants: ['M16'],
+    },
+    {
+      workload: 'sequence/half-full/512/write,flush,discard,write,flush,write,flush/2/2|flush,exact,lazy',
+      mutants: ['M15'],
+    },
+  ],
+  E19: [{ workload: 'sequence/autoclear/512/discard,flush/1/0|flush,exact', mutants: ['E19'] }],
+  E21: [{ workload: 'sequence/half-full/4096/shrink,grow/1/0|flush,exact', mutants: ['E21'] }],
+  E22: [
+    { workload: 'sequence/half-full/512/shrink,flush/1/0|flush,exact', mutants: ['E22'] },
+    { workload: 'sequence/half-full/512/shrink/1/0|flush,exact', mutants: ['M24'] },
+  ],
+}
+
+/** Edges of what is not built yet. */
+export const waiting: Readonly<Record<string, string>> = {
+  E4: 'subclusters',
+  E11: 'creating snapshots',
+  E12: 'deleting snapshots',
+  E13: 'applying snapshots',
+  E20: 'storing bitmaps',
+  E23: 'rewriting more of the header than its first sector',
+  E24: 'encryption',
+}
+
+export const allEdges = Array.from({ length: 24 }, (_, index) => `E${index + 1}`)
