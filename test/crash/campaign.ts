@@ -29,8 +29,9 @@ export type Progress = (scenario: string, tally: Tally) => void
 export type Sampling = {
   /** One state of so many goes to the library's checker and reader, and is used, and repaired, and crashed again. */
   readonly every: number
-  /** States for `qemu-img check`, and its reading of the disk. */
+  /** States for `qemu-img check`, and its reading of the disk: evenly over so many states. */
   readonly qemu: number
+  readonly states: number
 }
 
 const clusterSizes = [512, 4096] as const
@@ -199,8 +200,9 @@ export class Campaign {
       return
     }
     this.checked++
-    // Evenly over the campaign: the stock tool takes longer than a thousand states.
-    if (this.checkedByQemu < this.#sampling.qemu && this.checked % 4 === 0) {
+    // Evenly over the campaign: the stock tool takes longer than a hundred states.
+    const share = Math.min(1, this.states / this.#sampling.states)
+    if (this.checkedByQemu < this.#sampling.qemu * share) {
       const theirs = await qemuDisagreement(workload.start, sample, await this.#scratch())
       if (theirs !== undefined) {
         this.#fail(`${where}: ${theirs}`)

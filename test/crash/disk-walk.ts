@@ -181,7 +181,7 @@ export class DiskWalk {
     for (const { offset, entries } of snapshots.heads) this.#walkL1(offset, entries, false)
     if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), snapshots.length, 'snapshot table')
     this.#walkL1(this.#offsetAt(40), view.getUint32(36), true)
-    if (this.isDirty) this.#refuseSharing(snapshots.heads.length)
+    if (this.isDirty) this.#compareDirty(snapshots.heads.length)
     else this.#compare()
   }
 
@@ -313,7 +313,11 @@ export class DiskWalk {
   }
 
   /** Counts are wrong, but whoever makes them anew must not find two owners of a cluster: nothing was shared on purpose. */
-  #refuseSharing(snapshots: number): void {
+  #compareDirty(snapshots: number): void {
+    // Where there is no file nobody makes them anew.
+    for (let cluster = this.#clusters; cluster < this.#stored.length; cluster++) {
+      if (this.#stored[cluster] !== 0) this.leaks++
+    }
     if (snapshots > 0 || this.#compressed.length > 0) return
     const cluster = this.#references.findIndex((count) => count > 1)
     if (cluster >= 0) throw new Broken(`cluster ${cluster} has ${this.#references[cluster]} owners`)

@@ -9,7 +9,7 @@ const budget = countOfRun('QCOW2_CRASH_STATES', 10_000)
 test.serial('no crash corrupts an image or loses what a flush has promised', async (t) => {
   t.timeout(20 * 60_000)
   const seed = seedOfRun()
-  const campaign = new Campaign(seed, { every: 100, qemu: 8 }, { limits })
+  const campaign = new Campaign(seed, { every: 100, qemu: 8, states: budget }, { limits })
   t.teardown(() => campaign.end())
   t.true(await campaign.sequences(1, Number.POSITIVE_INFINITY), campaign.failure)
   await campaign.sequences(2, budget * 0.3)

@@ -2,7 +2,9 @@ import { writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { Campaign, type Tally } from './campaign.js'
+import { Campaign, otherSettings, type Tally } from './campaign.js'
+import { exploreEdge } from './edge-scenarios.js'
+import { allEdges, edges, waiting } from './edges.js'
 import { faultLoop } from './faults.js'
 import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
@@ -10,10 +12,13 @@ import { describeGround, hunt, huntingGrounds } from './hunt.js'
 import { mutants } from './mutants.js'
 import { faultMutants } from './fault-mutants.js'
 import { replayLine } from './replay.js'
+import { shortOperations, shortStarts } from './sequences.js'
 
 /**
- * npm run crash -- [--budget STATES] [--seed N] [--no-mutants] [--no-faults] [--qemu SAMPLES]
+ * npm run crash -- [--budget STATES] [--all] [--seed N] [--no-mutants] [--no-faults] [--qemu SAMPLES]
  * npm run crash -- --replay LINE [--save FILE]
+ *
+ * --all: all sequences of one and two operations, and of three of the short list, whatever the budget is.
  */
 const { values } = parseArgs({
   options: {
@@ -21,6 +26,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
     qemu: { type: 'string', default: '50' },
     'no-mutants': { type: 'boolean', default: false },
+    all: { type: 'boolean', default: false },
     'no-faults': { type: 'boolean', default: false },
     replay: { type: 'string' },
     save: { type: 'string' },
@@ -35,13 +41,21 @@ const say = (line: string): void => {
 const mutantStates = 10_000
 
 async function explored(budget: number, seed: number): Promise<boolean> {
-  const campaign = new Campaign(seed, { every: 100, qemu: Number(values.qemu) }, { progress: progressLine() })
+  const sampling = { every: values.all ? 50 : 100, qemu: Number(values.qemu), states: budget }
+  const campaign = new Campaign(seed, sampling, { progress: progressLine() })
+  const share = (part: number): number => (values.all ? Number.POSITIVE_INFINITY : budget * part)
   try {
-    const all = [await campaign.sequences(1, budget), await campaign.sequences(2, budget * 0.2)]
-    all.push(await campaign.sequences(3, budget * 0.3))
-    await campaign.random(200, budget - campaign.states)
+    const all = [await campaign.sequences(1, budget)]
+    for (const setting of otherSettings) await campaign.sequences(1, budget, { setting })
+    all.push(await campaign.sequences(2, share(0.2)))
+    const short = { title: 'sequences of 3', starts: shortStarts, operations: shortOperations }
+    all.push(await campaign.sequences(3, share(0.3), short))
+    await campaign.sequences(3, budget * 0.1, { title: 'other sequences of 3' })
+    // Enough of these, whatever came before.
+    await campaign.random(200, Math.max(budget - campaign.states, budget * 0.3))
     say('')
     for (const [scenario, tally] of campaign.tallies) say(line(scenario, tally))
+    say(`sequences of 3: of ${shortOperations.join(', ')}; on ${shortStarts.join(', ')}`)
     all.forEach((isAll, index) =>
       say(`sequences of ${index + 1}: ${isAll ? 'all of them' : 'some of them, by seed'}`),
     )
@@ -54,6 +68,23 @@ async function explored(budget: number, seed: number): Promise<boolean> {
   } finally {
     await campaign.end()
   }
+}
+
+async function edgesExplored(): Promise<boolean> {
+  let isGood = true
+  for (const [edge, scenarios] of Object.entries(edges)) {
+    for (const scenario of scenarios) {
+      const { states, points, problem } = await exploreEdge(scenario, mutants)
+      if (problem !== undefined) isGood = false
+      const found = `${states} states at ${points} crashes, all of them; finds out ${scenario.mutants.join(', ')}`
+      say(`${edge.padEnd(4)} ${scenario.workload}: ${problem === undefined ? found : `FAILED: ${problem}`}`)
+    }
+  }
+  const missing = Object.entries(waiting).map(([edge, feature]) => `${edge} (${feature})`)
+  say(
+    `${Object.keys(edges).length} of ${allEdges.length} edges; waiting for their features: ${missing.join(', ')}`,
+  )
+  return isGood
 }
 
 function line(
@@ -142,6 +173,7 @@ async function main(): Promise<void> {
   else {
     say(`seed ${seed}`)
     isGood = await explored(Number(values.budget), seed)
+    isGood = (await edgesExplored()) && isGood
     if (!values['no-mutants']) isGood = (await hunted(seed)) && isGood
     if (!values['no-faults']) isGood = (await failed()) && isGood
   }

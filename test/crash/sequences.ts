@@ -29,8 +29,9 @@ export const operations = [
 ] as const
 export type OperationName = (typeof operations)[number]
 
-/** The short list: of these all sequences of three are looked at in a full run. */
-export const coreOperations: readonly OperationName[] = [
+/** The short lists: of these all sequences of three are looked at in a full run. */
+export const shortStarts: readonly StartName[] = ['empty', 'half-full', 'backing', 'near-block']
+export const shortOperations: readonly OperationName[] = [
   'write',
   'overwrite',
   'compress',
