@@ -21,11 +21,23 @@ const count = (number) => String(number * times)
 
 const steps = {
   tests: ['npm', 'test'],
-  crash: ['npm', 'run', 'crash', '--', '--all', '--budget', count(1_500_000), '--qemu', count(2000), '--seed', seed],
+  crash: [
+    'npm',
+    'run',
+    'crash',
+    '--',
+    '--all',
+    '--budget',
+    count(1_500_000),
+    '--qemu',
+    count(2000),
+    '--seed',
+    seed,
+  ],
   faults: ['npm', 'run', 'faults', '--', '--count', count(50_000), '--seed', seed],
   kills: ['npm', 'run', 'kills', '--', '--count', count(500), '--seed', seed],
   sequences: ['npx', 'ava', 'dist/test/oracle/**/*.test.js', 'dist/test/properties/**/*.test.js'],
-  schedules: ['node', 'scripts/schedules.mjs'],
+  schedules: ['npm', 'run', 'schedules'],
   stress: ['npm', 'run', 'stress', '--', '--minutes', count(10), '--seed', seed],
   figures: ['node', 'scripts/figures.mjs'],
 }

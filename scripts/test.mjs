@@ -7,22 +7,13 @@ import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { runAva } from './run-ava.mjs'
+import { buildSanitized } from './sanitizers.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 process.chdir(root)
 
 /** Tests that make the addon's threads work; the others would say nothing new under a sanitiser. */
-const nativeTests = ['dist/test/native/**/*.test.js', 'dist/test/queue/**/*.test.js']
-
-const sanitizers = {
-  // Node itself is not built with it: what its own calls look like says nothing.
-  thread: {
-    library: 'libtsan.so',
-    options: { TSAN_OPTIONS: 'ignore_noninstrumented_modules=1:halt_on_error=1' },
-  },
-  // Node frees little of what it holds when it ends.
-  address: { library: 'libasan.so', options: { ASAN_OPTIONS: 'detect_leaks=0' } },
-}
+const nativeTests = ['native', 'queue', 'stress'].map((folder) => `dist/test/${folder}/**/*.test.js`)
 
 const steps = {
   build: () => run('npm', 'run', '--silent', 'build'),
@@ -107,19 +98,10 @@ function formatNative() {
 
 /** Build the addon with a sanitiser, and run the native unit tests and the tests that load the addon. */
 async function sanitizer(variant) {
-  if (!run('npm', 'run', '--silent', `native:${variant}`)) return false
-  const { library, options } = sanitizers[variant]
-  const path = output('g++', `-print-file-name=${library}`)?.trim()
-  if (path === undefined || !existsSync(path)) {
-    console.error(`${library} is not installed`)
-    return false
-  }
+  const environment = buildSanitized(variant)
+  if (environment === undefined) return false
   const unit = runCTest(join('out', variant, 'build'))
-  const suite = await runAva(nativeTests, {
-    QCOW2_PREBUILD: join(root, 'out', variant),
-    LD_PRELOAD: path,
-    ...options,
-  })
+  const suite = await runAva(nativeTests, environment)
   return { passed: unit.passed + suite.passed, failed: unit.failed + suite.failed }
 }
 

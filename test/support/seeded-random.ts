@@ -31,6 +31,11 @@ export class SeededRandom {
     return choice
   }
 
+  /** Numbers of their own for something that runs at the same time. */
+  fork(): SeededRandom {
+    return new SeededRandom(this.#next())
+  }
+
   /** Bytes none of which is zero: a zero that is read later comes from elsewhere. */
   bytes(length: number): Uint8Array {
     const bytes = new Uint8Array(length)
