@@ -154,3 +154,40 @@ test('a place whose bytes could not be written is given back', async (t) => {
   t.deepEqual(await readDisk(disk, 65536, 65536), text(65536, 5))
   await checkedByQemu(t, disk)
 })
+
+test('nothing joins a host cluster that is about to be punched', async (t) => {
+  const disk = await newDisk({ size: 2 ** 20, clusterSize: 65536 })
+  await disk.image.writeCompressed(text(65536, 3), 0)
+  await disk.image.discard(0, 65536)
+  const punch = disk.backend.hold(({ kind }) => kind === 'punch')
+  await disk.image.flush()
+  await punch.reached
+  await disk.image.writeCompressed(text(65536, 5), 65536)
+  punch.release()
+  await disk.image.flush()
+  t.deepEqual(await readDisk(disk, 65536, 65536), text(65536, 5))
+  await checkedByQemu(t, disk)
+})
+
+test('what a failed sync may have lost is not read: it may be what the place held before', async (t) => {
+  let broken = false
+  const disk = await newDisk(
+    { size: 2 ** 20, clusterSize: 65536 },
+    {
+      memory: {
+        mayLose: true,
+        fault: ({ kind }) => (broken && kind === 'sync' ? { errno: 5, loses: () => true } : undefined),
+      },
+    },
+  )
+  await disk.image.writeCompressed(text(65536, 3), 0)
+  await disk.image.flush()
+  await disk.image.discard(0, 65536)
+  await disk.image.flush()
+  await disk.image.flush()
+  // Into the cluster that was freed.
+  await disk.image.writeCompressed(text(65536, 4), 65536)
+  broken = true
+  await t.throwsAsync(disk.image.flush(), { code: 'ERR_POISONED' })
+  await t.throwsAsync(readDisk(disk, 65536, 1), { code: 'ERR_POISONED' })
+})
