@@ -137,15 +137,26 @@ export class FailurePolicy {
   }
 
   #tell(error: Qcow2Error, stopped: boolean): void {
-    if (error.code === 'ERR_CORRUPT') this.#onEvent?.({ type: 'corrupt', error, stopped })
+    if (error.code === 'ERR_CORRUPT') this.#emit({ type: 'corrupt', error, stopped })
     if (error.code === 'ERR_POISONED' && !this.#poisoned) {
       // Every request fails with it from now on: once is enough.
       this.#poisoned = true
-      this.#onEvent?.({ type: 'poisoned', error, stopped })
+      this.#emit({ type: 'poisoned', error, stopped })
     }
-    if (error.code === 'ERR_NO_SPACE') this.#onEvent?.({ type: 'no-space', error, stopped })
+    if (error.code === 'ERR_NO_SPACE') this.#emit({ type: 'no-space', error, stopped })
     // Else nobody would know that there is something to resume.
-    if (error.code === 'ERR_IO' && stopped) this.#onEvent?.({ type: 'io-error', error, stopped })
+    if (error.code === 'ERR_IO' && stopped) this.#emit({ type: 'io-error', error, stopped })
+  }
+
+  /** What a listener throws is its owner's to see, as with any event of Node's; no request may hang for it, or fail with it. */
+  #emit(event: ImageEvent): void {
+    try {
+      this.#onEvent?.(event)
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
   }
 }
 

@@ -180,3 +180,29 @@ test('closing ends the waiting of those that had to wait behind another, too', a
   await t.throwsAsync(first, { is: full })
   await t.throwsAsync(second, { is: full })
 })
+
+test.serial('what a listener throws is told to the process, and holds nothing up', async (t) => {
+  const thrown: unknown[] = []
+  const others = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', (error) => thrown.push(error))
+  t.teardown(() => {
+    process.removeAllListeners('uncaughtException')
+    for (const other of others) process.on('uncaughtException', other)
+  })
+  const mistake = new Error('a mistake of the listener')
+  const broken = (onError: OnError): FailurePolicy =>
+    new FailurePolicy(onError, () => {
+      throw mistake
+    })
+  await t.throwsAsync(broken('report').run(failing(full, 1).run, 'change'), { is: full })
+  const enospc = broken('enospc')
+  const held = enospc.run(failing(full, 1).run, 'change')
+  await settle()
+  enospc.resume()
+  const later = enospc.run(failing(full, 0).run, 'change')
+  t.is(await held, 'done')
+  t.is(await later, 'done')
+  await settle()
+  t.deepEqual(thrown, [mistake, mistake])
+})
