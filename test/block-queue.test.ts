@@ -75,6 +75,9 @@ test('misuse is refused with a message that teaches', async (t) => {
     await t.throwsAsync(write(filled(1, 1), offset), { code: 'ERR_OUT_OF_RANGE' }, String(offset))
   }
   await t.throwsAsync(queue.read({ offset: 0, length: -1 }), { code: 'ERR_OUT_OF_RANGE' })
+  await t.throwsAsync(queue.read(null as unknown as { offset: number; length: number }), {
+    code: 'ERR_INVALID_ARGUMENT',
+  })
 })
 
 test('a file that is opened read-only is read, and nothing else', async (t) => {

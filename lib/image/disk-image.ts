@@ -106,7 +106,7 @@ export class DiskImage implements AsyncDisposable {
   async read(range: Range): Promise<Uint8Array> {
     this.#checkOpen()
     this.#checkRange(range)
-    const bytes = new Uint8Array(range.length)
+    const bytes = newBytes(range.length)
     await this.readInto(bytes, range.offset)
     return bytes
   }
@@ -222,8 +222,10 @@ export class DiskImage implements AsyncDisposable {
   async *extents(
     range: { readonly offset?: number; readonly length?: number } = {},
   ): AsyncGenerator<Extent, void, undefined> {
-    const { offset = 0 } = range
     this.#checkOpen()
+    if (typeof range !== 'object' || range === null)
+      throw invalid('a range must be an object { offset, length }')
+    const { offset = 0 } = range
     const length = range.length ?? Math.max(0, this.size - offset)
     this.#checkSpan(offset, length)
     yield* extentsOf(this.#layers, { offset, length }, () => this.#checkOpen())
@@ -367,6 +369,15 @@ export class DiskImage implements AsyncDisposable {
     if (typeof offset !== 'number') throw invalid('the offset must be a number of bytes')
     if (typeof length !== 'number') throw invalid('the length must be a number of bytes')
     throw outOfRange(`offset ${offset}, length ${length}: not within the disk of ${size} bytes`)
+  }
+}
+
+/** @throws ERR_OUT_OF_RANGE  more than one array can hold, or than there is memory for */
+function newBytes(length: number): Uint8Array {
+  try {
+    return new Uint8Array(length)
+  } catch {
+    throw outOfRange(`read: ${length} bytes do not fit into memory at once; read them in pieces`)
   }
 }
 

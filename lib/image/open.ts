@@ -62,7 +62,7 @@ export const openSchema = {
  */
 export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
   const given = checkOptions('openImage', options, openSchema)
-  const path = typeof source === 'object' && source !== null ? source.path : checkPath('openImage', source)
+  const path = isBackend(source) ? source.path : checkPath('openImage', source)
   const {
     readOnly = false,
     forceShare = false,
@@ -94,6 +94,11 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     ...chain,
     failurePolicy,
   })
+}
+
+/** Else whatever an untyped caller passes for a path would fail where nothing tells of it. */
+function isBackend(source: string | BlockBackend): source is BlockBackend {
+  return typeof source === 'object' && source !== null && typeof source.close === 'function'
 }
 
 /** The queue fails by itself, between two requests: its owner is to know before the guest's next flush does. */

@@ -37,6 +37,8 @@ export class QueuedFile {
 
   /** The bytes as all contexts have written them; zeros past the end of the file. */
   async read(range: { readonly offset: number; readonly length: number }): Promise<Uint8Array> {
+    if (typeof range !== 'object' || range === null)
+      throw invalid('read: the range must be an object { offset, length }')
     const { offset, length } = range
     if (!isCount(length)) throw outOfRange(`read: length must be a whole number >= 0, not ${String(length)}`)
     const bytes = new Uint8Array(length)

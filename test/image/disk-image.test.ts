@@ -73,6 +73,7 @@ test('what is no number, no bytes and no range is refused as such', async (t) =>
   await t.throwsAsync(image.readInto(new Uint8Array(2), '0' as unknown as number), expected)
   await t.throwsAsync(image.readInto(new Uint8Array(2), 0n as unknown as number), expected)
   await t.throwsAsync(image.read(undefined as unknown as { offset: number; length: number }), expected)
+  await t.throwsAsync(image.extents(null as unknown as { offset: number }).next(), expected)
   await t.throwsAsync(image.read({ offset: 0 } as { offset: number; length: number }), expected)
   await image.close()
 })

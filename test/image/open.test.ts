@@ -118,3 +118,30 @@ test('the owner hears of a file that can no longer be believed before anybody fl
   await image.close().catch(() => undefined)
   t.is(events.length, 1)
 })
+
+test('what is neither a path nor a file is refused as such', async (t) => {
+  for (const source of [{}, [], null, 5, new Uint8Array(3), new Date()]) {
+    await t.throwsAsync(openImage(source as unknown as string), {
+      instanceOf: TypeError,
+      code: 'ERR_INVALID_OPTION',
+    })
+  }
+})
+
+test('a read of more than one array holds is refused as such', async (t) => {
+  const contents = new MemoryBackend()
+  await createQcow2(contents, {
+    size: 2 ** 50,
+    clusterSize: 2 ** 21,
+    version: 3,
+    refcountBits: 16,
+    lazyRefcounts: false,
+  })
+  const image = await openImage(contents)
+  await t.throwsAsync(image.read({ offset: 0, length: 2 ** 50 }), {
+    instanceOf: RangeError,
+    code: 'ERR_OUT_OF_RANGE',
+    message: /in pieces/,
+  })
+  await image.close()
+})
