@@ -15,7 +15,7 @@ using block_queue::Operation;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 2;
+constexpr int kAbi = 3;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -48,6 +48,7 @@ Napi::Object constants(Napi::Env env) {
   set(&flags, "readOnly", BlockQueue::kReadOnly);
   set(&flags, "direct", BlockQueue::kDirect);
   set(&flags, "create", BlockQueue::kCreate);
+  set(&flags, "record", BlockQueue::kRecord);
 
   Napi::Object state = Napi::Object::New(env);
   set(&state, "durableSection", BlockQueue::kDurableSection);

@@ -77,6 +77,8 @@ Napi::Function BlockQueue::define(Napi::Env env) {
                          InstanceMethod<&BlockQueue::lock>("lock"),
                          InstanceMethod<&BlockQueue::unlock>("unlock"),
                          InstanceMethod<&BlockQueue::counters>("counters"),
+                         InstanceMethod<&BlockQueue::note>("note"),
+                         InstanceMethod<&BlockQueue::take_log>("takeLog"),
                      });
 }
 
@@ -100,6 +102,7 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockQ
   options.open.read_only = (*flags & kReadOnly) != 0;
   options.open.direct = (*flags & kDirect) != 0;
   options.open.create = (*flags & kCreate) != 0;
+  options.record = (*flags & kRecord) != 0;
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;
   environment_ = Environment::of(env);
@@ -230,6 +233,37 @@ Napi::Value BlockQueue::counters(const Napi::CallbackInfo& info) {
     histogram.Set(static_cast<uint32_t>(i), number_of(env, counters.sync_microseconds[i]));
   }
   answer.Set("syncMicrosecondsHistogram", histogram);
+  return answer;
+}
+
+void BlockQueue::note(const Napi::CallbackInfo& info) {
+  const auto id = count_at(info, 0);
+  if (!id) return refuse(info.Env(), "note(id) takes a count");
+  file_->log().note(*id);
+}
+
+// Also of a file that is closed.
+Napi::Value BlockQueue::take_log(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::vector<IoEvent> events = file_->log().take();
+  Napi::Array answer = Napi::Array::New(env, events.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    const IoEvent& event = events[i];
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", number_of(env, static_cast<uint64_t>(event.type)));
+    object.Set("id", number_of(env, event.id));
+    if (event.type == IoEvent::Type::kSubmitted) {
+      object.Set("kind", number_of(env, static_cast<uint64_t>(event.kind)));
+      object.Set("offset", number_of(env, event.offset));
+      object.Set("length", number_of(env, event.length));
+      object.Set("section", number_of(env, event.section));
+      Napi::Uint8Array bytes = Napi::Uint8Array::New(env, event.bytes.size());
+      std::copy(event.bytes.begin(), event.bytes.end(), bytes.Data());
+      object.Set("bytes", bytes);
+    }
+    object.Set("error", Napi::Number::New(env, event.error));
+    answer.Set(static_cast<uint32_t>(i), object);
+  }
   return answer;
 }
 

@@ -20,7 +20,7 @@ class BlockQueue : public Napi::ObjectWrap<BlockQueue> {
   // What of the queue's state JavaScript reads from a Float64Array, without a call.
   enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStalled, kStateLength };
   // Flags of the constructor.
-  enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4 };
+  enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4, kRecord = 8 };
 
   static Napi::Function define(Napi::Env env);
 
@@ -44,6 +44,8 @@ class BlockQueue : public Napi::ObjectWrap<BlockQueue> {
   Napi::Value lock(const Napi::CallbackInfo& info);
   void unlock(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
+  void note(const Napi::CallbackInfo& info);
+  Napi::Value take_log(const Napi::CallbackInfo& info);
 
   bool check_open(Napi::Env env);
   void show(const QueueState& state);

@@ -191,7 +191,7 @@ int File::read_at_once(uint8_t* data, size_t length, uint64_t offset) const {
 #endif
 }
 
-int File::write(const uint8_t* data, size_t length, uint64_t offset) const {
+int File::write_now(const uint8_t* data, size_t length, uint64_t offset) const {
   while (length > 0) {
     const size_t wanted = std::min(length, kMostBytesPerCall);
     const ssize_t done = retried([&] { return ::pwrite(descriptor_, data, wanted, static_cast<off_t>(offset)); });
@@ -204,8 +204,8 @@ int File::write(const uint8_t* data, size_t length, uint64_t offset) const {
   return 0;
 }
 
-int File::write_pieces(const WritePiece* pieces, size_t count, uint64_t offset) const {
-  if (count == 1) return write(pieces[0].data, pieces[0].length, offset);
+int File::write_pieces_now(const WritePiece* pieces, size_t count, uint64_t offset) const {
+  if (count == 1) return write_now(pieces[0].data, pieces[0].length, offset);
   std::vector<struct iovec> left(count);
   for (size_t i = 0; i < count; ++i) left[i] = {const_cast<uint8_t*>(pieces[i].data), pieces[i].length};
   size_t first = 0;
@@ -226,7 +226,7 @@ int File::write_pieces(const WritePiece* pieces, size_t count, uint64_t offset) 
   return 0;
 }
 
-int File::sync() const {
+int File::sync_now() const {
 #ifdef __APPLE__
   // fsync leaves the data in the drive's volatile cache. Some file systems know only fsync.
   if (retried([&] { return ::fcntl(descriptor_, F_FULLFSYNC); }) == 0) return 0;
@@ -236,7 +236,7 @@ int File::sync() const {
 #endif
 }
 
-int File::zero_range(uint64_t offset, uint64_t length) const {
+int File::zero_range_now(uint64_t offset, uint64_t length) const {
 #ifdef __linux__
   const int error = change_allocation(descriptor_, FALLOC_FL_ZERO_RANGE, offset, length);
   // A block device refuses what is not a multiple of its sectors.
@@ -247,7 +247,7 @@ int File::zero_range(uint64_t offset, uint64_t length) const {
 #endif
 }
 
-int File::punch(uint64_t offset, uint64_t length) const {
+int File::punch_now(uint64_t offset, uint64_t length) const {
 #ifdef __linux__
   const int error = change_allocation(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
   return block_device_ && error == EINVAL ? EOPNOTSUPP : error;
@@ -263,7 +263,7 @@ int File::punch(uint64_t offset, uint64_t length) const {
 #endif
 }
 
-int File::allocate(uint64_t offset, uint64_t length) const {
+int File::allocate_now(uint64_t offset, uint64_t length) const {
 #ifdef __linux__
   return change_allocation(descriptor_, 0, offset, length);
 #else
@@ -272,7 +272,7 @@ int File::allocate(uint64_t offset, uint64_t length) const {
 #endif
 }
 
-int File::truncate(uint64_t length) const {
+int File::truncate_now(uint64_t length) const {
   if (block_device_) return EINVAL;
   return retried([&] { return ::ftruncate(descriptor_, static_cast<off_t>(length)); }) == 0 ? 0 : errno;
 }

@@ -7,13 +7,9 @@
 #include <cstdint>
 #include <string>
 
-namespace block_queue {
+#include "io_log.h"
 
-// One piece of memory to be written, as struct iovec.
-struct WritePiece {
-  const uint8_t* data;
-  size_t length;
-};
+namespace block_queue {
 
 // A regular file or block device by its descriptor. All functions return 0 or an errno; offsets and lengths are bytes.
 // Calls that a signal interrupts are made again; short reads and writes are continued.
@@ -33,6 +29,9 @@ class File {
   // Never blocks on a FIFO. EISDIR for a directory, ENODEV for what is neither a regular file nor a block device.
   int open(const std::string& path, const OpenOptions& options);
   void close();
+  // Write down from now on what changes the file; nullptr: nothing. The log outlives the file. Before anybody else uses
+  // the object.
+  void log_to(IoLog* log) { log_ = log; }
 
   // What O_DIRECT asks of addresses, and of offsets and lengths; powers of two, 1 without O_DIRECT.
   size_t memory_alignment() const { return memory_alignment_; }
@@ -47,7 +46,8 @@ class File {
   int read_at_once(uint8_t* data, size_t length, uint64_t offset) const;
   int write(const uint8_t* data, size_t length, uint64_t offset) const;
   // The pieces one after the other; one system call where the system takes as many at once.
-  int write_pieces(const WritePiece* pieces, size_t count, uint64_t offset) const;
+  // section: theirs in the queue, for the log.
+  int write_pieces(const WritePiece* pieces, size_t count, uint64_t offset, uint64_t section) const;
   // Data, and what of the file's metadata is needed to read it back, are durable.
   int sync() const;
 
@@ -72,11 +72,23 @@ class File {
  private:
   int find_alignment();
 
+  template <typename Change>
+  int logged(IoEvent::Kind kind, uint64_t offset, uint64_t length, uint64_t section, const WritePiece* pieces,
+             size_t count, Change change) const;
+  int write_now(const uint8_t* data, size_t length, uint64_t offset) const;
+  int write_pieces_now(const WritePiece* pieces, size_t count, uint64_t offset) const;
+  int sync_now() const;
+  int zero_range_now(uint64_t offset, uint64_t length) const;
+  int punch_now(uint64_t offset, uint64_t length) const;
+  int allocate_now(uint64_t offset, uint64_t length) const;
+  int truncate_now(uint64_t length) const;
+
   intptr_t descriptor_ = -1;  // or a handle
   bool direct_ = false;
   bool block_device_ = false;
   size_t memory_alignment_ = 1;
   uint64_t offset_alignment_ = 1;
+  IoLog* log_ = nullptr;
 };
 
 }  // namespace block_queue

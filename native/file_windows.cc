@@ -141,7 +141,7 @@ int File::read(uint8_t* data, size_t length, uint64_t offset) const {
 
 int File::read_at_once(uint8_t*, size_t, uint64_t) const { return EAGAIN; }
 
-int File::write(const uint8_t* data, size_t length, uint64_t offset) const {
+int File::write_now(const uint8_t* data, size_t length, uint64_t offset) const {
   const HANDLE handle = handle_of(descriptor_);
   while (length > 0) {
     const DWORD wanted = static_cast<DWORD>(std::min(length, kMostBytesPerCall));
@@ -158,7 +158,7 @@ int File::write(const uint8_t* data, size_t length, uint64_t offset) const {
   return 0;
 }
 
-int File::write_pieces(const WritePiece* pieces, size_t count, uint64_t offset) const {
+int File::write_pieces_now(const WritePiece* pieces, size_t count, uint64_t offset) const {
   for (size_t i = 0; i < count; ++i) {
     const int error = write(pieces[i].data, pieces[i].length, offset);
     if (error != 0) return error;
@@ -167,13 +167,13 @@ int File::write_pieces(const WritePiece* pieces, size_t count, uint64_t offset) 
   return 0;
 }
 
-int File::sync() const { return ::FlushFileBuffers(handle_of(descriptor_)) ? 0 : last_error(); }
+int File::sync_now() const { return ::FlushFileBuffers(handle_of(descriptor_)) ? 0 : last_error(); }
 
-int File::zero_range(uint64_t, uint64_t) const { return EOPNOTSUPP; }
-int File::punch(uint64_t, uint64_t) const { return EOPNOTSUPP; }
-int File::allocate(uint64_t, uint64_t) const { return EOPNOTSUPP; }
+int File::zero_range_now(uint64_t, uint64_t) const { return EOPNOTSUPP; }
+int File::punch_now(uint64_t, uint64_t) const { return EOPNOTSUPP; }
+int File::allocate_now(uint64_t, uint64_t) const { return EOPNOTSUPP; }
 
-int File::truncate(uint64_t length) const {
+int File::truncate_now(uint64_t length) const {
   FILE_END_OF_FILE_INFO end;
   end.EndOfFile.QuadPart = static_cast<LONGLONG>(length);
   const HANDLE handle = handle_of(descriptor_);

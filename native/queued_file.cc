@@ -101,6 +101,7 @@ void QueuedFile::give_up(const Job& job) { job.file->leave_gate(job, false); }
 // ---- The file ----
 
 int QueuedFile::open() {
+  if (options_.record) file_.log_to(&log_);
   int error = file_.open(options_.path, options_.open);
   if (error == 0) error = file_.length(&length_at_open_);
   if (error != 0) {
@@ -177,8 +178,9 @@ int QueuedFile::write_nodes(const NodeRef* nodes, size_t count) {
   std::vector<WritePiece> pieces(count);
   for (size_t i = 0; i < count; ++i) pieces[i] = {nodes[i]->bytes.data(), nodes[i]->bytes.size()};
   const uint64_t begin = nodes[0]->offset;
+  const uint64_t section = nodes[0]->section;
   const uint64_t end = nodes[count - 1]->offset + nodes[count - 1]->bytes.size();
-  if (!file_.direct()) return file_.write_pieces(pieces.data(), count, begin);
+  if (!file_.direct()) return file_.write_pieces(pieces.data(), count, begin, section);
 
   std::unique_lock<std::mutex> lock(gate_mutex_);
   const uint64_t ticket = ++last_ticket_;
@@ -188,7 +190,7 @@ int QueuedFile::write_nodes(const NodeRef* nodes, size_t count) {
     if (gate_abandoned_) return ECANCELED;
   }
   lock.unlock();
-  const int error = file_.write_pieces(pieces.data(), count, begin);
+  const int error = file_.write_pieces(pieces.data(), count, begin, section);
   lock.lock();
   if (error == 0 && truncations_ == 0) certain_length_ = std::max(certain_length_, end);
   const std::vector<uint64_t> admitted = gate_.leave(ticket);

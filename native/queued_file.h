@@ -31,6 +31,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     File::OpenOptions open;
     SyncPolicy policy = SyncPolicy::kOnFlush;
     uint64_t idle_limit_ms = 0;
+    bool record = false;  // keep a log of all that changes the file
   };
 
   // number: of this file in its environment. Both the pool and completions outlive all jobs.
@@ -58,6 +59,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   const File& file() const { return file_; }
   Worker& worker() { return *worker_; }
   uint64_t length_at_open() const { return length_at_open_; }
+  IoLog& log() { return log_; }
 
   // The environment ends: the queue's thread finishes, nobody waits at the gate any more. May be called again.
   void request_stop(Clock::time_point deadline);
@@ -86,6 +88,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   const Options options_;
   IoPool* const pool_;
   CompletionQueue* const completions_;
+  IoLog log_;
   File file_;
   uint64_t length_at_open_ = 0;
   std::unique_ptr<Worker> worker_;

@@ -55,7 +55,7 @@ export type NativeOperation =
 export type NativeConstants = {
   readonly operations: Readonly<Record<NativeOperation, number>>
   readonly policies: Readonly<Record<'never' | 'flush' | 'write', number>>
-  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create', number>>
+  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create' | 'record', number>>
   /** Where what stands in the state of a BlockQueue. */
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
@@ -81,10 +81,26 @@ export type NativeBlockQueue = {
   /** @returns undefined, or the first byte that somebody else holds, or -errno; then nothing has changed */
   lock(held: readonly number[], tested: readonly number[]): number | undefined
   unlock(held: readonly number[]): void
+  /** Mark a place in the log. */
+  note(id: number): void
+  /** What has been logged since the last time, if that was asked for at open. */
+  takeLog(): NativeIoEvent[]
   counters(): NativeCounters
 }
 
 /** As QueueStats of lib/queue/backend.ts names them. */
+/** IoEvent of native/io_log.h; `type` and `kind` are its numbers. */
+export type NativeIoEvent = {
+  readonly type: number
+  readonly id: number
+  readonly error: number
+  readonly kind?: number
+  readonly offset?: number
+  readonly length?: number
+  readonly section?: number
+  readonly bytes?: Uint8Array
+}
+
 export type NativeCounters = {
   readonly nodesQueued: number
   readonly nodesCoalesced: number

@@ -4,6 +4,7 @@ import { addon } from '../native/addon.js'
 import type { NativeBlockQueue, NativeCounters, NativeOperation } from '../native/types.js'
 import { Admission } from './admission.js'
 import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
+import { FileLog } from './file-log.js'
 import { QueueState } from './queue-state.js'
 import { type Requester, requests } from './requests.js'
 import { closedError, openError, poisonedError, systemError } from './system-error.js'
@@ -21,6 +22,8 @@ export type BlockQueueOptions = {
   readonly queueNodes?: number
   /** Nodes older than this are written without being asked for. Milliseconds; 0 is never. */
   readonly idleMs?: number
+  /** Keep a log of all that changes the file, in memory: for looking at what a crash could leave. */
+  readonly record?: boolean
 }
 
 /** Some 1000 nodes of 4 KiB: enough for one sync to serve hundreds of requests, little enough to be written within a blink. */
@@ -55,6 +58,8 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly syncPolicy: SyncPolicy
   /** Of this file, in the addon. */
   readonly number: number
+  /** What has happened to the file, if that is recorded. */
+  readonly log: FileLog | undefined
   readonly #native: NativeBlockQueue
   readonly #requests = requests()
   readonly #state: QueueState
@@ -94,10 +99,12 @@ export class BlockQueue implements BlockBackend, Requester {
     const flags =
       (options.readOnly ? constants.flags.readOnly : 0) +
       (options.direct ? constants.flags.direct : 0) +
-      (options.create === true ? constants.flags.create : 0)
+      (options.create === true ? constants.flags.create : 0) +
+      (options.record === true ? constants.flags.record : 0)
     const policy = constants.policies[options.syncPolicy]
     this.#native = new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers)
     this.number = this.#native.number
+    if (options.record === true) this.log = new FileLog(this.#native)
     this.#admission = new Admission(
       { bytes: options.queueBytes ?? defaultQueueBytes, nodes: options.queueNodes ?? defaultQueueNodes },
       {

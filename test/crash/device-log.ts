@@ -57,7 +57,8 @@ export function readLog(events: readonly DeviceEvent[], contents?: Uint8Array): 
     switch (event.type) {
       case 'NSUB': {
         const { id, kind, offset, length } = event
-        const whole = offset % sectorSize === 0 && (kind === 'truncate' || length % sectorSize === 0)
+        // What is written directly may make the file too long, and cut it: to where it ends within its last sector.
+        const whole = kind === 'truncate' || (offset % sectorSize === 0 && length % sectorSize === 0)
         assert(
           whole || (kind === 'write' && sectors !== undefined),
           `whole sectors: ${kind} ${offset} ${length}`,

@@ -6,7 +6,7 @@ import { openMetadata } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
 import type { BlockBackend } from '../../lib/queue/backend.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
-import type { DeviceEvent, Fault } from '../../lib/queue/memory-device.js'
+import type { DeviceEvent, Fault, GuestEvent } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
 import './steady-zlib.js'
@@ -53,7 +53,16 @@ export type Tampering = {
 /** Tells when a sync begins. */
 export type SyncWatch = { onSync: (() => void) | undefined }
 
+/** What a workload runs on, and what writes down what reaches it. */
+export type RecordedDisk = {
+  readonly backend: BlockBackend
+  readonly note: (event: GuestEvent) => void
+  readonly events: () => readonly DeviceEvent[]
+}
+
 export type RunOptions = {
+  /** To run on instead of a simulated disk; it holds what the workload begins with. Nothing can be tampered with there. */
+  readonly disk?: RecordedDisk
   readonly tampering?: Tampering
   readonly fault?: Fault
   readonly mayFail?: boolean
@@ -97,6 +106,7 @@ class Run {
   readonly #options: RunOptions
   readonly #start: Uint8Array
   readonly #memory: MemoryBackend
+  readonly #disk: RecordedDisk
   readonly #watch: SyncWatch = { onSync: undefined }
   readonly #running = new Map<number, Promise<void>>()
   readonly #requests: NotedRequest[] = []
@@ -119,6 +129,13 @@ class Run {
         return options.fault?.(operation)
       },
     })
+    this.#disk = options.disk ?? {
+      backend: this.#memory,
+      note: (event) => {
+        this.#memory.note(event)
+      },
+      events: () => this.#memory.log,
+    }
   }
 
   async all(): Promise<Recording> {
@@ -139,7 +156,7 @@ class Run {
     return {
       workload,
       start: this.#start,
-      events: this.#memory.log,
+      events: this.#disk.events(),
       requests: this.#requests,
       reads: this.#reads,
       errors: this.#errors,
@@ -150,7 +167,7 @@ class Run {
   async #open(): Promise<DiskImage> {
     const { start, setting, uncached, isSluggish, deviceSeed } = this.#workload
     const { tampering } = this.#options
-    const inner = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#memory
+    const inner = tampering?.wrap?.(this.#memory, this.#watch) ?? this.#disk.backend
     const backend = isSluggish ? sluggish(inner, deviceSeed ?? 0) : inner
     const options: OpenQcow2Options = {
       readOnly: false,
@@ -158,7 +175,7 @@ class Run {
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
       reservation: reservationOf(setting),
     }
-    if (isDirty(this.#start)) await checkQcow2(this.#memory, { repair: 'all' })
+    if (isDirty(this.#start)) await checkQcow2(this.#disk.backend, { repair: 'all' })
     // As openQcow2 does it, but for keeping the parts.
     const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
     const parts = assemble(backend, metadata, options)
@@ -189,12 +206,12 @@ class Run {
     const offset = 'lba' in step ? step.lba * sectorSize : 0
     const length = 'sectors' in step ? step.sectors * sectorSize : 0
     this.#requests.push({ id, step, generation })
-    this.#memory.note({ type: 'GSUB', id, kind: step.kind, offset, length, generation })
+    this.#disk.note({ type: 'GSUB', id, kind: step.kind, offset, length, generation })
     const running = this.#perform(image, id, step, generation)
       .then(
-        () => this.#memory.note({ type: 'GEND', id, error: 0 }),
+        () => this.#disk.note({ type: 'GEND', id, error: 0 }),
         (error: unknown) => {
-          this.#memory.note({ type: 'GEND', id, error: 1 })
+          this.#disk.note({ type: 'GEND', id, error: 1 })
           this.#errors.push(error)
         },
       )
