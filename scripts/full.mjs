@@ -30,7 +30,7 @@ const steps = {
     '--budget',
     count(1_500_000),
     '--qemu',
-    count(2000),
+    count(2300),
     '--seed',
     seed,
   ],
