@@ -25,8 +25,8 @@ type Held = {
 /**
  * Reports the failures of one image to its owner, and holds changes back as the owner wishes.
  *
- * While one is held back, all that are asked for wait behind it; reads go on. After `resume()` they run one after the other, in the order in
- * which they were asked for: nothing is dropped, and what goes to one place arrives in its order.
+ * While one is held back, all that are asked for wait behind it; reads go on. After `resume()`, and when all that was under way has ended, they
+ * run one after the other, in the order in which they were asked for: nothing is dropped, and what goes to one place arrives in its order.
  */
 export class FailurePolicy {
   readonly #onError: OnError
@@ -36,8 +36,10 @@ export class FailurePolicy {
   #lastTicket = 0
   /** Why nothing goes on before `resume()`. */
   #stoppedBy: Qcow2Error | undefined
-  /** A change that was held back runs, alone but for those that were under way already. */
+  /** A change that was held back runs, alone. */
   #isTurnTaken = false
+  /** Changes that run. One that was asked for before others were held back may still meet the failure: it then goes before them. */
+  #underWay = 0
   #closed = false
   #poisoned = false
 
@@ -83,7 +85,7 @@ export class FailurePolicy {
       }
       for (;;) {
         try {
-          return await request()
+          return await this.#counted(request)
         } catch (error) {
           if (!(error instanceof Qcow2Error)) throw error
           const stops = !this.#closed && this.#stopsFor(error)
@@ -103,10 +105,17 @@ export class FailurePolicy {
         }
       }
     } finally {
-      if (isInTurn) {
-        this.#isTurnTaken = false
-        this.#letNextGo()
-      }
+      if (isInTurn) this.#isTurnTaken = false
+      this.#letNextGo()
+    }
+  }
+
+  async #counted<T>(request: () => Promise<T>): Promise<T> {
+    this.#underWay++
+    try {
+      return await request()
+    } finally {
+      this.#underWay--
     }
   }
 
@@ -122,7 +131,7 @@ export class FailurePolicy {
   }
 
   #letNextGo(): void {
-    if (this.#stoppedBy !== undefined || this.#isTurnTaken) return
+    if (this.#stoppedBy !== undefined || this.#isTurnTaken || this.#underWay > 0) return
     const next = this.#held.shift()
     if (next === undefined) return
     this.#isTurnTaken = true

@@ -144,6 +144,30 @@ test('while one is held back all changes wait behind it and run in their order, 
   t.is(events.length, 2)
 })
 
+test('what was under way when others were held back ends first, and goes before them if it fails too', async (t) => {
+  const { policy: enospc } = policy('enospc')
+  const order: string[] = []
+  let fail = (_: Error): void => undefined
+  let attempts = 0
+  const underWay = enospc.run(() => {
+    if (attempts++ > 0) return Promise.resolve(void order.push('under way'))
+    return new Promise<void>((_, reject) => {
+      fail = reject
+    })
+  }, 'change')
+  const first = enospc.run(failing(full, 1).run, 'change')
+  await settle()
+  const second = enospc.run(() => Promise.resolve(void order.push('second')), 'change')
+  enospc.resume()
+  await settle()
+  t.deepEqual(order, [])
+  fail(full)
+  await settle()
+  enospc.resume()
+  await Promise.all([underWay, first, second])
+  t.deepEqual(order, ['under way', 'second'])
+})
+
 test('what fails for another reason in its turn does not keep back what is behind it', async (t) => {
   const { policy: enospc } = policy('enospc')
   let runs = 0
