@@ -9,13 +9,18 @@ import { randomWorkload } from './random-workload.js'
 import { recordedFile } from './recorded-file.js'
 import { sequenceWorkload } from './sequences.js'
 import { usual, withSetting } from './setting.js'
-import { record, type Recording, type Workload } from './workload.js'
+import { record, type Recording, type RunOptions, type Workload } from './workload.js'
 
 const exact = { ...usual, reserves: false }
 
-async function onFile(t: ExecutionContext, workload: Workload, direct: boolean): Promise<Recording> {
+async function onFile(
+  t: ExecutionContext,
+  workload: Workload,
+  direct: boolean,
+  options: RunOptions = {},
+): Promise<Recording> {
   const path = join(await makeFolder(t), 'disk.qcow2')
-  return await record(workload, { disk: await recordedFile(path, workload, direct) })
+  return await record(workload, { ...options, disk: await recordedFile(path, workload, direct) })
 }
 
 /** Changes and syncs in the order in which they began; neighbours of one section are one write. */
@@ -53,8 +58,8 @@ for (const direct of [false, true]) {
       'grow',
     ] as const
     const workload = withSetting(await sequenceWorkload('half-full', 4096, names, 1), exact)
-    const real = await onFile(t, workload, direct)
-    const simulated = await record(workload)
+    const real = await onFile(t, workload, direct, { atRest: true })
+    const simulated = await record(workload, { atRest: true })
     t.deepEqual(changes(real.events), changes(simulated.events))
     t.true(changes(real.events).length > 15)
   })

@@ -1,6 +1,7 @@
 import { sectorSize } from '../../lib/base/units.js'
 import { DiskImage } from '../../lib/image/disk-image.js'
 import { checkQcow2 } from '../../lib/qcow2/check.js'
+import type { DeferredFrees } from '../../lib/qcow2/deferred-frees.js'
 import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
 import { openMetadata } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
@@ -66,6 +67,8 @@ export type RunOptions = {
   readonly tampering?: Tampering
   readonly fault?: Fault
   readonly mayFail?: boolean
+  /** Whether all comes to rest after each request, frees too: then the order does not depend on how long things take. */
+  readonly atRest?: boolean
 }
 
 export type NotedRequest = { readonly id: number; readonly step: Step; readonly generation: number }
@@ -112,6 +115,7 @@ class Run {
   readonly #requests: NotedRequest[] = []
   readonly #reads: NotedRead[] = []
   readonly #errors: unknown[] = []
+  #frees: DeferredFrees | undefined
 
   constructor(workload: Workload, options: RunOptions) {
     this.#workload = workload
@@ -143,6 +147,9 @@ class Run {
     for (const [id, step] of workload.steps.entries()) {
       while (this.#mustWait(step)) await Promise.race(this.#running.values())
       this.#begin(image, id, step)
+      if (this.#options.atRest !== true) continue
+      await Promise.all(this.#running.values())
+      await this.#frees?.settled()
     }
     await Promise.all(this.#running.values())
     if (this.#options.mayFail !== true) for (const error of this.#errors) throw error
@@ -179,6 +186,7 @@ class Run {
     // As openQcow2 does it, but for keeping the parts.
     const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
     const parts = assemble(backend, metadata, options)
+    this.#frees = parts.frees
     tampering?.opened?.(parts)
     const layer = { format: new Qcow2Image(parts, metadata, options), backend }
     return new DiskImage({
