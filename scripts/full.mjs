@@ -35,6 +35,7 @@ const steps = {
     seed,
   ],
   faults: ['npm', 'run', 'faults', '--', '--count', count(50_000), '--seed', seed],
+  fuzz: ['npm', 'run', 'fuzz', '--', '--count', count(100_000), '--seed', seed],
   kills: ['npm', 'run', 'kills', '--', '--count', count(500), '--seed', seed],
   sequences: ['npx', 'ava', 'dist/test/oracle/**/*.test.js', 'dist/test/properties/**/*.test.js'],
   schedules: ['npm', 'run', 'schedules'],

@@ -1,3 +1,4 @@
+import { corrupt } from '../base/errors.js'
 import type { CheckProgress, CheckState } from './check-state.js'
 import { type ReadTable, readEntries, readTables } from './check-tables.js'
 import { entryBytes } from './geometry.js'
@@ -13,7 +14,14 @@ export type L2TableOfL1 = {
   readonly low: number
 }
 
-/** The L2 tables that an L1 names, in its order; a misaligned one from where it is said to be, as QEMU does. */
+/** So much is read of tables that are named more than once: more is no image's, and could be made to take years. */
+const repeatedBytes = 64 * 1024 * 1024
+
+/**
+ * The L2 tables that an L1 names, in its order; a misaligned one from where it is said to be, as QEMU does. Of one that lies past the end of
+ * the file the view is empty.
+ * @throws ERR_CORRUPT  tables are named again and again
+ */
 export async function* readL2Tables(
   state: CheckState,
   offset: number,
@@ -21,13 +29,21 @@ export async function* readL2Tables(
   phase: CheckProgress['phase'],
 ): AsyncGenerator<L2TableOfL1> {
   const { clusterSize } = state.geometry
+  let named = 0
   for await (const { first, count, view } of readEntries(state.backend, offset, entries)) {
     const tables: [index: number, offset: number][] = []
     for (let index = 0; index < count; index++) {
       const at = index * entryBytes
       const high = view.getUint32(at)
       const low = view.getUint32(at + 4)
-      if (high !== 0 || low !== 0) tables.push([index, hostOf(high, low)])
+      if (high === 0 && low === 0) continue
+      const host = hostOf(high, low)
+      tables.push([index, host])
+      if (host < state.fileBytes) named += clusterSize
+    }
+    // That many different ones do not fit into the file.
+    if (named > state.fileBytes + repeatedBytes) {
+      throw corrupt('L1 table', offset, 'it names the same L2 tables again and again')
     }
     for await (const batch of readTables(state.backend, tables, clusterSize)) {
       state.step(phase, first + (batch[0]?.index ?? 0), entries)

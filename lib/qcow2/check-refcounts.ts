@@ -108,6 +108,10 @@ async function walkRefcounts(
         const from = block.index * perBlock
         withoutBlock(from)
         const to = Math.min(from + perBlock, clusterCount)
+        if (block.view.byteLength === 0 && isReadable(block.offset, geometry.clusterSize)) {
+          withoutBlock(to)
+          continue
+        }
         next = to
         if (!isReadable(block.offset, geometry.clusterSize)) {
           unreadable(state, from, to)

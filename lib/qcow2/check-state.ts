@@ -1,3 +1,4 @@
+import { notSupported } from '../base/errors.js'
 import { divideRoundingUp } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { ReferenceCounts } from './check-counts.js'
@@ -10,6 +11,7 @@ import {
 } from './check-result.js'
 import { entryBytes, type Geometry, makeGeometry } from './geometry.js'
 import type { Header } from './header.js'
+import { limits } from './spec.js'
 
 export type Repair = 'leaks' | 'all' | undefined
 
@@ -180,6 +182,12 @@ export class CheckState {
   #keepWild(offset: number, bytes: number): void {
     if (this.countsRefcountStructures) return
     const { clusterSize } = this.geometry
+    if (bytes > limits.snapshotTableBytes) {
+      throw notSupported(
+        `Refcounts cannot be rebuilt: a structure of ${bytes} bytes is said to be at offset ${offset}, past the end of the file`,
+        { path: this.backend.path, offset },
+      )
+    }
     const last = Math.floor((offset + bytes - 1) / clusterSize)
     // beyond that no cluster has a number that a refcount table could hold
     if (last >= 2 ** 47) return

@@ -5,7 +5,7 @@ const batchBytes = 2 * 1024 * 1024
 /** Requests under way at once. */
 const batchTables = 128
 
-/** One table of a batch. `index`: its position in the list it came from. */
+/** One table of a batch. `index`: its position in the list it came from. `view`: of no bytes where it lies past the end of the file. */
 export type ReadTable = { readonly index: number; readonly offset: number; readonly view: DataView }
 
 /**
@@ -34,6 +34,7 @@ async function readBatch(
   tableBytes: number,
 ): Promise<ReadTable[]> {
   const bytes = new Uint8Array(batch.length * tableBytes)
+  const nothing = new DataView(bytes.buffer, 0, 0)
   const reads: Promise<void>[] = []
   for (let first = 0; first < batch.length;) {
     const offset = offsetOf(batch, first)
@@ -46,11 +47,11 @@ async function readBatch(
   return batch.map(([index, offset], position) => ({
     index,
     offset,
-    view: new DataView(bytes.buffer, position * tableBytes, tableBytes),
+    view: offset < backend.length ? new DataView(bytes.buffer, position * tableBytes, tableBytes) : nothing,
   }))
 }
 
-/** What lies past the end of the file reads as zeros, however far: wild entries point anywhere. */
+/** What lies past the end of the file holds nothing, however far: wild entries point anywhere. */
 async function readWithin(backend: BlockBackend, bytes: Uint8Array, offset: number): Promise<void> {
   if (offset < backend.length) await backend.readQueued(bytes, offset)
 }

@@ -1,13 +1,14 @@
+import { corrupt } from '../base/errors.js'
 import { clusterOf, entryBytes, type Geometry } from './geometry.js'
 import type { L1Table } from './l1-table.js'
-import { type MetadataKind, metadataEntry } from './metadata-map.js'
+import { isAscending, type MetadataKind, metadataEntry } from './metadata-map.js'
 import type { OpenMetadata } from './open-metadata.js'
 import type { RefcountTable } from './refcount-table.js'
 
 /**
  * The clusters that hold metadata in an image that is opened for writing, in the form that MetadataMap takes.
  * Of the snapshots their table and L1 tables; their L2 tables would have to be read from disk (QEMU leaves them out by default, too).
- * @throws ERR_CORRUPT  an L1 or refcount table entry is misaligned
+ * @throws ERR_CORRUPT  an L1 or refcount table entry is misaligned, or an L2 table has two owners
  */
 export function findMetadata(
   geometry: Geometry,
@@ -40,5 +41,23 @@ export function findMetadata(
     const host = l1.plainTable(index, false) || l1.table(index)?.host
     if (host) tables[count++] = metadataEntry('L2 table', clusterOf(geometry, host))
   }
-  return [Float64Array.from(few), tables.slice(0, count)]
+  const used = tables.subarray(0, count)
+  refuseTwoOwners(geometry, l1, used)
+  return [Float64Array.from(few), count === l1.entries ? used : used.slice()]
+}
+
+/** Two entries may name one table as long as neither says that it owns it: the table is copied before it is written. */
+function refuseTwoOwners(geometry: Geometry, l1: L1Table, tables: Float64Array): void {
+  const sorted = isAscending(tables) ? tables : tables.slice().sort()
+  const named = new Set<number>()
+  for (let index = 1; index < sorted.length; index++) {
+    if (sorted[index] === sorted[index - 1]) named.add(sorted[index] as number)
+  }
+  for (let index = 0; named.size > 0 && index < l1.entries; index++) {
+    const table = l1.table(index)
+    if (table?.copied !== true || !named.has(metadataEntry('L2 table', clusterOf(geometry, table.host))))
+      continue
+    const what = 'its L2 table is said to be its own, and another entry names it as well'
+    throw corrupt('L1 entry', l1.host + index * entryBytes, what)
+  }
 }

@@ -31,12 +31,31 @@ export class MetadataMap {
   readonly #added = new Map<number, MetadataKind>()
   readonly #removed = new Set<number>()
 
-  /** @param atOpen  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted */
+  /**
+   * @param atOpen  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted
+   * @throws ERR_CORRUPT  two structures claim one cluster: the first write to one destroys the other. An L2 table that several L1 entries name is one
+   */
   constructor(geometry: Geometry, atOpen: readonly Float64Array[]) {
     this.#geometry = geometry
     this.#atOpen = atOpen
     // Tables that came as the disk grew are in order already, and sorting a million takes longer than seeing that.
     for (const clusters of atOpen) if (!isAscending(clusters)) clusters.sort()
+    this.#refuseTwice()
+  }
+
+  #refuseTwice(): void {
+    for (const [index, clusters] of this.#atOpen.entries()) {
+      const others = this.#atOpen.slice(index + 1)
+      let before = Number.NaN
+      for (const entry of clusters) {
+        const cluster = Math.floor(entry / kinds.length)
+        const isAgain = cluster === before && entry % kinds.length !== kindNumbers['L2 table']
+        before = cluster
+        if (!isAgain && !others.some((other) => find(other, cluster) !== undefined)) continue
+        const kind = kinds[entry % kinds.length] ?? 'header'
+        throw corrupt(kind, cluster * this.#geometry.clusterSize, 'another structure claims the same cluster')
+      }
+    }
   }
 
   add(kind: MetadataKind, host: number, length: number): void {
@@ -95,7 +114,7 @@ function find(ascending: Float64Array, cluster: number): MetadataKind | undefine
     : undefined
 }
 
-function isAscending(numbers: Float64Array): boolean {
+export function isAscending(numbers: Float64Array): boolean {
   for (let index = 1; index < numbers.length; index++) {
     if ((numbers[index] as number) < (numbers[index - 1] as number)) return false
   }

@@ -48,11 +48,16 @@ export function checkTablesWithinFile(header: Header, fileBytes: number, path: s
   if (header.l1Offset === 0 && header.size > 0) {
     throw headerError(path, headerV2.offsets.l1Offset, 'Active L1 table offset invalid')
   }
-  const l1End = header.l1Offset + header.l1Entries * entryBytes
-  if (header.l1Entries > 0 && l1End > fileBytes) throw truncated(path, fileBytes, 'L1 table', header.l1Offset)
+  checkL1WithinFile(header, fileBytes, path)
   if (header.refcountTableOffset >= fileBytes) {
     throw truncated(path, fileBytes, 'refcount table', header.refcountTableOffset)
   }
+}
+
+/** @throws ERR_CORRUPT */
+export function checkL1WithinFile(header: Header, fileBytes: number, path: string): void {
+  const end = header.l1Offset + header.l1Entries * entryBytes
+  if (header.l1Entries > 0 && end > fileBytes) throw truncated(path, fileBytes, 'L1 table', header.l1Offset)
 }
 
 /** @param tableBytes  of the snapshot table as its entries say */

@@ -8,7 +8,7 @@ import type { CheckResult } from './check-result.js'
 import { type CheckOptions, CheckState } from './check-state.js'
 import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
-import { checkTablePlaces, headerRegions, refuseOverlaps } from './open-checks.js'
+import { checkL1WithinFile, checkTablePlaces, headerRegions, refuseOverlaps } from './open-checks.js'
 import { readHeader } from './open-metadata.js'
 import { dropMisalignedEntries } from './repair-entries.js'
 import { RepairOrdering } from './repair-ordering.js'
@@ -30,7 +30,7 @@ type Fixed = { corruptions: number; leaks: number }
  * are built anew where they cannot be trusted, entries that keep a misaligned cluster for zeros let go of it, and COPIED
  * flags follow the counts. Guest data is not touched. Cut short at any point, a repair leaves an image that is no worse
  * than before, and that the next repair finishes.
- * @throws ERR_READ_ONLY; ERR_CORRUPT: an L1 or the snapshot table overlaps the header or another; as checkQcow2
+ * @throws ERR_READ_ONLY; ERR_CORRUPT: an L1 or the snapshot table overlaps the header or another, or the L1 is not within the file; as checkQcow2
  */
 export async function repairQcow2(backend: BlockBackend, options: CheckOptions): Promise<CheckResult> {
   if (backend.readOnly) {
@@ -48,8 +48,12 @@ export async function repairQcow2(backend: BlockBackend, options: CheckOptions):
 
   const fixed: Fixed = { corruptions: 0, leaks: 0 }
   const first = await repairOnce(backend, header, firstCluster, ordering, fixed, options)
+  let { result } = first
+  if (first.mayDoMore) {
+    const { header: rebuilt } = await readHeader(backend)
+    ;({ result } = await repairOnce(backend, rebuilt, firstCluster, ordering, fixed, options))
+  }
   await ordering.repaired()
-  let result = first
   if (fixed.corruptions > 0 || fixed.leaks > 0) {
     options.onRepaired?.({ ...fixed })
     result = await checkOnly(backend, options)
@@ -72,14 +76,16 @@ function refuseEntangled(backend: BlockBackend, header: Header, table: SnapshotT
   const places = headerRegions(header, table.bytes).filter(({ structure }) => structure !== 'refcount table')
   for (const { l1Offset, l1Entries } of table.snapshots) {
     const bytes = l1Entries * entryBytes
-    if (bytes > 0 && l1Offset + bytes <= backend.length) {
-      places.push({ structure: 'L1 table of a snapshot', offset: l1Offset, bytes })
-    }
+    if (bytes > 0) places.push({ structure: 'L1 table of a snapshot', offset: l1Offset, bytes })
   }
   refuseOverlaps(places, backend.path)
+  // All clusters would be taken for free where the table is missing, and a longer file would be taken for it.
+  checkL1WithinFile(header, backend.length, backend.path)
 }
 
-/** @returns what was found, not what is left */
+/**
+ * @returns what was found, not what is left; and whether there is more to do, now that refcount structures do not lie in other tables any more
+ */
 async function repairOnce(
   backend: BlockBackend,
   header: Header,
@@ -87,7 +93,7 @@ async function repairOnce(
   ordering: RepairOrdering,
   fixed: Fixed,
   options: CheckOptions,
-): Promise<CheckResult> {
+): Promise<{ result: CheckResult; mayDoMore: boolean }> {
   let state = await count(backend, header, options)
   if (options.repair === 'all' && state.misalignedZeros > 0) {
     fixed.corruptions += await dropMisalignedEntries(state)
@@ -110,7 +116,7 @@ async function repairOnce(
   const before = flags.result.corruptionsFixed
   await checkCopiedFlags(flags, new StoredRefcounts(flags), { repair: options.repair === 'all' || clean })
   fixed.corruptions += flags.result.corruptionsFixed - before
-  return flags.result
+  return { result: flags.result, mayDoMore: flags !== state && flags.misalignedZeros > 0 }
 }
 
 async function count(backend: BlockBackend, header: Header, options: CheckOptions): Promise<CheckState> {

@@ -83,13 +83,14 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     await parts.ordering.dataWritten()
     return run.length
   }
+  refuseMetadata(parts, run)
   // The lock keeps the entries as they are, the pin their slice, until they are linked.
   place.slice.pins++
   try {
     const length = runLength(parts, run, guest)
     const within = guest % geometry.clusterSize
     const clusters = Math.ceil((within + length) / geometry.clusterSize)
-    const kept = keptClusters(parts, entry, clusters)
+    const kept = keptClusters(entry, clusters)
     const { allocator, ordering } = parts
     const allocation = kept ?? allocator.tryAllocate(clusters) ?? (await allocator.allocate(clusters))
     const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
@@ -117,10 +118,18 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
  * The clusters that are kept for a run which reads as zeros, if there are any. They were mapped before: their counts are there, and
  * what they hold is garbage (E16).
  */
-function keptClusters(parts: Parts, old: L2Entry, clusters: number): Allocation | undefined {
+function keptClusters(old: L2Entry, clusters: number): Allocation | undefined {
   if (old.type !== 'zero' || old.host === undefined || !old.copied) return undefined
-  parts.metadata.refuse('guest data', old.host, clusters * parts.geometry.clusterSize)
   return { host: old.host, clusters, after: noSection, fresh: false, blank: false }
+}
+
+/**
+ * Refuse to change entries that name a table's cluster: replacing them would free it.
+ * @throws ERR_CORRUPT
+ */
+export function refuseMetadata(parts: Parts, { entry, length }: MappedRun): void {
+  if (entry.type === 'unallocated' || entry.host === undefined) return
+  parts.metadata.refuse('guest data', entry.host, entry.type === 'compressed' ? entry.bytes : length)
 }
 
 /** How much of a run is written at once. Where old bytes must be copied around it, a cluster that is written in part goes alone. */

@@ -6,7 +6,7 @@ import { entryBytes } from './geometry.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
 import { admissionBytes, type Parts } from './parts.js'
-import { writeGuest } from './write.js'
+import { refuseMetadata, writeGuest } from './write.js'
 
 /**
  * What a range of whole clusters is to become.
@@ -174,6 +174,7 @@ function applyChange(
   const { geometry, ordering, frees } = parts
   const outcome = outcomeOf(parts, run, guest, change)
   assert(outcome !== undefined, 'the lock keeps the entries')
+  refuseMetadata(parts, run)
   const host = clustersOf(run.entry)
   const clusters = run.length / geometry.clusterSize
   for (let step = 0; step < clusters; step++) {
