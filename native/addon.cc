@@ -4,6 +4,7 @@
 
 #include "block_queue.h"
 #include "environment.h"
+#include "guard.h"
 #include "job.h"
 #include "request_queue_binding.h"
 
@@ -11,11 +12,12 @@ namespace {
 
 using block_queue::BlockQueue;
 using block_queue::Environment;
+using block_queue::guarded;
 using block_queue::Operation;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 3;
+constexpr int kAbi = 4;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -70,9 +72,17 @@ Napi::Object constants(Napi::Env env) {
   return all;
 }
 
-Napi::Value start(const Napi::CallbackInfo& info) { return Environment::of(info.Env())->start(info); }
-Napi::Value submit(const Napi::CallbackInfo& info) { return Environment::of(info.Env())->submit(info); }
-void shut_down(const Napi::CallbackInfo& info) { Environment::of(info.Env())->shut_down(); }
+Napi::Value start(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return Environment::of(info.Env())->start(info); });
+}
+
+Napi::Value submit(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return Environment::of(info.Env())->submit(info); });
+}
+
+void shut_down(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&] { Environment::of(info.Env())->shut_down(); });
+}
 
 // (bytes, alignment) -> how many bytes the memory begins behind a multiple of alignment
 Napi::Value misalignment(const Napi::CallbackInfo& info) {
@@ -89,7 +99,7 @@ Napi::Value misalignment(const Napi::CallbackInfo& info) {
                            static_cast<double>(reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(alignment)));
 }
 
-Napi::Object init(Napi::Env env, Napi::Object exports) {
+Napi::Object define(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbi);
   exports.Set("constants", constants(env));
   exports.Set("RequestQueue", block_queue::define_request_queue(env));
@@ -99,6 +109,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("shutDown", Napi::Function::New<shut_down>(env, "shutDown"));
   exports.Set("misalignment", Napi::Function::New<misalignment>(env, "misalignment"));
   return exports;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  return guarded(env, [&] { return define(env, exports); });
 }
 
 }  // namespace

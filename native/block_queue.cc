@@ -17,23 +17,25 @@ constexpr double kLargestExactInteger = 9007199254740991.0;
 
 void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
 
-// An argument that is an integer from 0 to 2^53 - 1.
-std::optional<uint64_t> count_at(const Napi::CallbackInfo& info, size_t index) {
+// An integer from 0 to 2^53 - 1.
+std::optional<uint64_t> count_of(Napi::Value value) {
   double number = -1;
-  if (napi_get_value_double(info.Env(), info[index], &number) != napi_ok) return std::nullopt;
+  if (napi_get_value_double(value.Env(), value, &number) != napi_ok) return std::nullopt;
   if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return std::nullopt;
   return static_cast<uint64_t>(number);
 }
+
+std::optional<uint64_t> count_at(const Napi::CallbackInfo& info, size_t index) { return count_of(info[index]); }
 
 std::optional<std::vector<uint64_t>> counts_at(const Napi::CallbackInfo& info, size_t index) {
   if (!info[index].IsArray()) return std::nullopt;
   const Napi::Array array = info[index].As<Napi::Array>();
   std::vector<uint64_t> counts;
+  counts.reserve(array.Length());
   for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value value = array.Get(i);
-    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-    if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return std::nullopt;
-    counts.push_back(static_cast<uint64_t>(number));
+    const auto count = count_of(array.Get(i));
+    if (!count) return std::nullopt;
+    counts.push_back(*count);
   }
   return counts;
 }
@@ -41,19 +43,18 @@ std::optional<std::vector<uint64_t>> counts_at(const Napi::CallbackInfo& info, s
 Napi::Number number_of(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
 // Lock held bytes, then test: two who come at once may both fail, but never both succeed.
-// Answers 0 and the byte that somebody else holds, if one does; or an errno.
-int lock_and_test(QueuedFile* file, const std::vector<uint64_t>& held, const std::vector<uint64_t>& tested,
-                  std::optional<uint64_t>* conflict) {
+// Answers 0 and the byte that somebody else holds, if one does; or an errno. `added`: those that are locked now.
+int lock_and_test(const File& file, const std::vector<uint64_t>& held, const std::vector<uint64_t>& tested,
+                  std::vector<uint64_t>* added, std::optional<uint64_t>* conflict) {
   for (const uint64_t byte : held) {
-    if (file->locked_bytes.count(byte) != 0) continue;
-    const int error = file->file().lock_shared(byte);
+    const int error = file.lock_shared(byte);
     if (error == EAGAIN) *conflict = byte;
     if (error != 0) return error == EAGAIN ? 0 : error;
-    file->locked_bytes.insert(byte);
+    added->push_back(byte);
   }
   for (const uint64_t byte : tested) {
     bool free = false;
-    const int error = file->file().test_exclusive(byte, &free);
+    const int error = file.test_exclusive(byte, &free);
     if (error != 0) return error;
     if (!free) {
       *conflict = byte;
@@ -68,21 +69,21 @@ int lock_and_test(QueuedFile* file, const std::vector<uint64_t>& held, const std
 Napi::Function BlockQueue::define(Napi::Env env) {
   return DefineClass(env, "BlockQueue",
                      {
-                         InstanceAccessor<&BlockQueue::number>("number"),
-                         InstanceMethod<&BlockQueue::geometry>("geometry"),
-                         InstanceMethod<&BlockQueue::enqueue>("enqueue"),
-                         InstanceMethod<&BlockQueue::section_after_data>("sectionAfterData"),
-                         InstanceMethod<&BlockQueue::pending_section>("pendingSection"),
-                         InstanceMethod<&BlockQueue::drain>("drain"),
-                         InstanceMethod<&BlockQueue::lock>("lock"),
-                         InstanceMethod<&BlockQueue::unlock>("unlock"),
-                         InstanceMethod<&BlockQueue::counters>("counters"),
-                         InstanceMethod<&BlockQueue::note>("note"),
-                         InstanceMethod<&BlockQueue::take_log>("takeLog"),
+                         guarded_accessor<&BlockQueue::number>("number"),
+                         guarded_method<&BlockQueue::geometry>("geometry"),
+                         guarded_method<&BlockQueue::enqueue>("enqueue"),
+                         guarded_method<&BlockQueue::section_after_data>("sectionAfterData"),
+                         guarded_method<&BlockQueue::pending_section>("pendingSection"),
+                         guarded_method<&BlockQueue::drain>("drain"),
+                         guarded_method<&BlockQueue::lock>("lock"),
+                         guarded_method<&BlockQueue::unlock>("unlock"),
+                         guarded_method<&BlockQueue::counters>("counters"),
+                         guarded_method<&BlockQueue::note>("note"),
+                         guarded_method<&BlockQueue::take_log>("takeLog"),
                      });
 }
 
-BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockQueue>(info) {
+BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : GuardedWrap<BlockQueue>(info) {
   const Napi::Env env = info.Env();
   const auto flags = count_at(info, 1);
   const auto policy = count_at(info, 2);
@@ -106,8 +107,7 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockQ
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;
   environment_ = Environment::of(env);
-  number_ = environment_->add(this);
-  file_ = environment_->make_file(number_, std::move(options));
+  file_ = environment_->add(this, std::move(options), &number_);
 }
 
 // Collected without close(), as a rule: what is queued is still written, on another thread.
@@ -155,11 +155,11 @@ Napi::Value BlockQueue::enqueue(const Napi::CallbackInfo& info) {
     refuse(env, "earliest is beyond every section that was ever answered");
     return {};
   }
+  show(state);
   if (section == 0) {
-    Napi::RangeError::New(env, "Out of memory: a metadata write could not be queued").ThrowAsJavaScriptException();
+    throw_out_of_memory(env);
     return {};
   }
-  show(state);
   return number_of(env, section);
 }
 
@@ -181,7 +181,7 @@ Napi::Value BlockQueue::pending_section(const Napi::CallbackInfo& info) {
 
 void BlockQueue::drain(const Napi::CallbackInfo& info) {
   if (!check_open(info.Env())) return;
-  file_->worker().drain();
+  if (!file_->worker().drain()) return throw_out_of_memory(info.Env());
   refresh();
 }
 
@@ -189,28 +189,37 @@ void BlockQueue::drain(const Napi::CallbackInfo& info) {
 Napi::Value BlockQueue::lock(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!check_open(env)) return {};
-  const auto held = counts_at(info, 0);
+  auto held = counts_at(info, 0);
   const auto tested = counts_at(info, 1);
   if (!held || !tested) {
     refuse(env, "lock(held, tested) takes two arrays of counts");
     return {};
   }
-  const std::set<uint64_t> before = file_->locked_bytes;
+  // All memory first: a lock that is held and not known would never be given back.
+  std::set<uint64_t> locked = file_->locked_bytes;
+  held->erase(std::remove_if(held->begin(), held->end(), [&](uint64_t byte) { return !locked.insert(byte).second; }),
+              held->end());
+  std::vector<uint64_t> added;
+  added.reserve(held->size());
   std::optional<uint64_t> conflict;
-  const int error = lock_and_test(file_.get(), *held, *tested, &conflict);
-  if (error == 0 && !conflict) return env.Undefined();
-  for (const uint64_t byte : *held) {
-    if (before.count(byte) == 0 && file_->locked_bytes.erase(byte) != 0) file_->file().unlock(byte);
+  const int error = lock_and_test(file_->file(), *held, *tested, &added, &conflict);
+  if (error == 0 && !conflict) {
+    std::swap(file_->locked_bytes, locked);
+    return env.Undefined();
   }
+  for (const uint64_t byte : added) file_->file().unlock(byte);
   return conflict ? number_of(env, *conflict) : Napi::Number::New(env, -error);
 }
 
 void BlockQueue::unlock(const Napi::CallbackInfo& info) {
   if (!check_open(info.Env())) return;
-  const auto held = counts_at(info, 0);
-  if (!held) return refuse(info.Env(), "unlock(held) takes an array of counts");
-  for (const uint64_t byte : *held) {
-    if (file_->locked_bytes.erase(byte) != 0) file_->file().unlock(byte);
+  if (!info[0].IsArray()) return refuse(info.Env(), "unlock(held) takes an array of counts");
+  // One by one, for this needs no memory.
+  const Napi::Array held = info[0].As<Napi::Array>();
+  for (uint32_t i = 0; i < held.Length(); ++i) {
+    const auto byte = count_of(held.Get(i));
+    if (!byte) return refuse(info.Env(), "unlock(held) takes an array of counts");
+    if (file_->locked_bytes.erase(*byte) != 0) file_->file().unlock(*byte);
   }
 }
 

@@ -9,13 +9,14 @@
 #include <memory>
 
 #include "environment.h"
+#include "guard.h"
 #include "queued_file.h"
 
 namespace block_queue {
 
 // The class `BlockQueue`: one file, as JavaScript holds it. See lib/native/types.ts. Data requests go by
 // Environment::submit.
-class BlockQueue : public Napi::ObjectWrap<BlockQueue> {
+class BlockQueue : public GuardedWrap<BlockQueue> {
  public:
   // What of the queue's state JavaScript reads from a Float64Array, without a call.
   enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStalled, kStateLength };

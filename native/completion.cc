@@ -5,22 +5,6 @@
 
 namespace block_queue {
 
-namespace {
-
-template <typename Item>
-void move_front(std::vector<Item>* from, size_t most, std::vector<Item>* to) {
-  to->clear();
-  if (from->size() <= most) {
-    std::swap(*from, *to);
-    return;
-  }
-  const auto end = from->begin() + static_cast<ptrdiff_t>(most);
-  to->assign(from->begin(), end);
-  from->erase(from->begin(), end);
-}
-
-}  // namespace
-
 CompletionQueue::CompletionQueue(Napi::Env env, std::function<void(Napi::Env)> deliver)
     : deliver_(std::move(deliver)),
       env_(env),
@@ -28,15 +12,22 @@ CompletionQueue::CompletionQueue(Napi::Env env, std::function<void(Napi::Env)> d
   function_.Unref(env);
 }
 
+void CompletionQueue::make_room(size_t completions, size_t files) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ready_.reserve(completions);
+  // Beside those of files that exist there can be some of files that do not any more.
+  block_queue::make_room(&progressed_, files);
+}
+
 void CompletionQueue::post(const Completion& completion, bool wake_now) {
   std::unique_lock<std::mutex> lock(mutex_);
-  ready_.push_back(completion);
+  ready_.push(completion);
   if (wake_now) wake(std::move(lock));
 }
 
-void CompletionQueue::post_progress(uint32_t file, const std::vector<Completion>& completions) {
+void CompletionQueue::post_progress(uint32_t file, const Waiters& finished) {
   std::unique_lock<std::mutex> lock(mutex_);
-  ready_.insert(ready_.end(), completions.begin(), completions.end());
+  for (const Waiter& waiter : finished) ready_.push({waiter.id, waiter.error, 0});
   if (std::find(progressed_.begin(), progressed_.end(), file) == progressed_.end()) progressed_.push_back(file);
   wake(std::move(lock));
 }
@@ -53,8 +44,11 @@ void CompletionQueue::wake(std::unique_lock<std::mutex> lock) {
 void CompletionQueue::take(size_t most_completions, size_t most_files, std::vector<Completion>* completions,
                            std::vector<uint32_t>* files) {
   std::unique_lock<std::mutex> lock(mutex_);
-  move_front(&ready_, most_completions, completions);
-  move_front(&progressed_, most_files, files);
+  completions->clear();
+  while (!ready_.empty() && completions->size() < most_completions) completions->push_back(ready_.pop());
+  const auto end = progressed_.begin() + static_cast<ptrdiff_t>(std::min(progressed_.size(), most_files));
+  files->assign(progressed_.begin(), end);
+  progressed_.erase(progressed_.begin(), end);
   wake_pending_ = false;
   wake(std::move(lock));
 }

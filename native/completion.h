@@ -10,6 +10,9 @@
 #include <mutex>
 #include <vector>
 
+#include "request_queue.h"
+#include "room.h"
+
 namespace block_queue {
 
 // A request of JavaScript that is over.
@@ -28,14 +31,20 @@ class CompletionQueue {
   CompletionQueue(const CompletionQueue&) = delete;
   CompletionQueue& operator=(const CompletionQueue&) = delete;
 
+  ~CompletionQueue() { close(); }
+
+  // Room for so many completions that have not been taken, and so many files that exist: post() needs no memory for
+  // them. Throws std::bad_alloc.
+  void make_room(size_t completions, size_t files);
+
   // Whoever posts without waking has to call wake() soon.
   void post(const Completion& completion, bool wake_now);
   // Requests that are over, and a file whose queue has moved on.
-  void post_progress(uint32_t file, const std::vector<Completion>& completions);
+  void post_progress(uint32_t file, const Waiters& finished);
   void wake();
 
   // Move out what is ready: at most most_completions, and most_files files, each of them once. If more is ready another
-  // wake-up follows, so that timers and sockets have their turn in between.
+  // wake-up follows, so that timers and sockets have their turn in between. The vectors have the capacity.
   void take(size_t most_completions, size_t most_files, std::vector<Completion>* completions,
             std::vector<uint32_t>* files);
 
@@ -58,7 +67,7 @@ class CompletionQueue {
   bool closed_ = false;
 
   std::mutex mutex_;
-  std::vector<Completion> ready_;     // guarded by mutex_
+  Ring<Completion> ready_;            // guarded by mutex_
   std::vector<uint32_t> progressed_;  // guarded by mutex_
   bool wake_pending_ = false;         // guarded by mutex_
 };

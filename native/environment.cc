@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "block_queue.h"
+#include "room.h"
 
 namespace block_queue {
 
@@ -21,6 +23,9 @@ constexpr size_t kMostDirectThreads = 16;
 // reading for ever without a turn of the event loop would starve everything else.
 constexpr size_t kMostReadsAtOnce = 64;
 constexpr uint64_t kLongestReadAtOnce = uint64_t{64} << 10;
+
+// Requests that are out; for more than these, memory is asked for.
+constexpr size_t kLeastRoom = 64;
 
 constexpr auto kShutDownTime = std::chrono::seconds(2);
 
@@ -59,15 +64,23 @@ Environment::Environment(Napi::Env env)
     : completions_(env, [this](Napi::Env environment) { deliver(environment); }),
       cached_pool_(kMostCachedThreads, /*gather=*/true, &completions_),
       direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_),
-      reads_at_once_left_(kMostReadsAtOnce) {}
+      reads_at_once_left_(kMostReadsAtOnce) {
+  cached_jobs_.reserve(kMostCompletions);
+  direct_jobs_.reserve(kMostCompletions);
+  asked_.reserve(kMostCompletions);
+  questions_.reserve(kMostCompletions);
+  delivered_.reserve(kMostCompletions);
+  progressed_.reserve(kMostFiles);
+}
 
 std::shared_ptr<Environment> Environment::of(Napi::Env env) {
   if (const auto* existing = env.GetInstanceData<std::shared_ptr<Environment>>()) return *existing;
   auto made = std::make_unique<std::shared_ptr<Environment>>(std::make_shared<Environment>(env));
   const std::shared_ptr<Environment> environment = *made;
-  env.SetInstanceData(made.release());
   // Hooks run in reverse order: this one before that of the thread-safe function, which the threads still call.
+  // First of all: without it nobody would end the threads. What comes after it needs no memory.
   env.AddCleanupHook([environment] { environment->shut_down(); });
+  env.SetInstanceData(made.release());
   return environment;
 }
 
@@ -118,36 +131,78 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
         if (job.data == nullptr) error = EFAULT;
       }
     }
-    const bool is_over = error != 0 || read_at_once(&job);
-    if (is_over) {
-      double* const entry = completion_numbers_ + size_t{over_count++} * kNumbersPerCompletion;
-      entry[0] = number[2];
-      entry[1] = error;
-      entry[2] = 0;
+    bool is_over = false;
+    if (error == 0) error = begin(std::move(job), &is_over);
+    if (error == 0 && !is_over) {
+      ++requests_out_;
       continue;
     }
-    ++requests_out_;
-    if (job.operation == Operation::kFlush || job.operation == Operation::kDurable) {
-      const bool is_flush = job.operation == Operation::kFlush;
-      waiters_[job.file].push_back({job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)});
-      continue;
-    }
-    QueuedFile* const file = job.file.get();
-    file->submit(std::move(job), file->is_direct() ? &direct_jobs_ : &cached_jobs_);
+    double* const entry = completion_numbers_ + size_t{over_count++} * kNumbersPerCompletion;
+    entry[0] = number[2];
+    entry[1] = error;
+    entry[2] = 0;
   }
-  for (const auto& [file, waiters] : waiters_) file->submit(waiters);
-  waiters_.clear();
+  ask();
   cached_pool_.submit(&cached_jobs_);
   direct_pool_.submit(&direct_jobs_);
   hold();
   return Napi::Number::New(env, over_count);
 }
 
-bool Environment::read_at_once(Job* job) {
-  if (job->operation != Operation::kRead && job->operation != Operation::kReadQueued) return false;
-  if (reads_at_once_left_ == 0 || job->length > kLongestReadAtOnce || !job->file->read_at_once(*job)) return false;
+// An errno; or 0, when the request is on its way, or over at once. Whatever it needs on its way it has then: a request
+// that has been accepted is carried out, and told.
+int Environment::begin(Job job, bool* is_over) {
+  QueuedFile* const file = job.file.get();
+  if (job.operation != Operation::kOpen && !file->is_open()) return EBADF;
+  try {
+    *is_over = read_at_once(job);
+    if (*is_over) return 0;
+    // There has been room for its close since the file was made: a file can be closed without memory.
+    if (job.operation != Operation::kClose) make_room(1);
+    if (job.operation == Operation::kFlush || job.operation == Operation::kDurable) {
+      const bool is_flush = job.operation == Operation::kFlush;
+      asked_.push_back({file, {job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)}});
+    } else {
+      file->submit(std::move(job), file->is_direct() ? &direct_jobs_ : &cached_jobs_);
+    }
+  } catch (const std::bad_alloc&) {
+    return ENOMEM;
+  }
+  return 0;
+}
+
+bool Environment::read_at_once(const Job& job) {
+  if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
+  if (reads_at_once_left_ == 0 || job.length > kLongestReadAtOnce || !job.file->read_at_once(job)) return false;
   --reads_at_once_left_;
   return true;
+}
+
+// Put the questions of this batch to their files: all those to one file together, in the order they came.
+void Environment::ask() {
+  for (size_t first = 0; first < asked_.size(); ++first) {
+    QueuedFile* const file = asked_[first].file;
+    if (file == nullptr) continue;
+    questions_.clear();
+    for (size_t i = first; i < asked_.size(); ++i) {
+      if (asked_[i].file != file) continue;
+      questions_.push_back(asked_[i].question);
+      asked_[i].file = nullptr;
+    }
+    file->submit(questions_.data(), questions_.size());
+  }
+  asked_.clear();
+}
+
+// For so many more requests, or files. Throws std::bad_alloc.
+void Environment::make_room(size_t more) {
+  const size_t needed = requests_out_ + files_.size() + more;
+  if (needed <= room_) return;
+  const size_t room = std::max({needed, 2 * room_, kLeastRoom});
+  completions_.make_room(room, files_.size());
+  cached_pool_.make_room(room);
+  direct_pool_.make_room(room);
+  room_ = room;
 }
 
 void Environment::deliver(Napi::Env env) {
@@ -189,48 +244,48 @@ void Environment::count_moving(int change) {
 void Environment::shut_down() {
   if (std::exchange(is_shut_down_, true)) return;
   const Clock::time_point deadline = Clock::now() + kShutDownTime;
-  std::vector<std::shared_ptr<QueuedFile>> files;
   for (const auto& weak : files_) {
-    if (auto file = weak.lock()) files.push_back(std::move(file));
+    if (auto file = weak.lock()) ending_files_.push_back(std::move(file));
   }
-  for (const auto& file : files) file->request_stop(deadline);
+  for (const auto& file : ending_files_) file->request_stop(deadline);
   cached_pool_.request_stop(deadline);
   direct_pool_.request_stop(deadline);
   cached_pool_.join();
   direct_pool_.join();
-  for (const auto& file : files) {
+  for (const auto& file : ending_files_) {
     file->abandon_gate();
     file->request_stop(deadline);  // once more for those that a pool has just opened
     file->join();
   }
+  ending_files_.clear();
   completions_.close();
 }
 
-uint32_t Environment::add(BlockQueue* queue) {
-  queues_.emplace(++last_number_, queue);
-  return last_number_;
+std::shared_ptr<QueuedFile> Environment::add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number) {
+  files_.erase(std::remove_if(files_.begin(), files_.end(), [](const auto& file) { return file.expired(); }),
+               files_.end());
+  block_queue::make_room(&files_, 1);
+  block_queue::make_room(&ending_files_, files_.size() + 1);
+  make_room(1);
+  completions_.make_room(room_, files_.size() + 1);
+  IoPool* const pool = options.open.direct ? &direct_pool_ : &cached_pool_;
+  auto file = std::make_shared<QueuedFile>(last_number_ + 1, std::move(options), pool, &completions_);
+  queues_.emplace(last_number_ + 1, queue);
+  files_.push_back(file);
+  *number = ++last_number_;
+  return file;
 }
 
 void Environment::remove(uint32_t number) { queues_.erase(number); }
-
-std::shared_ptr<QueuedFile> Environment::make_file(uint32_t number, QueuedFile::Options options) {
-  files_.erase(std::remove_if(files_.begin(), files_.end(), [](const auto& file) { return file.expired(); }),
-               files_.end());
-  IoPool* const pool = options.open.direct ? &direct_pool_ : &cached_pool_;
-  auto file = std::make_shared<QueuedFile>(number, std::move(options), pool, &completions_);
-  files_.push_back(file);
-  return file;
-}
 
 void Environment::close_unasked(std::shared_ptr<QueuedFile> file) {
   if (is_shut_down_ || !file->is_open()) return;
   Job job;
   job.operation = Operation::kClose;
   job.file = std::move(file);
-  QueuedFile* const target = job.file.get();
-  std::vector<Job> jobs;
-  target->submit(std::move(job), &jobs);
-  (target->is_direct() ? direct_pool_ : cached_pool_).submit(&jobs);
+  IoPool* const pool = job.file->is_direct() ? &direct_pool_ : &cached_pool_;
+  job.file->close_begins();
+  pool->submit(std::move(job));
 }
 
 }  // namespace block_queue

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -47,16 +46,19 @@ class Environment {
   // Finish what has begun, carry on with the rest for two seconds at most, drop what is left then. Joins all threads.
   void shut_down();
 
-  uint32_t add(BlockQueue* queue);
+  // Makes the file of that queue, and gives it a number. Throws std::bad_alloc, with nothing changed.
+  std::shared_ptr<QueuedFile> add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number);
   void remove(uint32_t number);
-  std::shared_ptr<QueuedFile> make_file(uint32_t number, QueuedFile::Options options);
   void close_unasked(std::shared_ptr<QueuedFile> file);
   // A file began, or ceased, to write nodes without being asked.
   void count_moving(int change);
 
  private:
   void deliver(Napi::Env env);
-  bool read_at_once(Job* job);
+  int begin(Job job, bool* is_over);
+  bool read_at_once(const Job& job);
+  void ask();
+  void make_room(size_t more);
   void hold();
 
   CompletionQueue completions_;
@@ -67,6 +69,7 @@ class Environment {
   uint32_t last_number_ = 0;
   std::unordered_map<uint32_t, BlockQueue*> queues_;
   std::vector<std::weak_ptr<QueuedFile>> files_;  // those of queues_, and those that are being closed for nobody
+  std::vector<std::shared_ptr<QueuedFile>> ending_files_;  // with room for all of these
 
   Napi::FunctionReference deliver_;
   Napi::Reference<Napi::Float64Array> completion_array_;
@@ -76,13 +79,20 @@ class Environment {
   double* file_numbers_ = nullptr;
 
   size_t requests_out_ = 0;
+  // What is set aside on the way to the pools and back: for all requests that are out, and the close of each file.
+  size_t room_ = 0;
   int moving_files_ = 0;
   size_t reads_at_once_left_ = 0;  // until JavaScript gives the event loop a turn
 
-  // Kept for their memory.
+  // Of the batch that is being submitted, or delivered. With room for the longest: they never ask for memory again.
+  struct Asked {
+    QueuedFile* file;
+    Question question;
+  };
   std::vector<Job> cached_jobs_;
   std::vector<Job> direct_jobs_;
-  std::map<std::shared_ptr<QueuedFile>, std::vector<Waiter>> waiters_;
+  std::vector<Asked> asked_;
+  std::vector<Question> questions_;  // those of asked_ to one file
   std::vector<Completion> delivered_;
   std::vector<uint32_t> progressed_;
 };

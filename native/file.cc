@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <vector>
+#include <array>
 
 #include "aligned_bytes.h"
 
@@ -33,9 +33,6 @@ constexpr size_t kSmallestAlignment = 512;
 
 // Linux transfers at most 0x7ffff000 bytes in a call, and macOS refuses more than INT_MAX; this is aligned for all.
 constexpr size_t kMostBytesPerCall = size_t{1} << 30;
-
-// IOV_MAX on Linux and macOS.
-constexpr size_t kMostPiecesPerCall = 1024;
 
 template <typename Call>
 auto retried(Call call) {
@@ -206,11 +203,11 @@ int File::write_now(const uint8_t* data, size_t length, uint64_t offset) const {
 
 int File::write_pieces_now(const WritePiece* pieces, size_t count, uint64_t offset) const {
   if (count == 1) return write_now(pieces[0].data, pieces[0].length, offset);
-  std::vector<struct iovec> left(count);
+  std::array<struct iovec, kMostPieces> left;
   for (size_t i = 0; i < count; ++i) left[i] = {const_cast<uint8_t*>(pieces[i].data), pieces[i].length};
   size_t first = 0;
   while (first < count) {
-    const int wanted = static_cast<int>(std::min(count - first, kMostPiecesPerCall));
+    const auto wanted = static_cast<int>(count - first);
     const ssize_t done =
         retried([&] { return ::pwritev(descriptor_, &left[first], wanted, static_cast<off_t>(offset)); });
     if (done == -1) return errno;

@@ -46,7 +46,7 @@ class File {
   int read_at_once(uint8_t* data, size_t length, uint64_t offset) const;
   int write(const uint8_t* data, size_t length, uint64_t offset) const;
   // The pieces one after the other; one system call where the system takes as many at once.
-  // section: theirs in the queue, for the log.
+  // count: kMostPieces at most. section: theirs in the queue, for the log.
   int write_pieces(const WritePiece* pieces, size_t count, uint64_t offset, uint64_t section) const;
   // Data, and what of the file's metadata is needed to read it back, are durable.
   int sync() const;

@@ -1,5 +1,7 @@
 // What of File changes the file, written down where somebody wants to know (IoLog); what it does stands in file.cc and
 // file_windows.cc.
+#include <errno.h>
+
 #include <utility>
 
 #include "file.h"
@@ -11,6 +13,7 @@ int File::logged(IoEvent::Kind kind, uint64_t offset, uint64_t length, uint64_t 
                  size_t count, Change change) const {
   if (log_ == nullptr) return change();
   const uint64_t id = log_->begin(kind, offset, length, section, pieces, count);
+  if (id == 0) return ENOMEM;
   const int error = change();
   log_->end(id, error);
   return error;
@@ -31,6 +34,7 @@ int File::write_pieces(const WritePiece* pieces, size_t count, uint64_t offset, 
 int File::sync() const {
   if (log_ == nullptr) return sync_now();
   const uint64_t id = log_->begin_sync();
+  if (id == 0) return ENOMEM;
   const int error = sync_now();
   log_->end_sync(id, error);
   return error;

@@ -1,6 +1,9 @@
 #include "io_log.h"
 
+#include <new>
 #include <utility>
+
+#include "room.h"
 
 namespace block_queue {
 
@@ -12,8 +15,12 @@ uint64_t IoLog::begin(IoEvent::Kind kind, uint64_t offset, uint64_t length, uint
   event.offset = offset;
   event.length = length;
   event.section = section;
-  for (size_t i = 0; i < count; ++i) {
-    event.bytes.insert(event.bytes.end(), pieces[i].data, pieces[i].data + pieces[i].length);
+  try {
+    for (size_t i = 0; i < count; ++i) {
+      event.bytes.insert(event.bytes.end(), pieces[i].data, pieces[i].data + pieces[i].length);
+    }
+  } catch (const std::bad_alloc&) {
+    return 0;
   }
   return add_beginning(std::move(event));
 }
@@ -23,7 +30,7 @@ void IoLog::end(uint64_t id, int error) {
   event.type = IoEvent::Type::kEnded;
   event.id = id;
   event.error = error;
-  add(std::move(event));
+  add_end(std::move(event));
 }
 
 uint64_t IoLog::begin_sync() {
@@ -37,29 +44,41 @@ void IoLog::end_sync(uint64_t id, int error) {
   event.type = IoEvent::Type::kSyncEnded;
   event.id = id;
   event.error = error;
-  add(std::move(event));
+  add_end(std::move(event));
 }
 
 void IoLog::note(uint64_t id) {
   IoEvent event;
   event.id = id;
-  add(std::move(event));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  make_room(&events_, under_way_ + 1);
+  events_.push_back(std::move(event));
 }
 
 std::vector<IoEvent> IoLog::take() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return std::exchange(events_, {});
+  std::vector<IoEvent> events;
+  make_room(&events, under_way_);
+  events.swap(events_);
+  return events;
 }
 
 uint64_t IoLog::add_beginning(IoEvent event) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  try {
+    make_room(&events_, under_way_ + 2);
+  } catch (const std::bad_alloc&) {
+    return 0;
+  }
+  ++under_way_;
   event.id = ++last_id_;
   events_.push_back(std::move(event));
   return last_id_;
 }
 
-void IoLog::add(IoEvent event) {
+void IoLog::add_end(IoEvent event) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  --under_way_;
   events_.push_back(std::move(event));
 }
 

@@ -15,6 +15,9 @@ struct WritePiece {
   size_t length;
 };
 
+// More than so many pieces no system takes in one call: IOV_MAX of Linux and macOS.
+constexpr size_t kMostPieces = 1024;
+
 // What happened to a file, as it is told to JavaScript: see DeviceEvent in lib/queue/memory-device.ts.
 struct IoEvent {
   enum class Type : uint8_t { kSubmitted, kEnded, kSyncStarted, kSyncEnded, kNoted };
@@ -34,21 +37,23 @@ struct IoEvent {
 // system is called, an end after it has answered. For tests: it grows until it is taken.
 class IoLog {
  public:
+  // Both answer a number for the end; or 0, with nothing noted, when there is no memory. The end needs none then.
   uint64_t begin(IoEvent::Kind kind, uint64_t offset, uint64_t length, uint64_t section, const WritePiece* pieces,
                  size_t count);
   void end(uint64_t id, int error);
   uint64_t begin_sync();
   void end_sync(uint64_t id, int error);
-  // Something of the caller's own, between what happens to the file.
+  // Something of the caller's own, between what happens to the file. Throws std::bad_alloc, as take().
   void note(uint64_t id);
   std::vector<IoEvent> take();
 
  private:
   uint64_t add_beginning(IoEvent event);
-  void add(IoEvent event);
+  void add_end(IoEvent event);
 
   std::mutex mutex_;
   uint64_t last_id_ = 0;
+  size_t under_way_ = 0;  // begun, not ended: events_ has room for their ends
   std::vector<IoEvent> events_;
 };
 

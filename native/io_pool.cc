@@ -3,8 +3,7 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <iterator>
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #include "queued_file.h"
@@ -19,39 +18,44 @@ constexpr auto kGatherTime = std::chrono::microseconds(50);
 }  // namespace
 
 IoPool::IoPool(size_t most_threads, bool gather, CompletionQueue* completions)
-    : most_threads_(most_threads), gather_(gather), completions_(completions) {}
-
-void IoPool::submit(std::vector<Job>* jobs) {
-  if (jobs->empty()) return;
-  std::deque<Job> refused;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!stop_deadline_) {
-      std::move(jobs->begin(), jobs->end(), std::back_inserter(jobs_));
-      start_threads(jobs_.size());
-      if (threads_.empty()) std::swap(refused, jobs_);
-      const size_t wanted = std::min(jobs_.size(), idle_threads_);
-      for (size_t i = 0; i < wanted; ++i) work_.notify_one();
-    }
-  }
-  jobs->clear();
-  for (const Job& job : refused) {
-    QueuedFile::give_up(job);
-    if (job.request != Job::kNobody) completions_->post({job.request, EAGAIN, 0}, true);
-  }
+    : most_threads_(most_threads), gather_(gather), completions_(completions) {
+  threads_.reserve(most_threads);
 }
 
-void IoPool::submit(Job job) {
-  std::vector<Job> jobs;
-  jobs.push_back(std::move(job));
-  submit(&jobs);
+void IoPool::make_room(size_t jobs) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  jobs_.reserve(jobs);
+}
+
+void IoPool::submit(std::vector<Job>* jobs) {
+  submit(jobs->data(), jobs->size());
+  jobs->clear();
+}
+
+void IoPool::submit(Job job) { submit(&job, 1); }
+
+void IoPool::submit(Job* jobs, size_t count) {
+  if (count == 0) return;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stop_deadline_) return;
+    start_threads(jobs_.size() + count);
+    if (!threads_.empty()) {
+      for (size_t i = 0; i < count; ++i) jobs_.push(std::move(jobs[i]));
+      const size_t wanted = std::min(jobs_.size(), idle_threads_);
+      for (size_t i = 0; i < wanted; ++i) work_.notify_one();
+      return;
+    }
+  }
+  // The system has no thread for us, and never had one. So no file is open yet: all these are to open one.
+  for (size_t i = 0; i < count; ++i) completions_->post({jobs[i].request, EAGAIN, 0}, true);
 }
 
 void IoPool::start_threads(size_t wanted) {
   while (threads_.size() < most_threads_ && idle_threads_ + starting_threads_ < wanted) {
     try {
       threads_.emplace_back([this] { run(); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread, or no memory for it
       return;
     }
     ++starting_threads_;
@@ -71,7 +75,7 @@ void IoPool::join() {
     threads = std::move(threads_);
   }
   for (std::thread& thread : threads) thread.join();
-  std::deque<Job> dropped;
+  Ring<Job> dropped;  // outlives the lock: a job may be what keeps a file alive
   const std::lock_guard<std::mutex> lock(mutex_);
   std::swap(dropped, jobs_);
 }
@@ -98,8 +102,7 @@ void IoPool::run() {
     }
     if (is_over()) return;
     {
-      const Job job = std::move(jobs_.front());
-      jobs_.pop_front();
+      const Job job = jobs_.pop();
       lock.unlock();
       const Completion completion = QueuedFile::perform(job, &scratch);
       if (job.request != Job::kNobody) completions_->post(completion, !gather_);

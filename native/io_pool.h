@@ -4,7 +4,6 @@
 
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -12,6 +11,7 @@
 
 #include "completion.h"
 #include "job.h"
+#include "room.h"
 #include "worker.h"
 
 namespace block_queue {
@@ -26,6 +26,9 @@ class IoPool {
   IoPool(const IoPool&) = delete;
   IoPool& operator=(const IoPool&) = delete;
 
+  // Room for so many jobs that have not begun: to submit them needs no memory. Throws std::bad_alloc.
+  void make_room(size_t jobs);
+
   // Takes the jobs out of the vector.
   void submit(std::vector<Job>* jobs);
   void submit(Job job);
@@ -36,6 +39,8 @@ class IoPool {
   void join();
 
  private:
+  void submit(Job* jobs, size_t count);
+
   // With the lock held.
   void start_threads(size_t wanted);
   bool is_over() const;
@@ -49,7 +54,7 @@ class IoPool {
   std::mutex mutex_;
   std::condition_variable work_;
   // All below are guarded by mutex_.
-  std::deque<Job> jobs_;
+  Ring<Job> jobs_;
   std::vector<std::thread> threads_;
   size_t starting_threads_ = 0;  // not yet in run()
   size_t idle_threads_ = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 namespace block_queue {
@@ -36,8 +37,7 @@ QueuedFile::QueuedFile(uint32_t number, Options options, IoPool* pool, Completio
     : number_(number), options_(std::move(options)), pool_(pool), completions_(completions) {}
 
 void QueuedFile::submit(Job job, std::vector<Job>* jobs_for_pool) {
-  if (job.operation != Operation::kOpen && !is_open()) return completions_->post({job.request, EBADF, 0}, true);
-  if (job.operation == Operation::kClose) close_submitted_ = true;
+  if (job.operation == Operation::kClose) close_begins();
   if (job.operation == Operation::kReadQueued) {
     // Before the file is read: a node that is written in between is then found in one place at least.
     job.overlay = worker_->collect_overlay(job.offset, job.length);
@@ -46,18 +46,18 @@ void QueuedFile::submit(Job job, std::vector<Job>* jobs_for_pool) {
   if (may_begin) jobs_for_pool->push_back(std::move(job));
 }
 
-void QueuedFile::submit(const std::vector<Waiter>& waiters) {
-  std::vector<Finished> finished;
-  if (is_open()) {
-    worker_->ask(waiters, &finished);
-  } else {
-    for (const Waiter& waiter : waiters) finished.push_back({waiter.id, EBADF});
+void QueuedFile::submit(Question* questions, size_t count) {
+  Waiters finished;
+  worker_->ask(questions, count, &finished);
+  for (size_t i = 0; i < count; ++i) {
+    const Question& question = questions[i];
+    if (question.refused != 0) completions_->post({question.id, question.refused, 0}, true);
   }
-  if (!finished.empty()) tell(finished);
+  if (!finished.empty()) completions_->post_progress(number_, finished);
 }
 
 bool QueuedFile::read_at_once(const Job& job) {
-  if (is_direct() || !is_open()) return false;
+  if (is_direct()) return false;
   std::vector<RequestQueue::OverlayPiece> overlay;
   if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
   if (file_.read_at_once(job.data, static_cast<size_t>(job.length), job.offset) != 0) return false;
@@ -70,7 +70,12 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
   Completion completion{job.request, 0, 0};
   switch (job.operation) {
     case Operation::kOpen:
-      completion.error = self.open();
+      try {
+        completion.error = self.open();
+      } catch (const std::bad_alloc&) {
+        self.file_.close();
+        completion.error = ENOMEM;
+      }
       break;
     case Operation::kClose:
       self.close();
@@ -96,8 +101,6 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
   return completion;
 }
 
-void QueuedFile::give_up(const Job& job) { job.file->leave_gate(job, false); }
-
 // ---- The file ----
 
 int QueuedFile::open() {
@@ -110,9 +113,12 @@ int QueuedFile::open() {
   }
   certain_length_ = length_at_open_;
   Worker::Callbacks callbacks;
-  callbacks.write = [this](const NodeRef* nodes, size_t count) { return write_nodes(nodes, count); };
+  callbacks.write = [this](uint64_t offset, Section section, const WritePiece* nodes, size_t count) {
+    return write_nodes(offset, section, nodes, count);
+  };
   callbacks.sync = [this] { return file_.sync(); };
-  callbacks.progress = [this](const std::vector<Finished>& finished) { tell(finished); };
+  callbacks.progress = [this](const Waiters& finished) { completions_->post_progress(number_, finished); };
+  gate_.make_room(1);
   worker_ = std::make_unique<Worker>(options_.policy, file_.memory_alignment(), options_.idle_limit_ms, callbacks);
   opened_.store(true, std::memory_order_release);
   return 0;
@@ -174,36 +180,24 @@ int QueuedFile::extend(uint64_t end, Scratch* scratch) {
 }
 
 // On the queue's thread.
-int QueuedFile::write_nodes(const NodeRef* nodes, size_t count) {
-  std::vector<WritePiece> pieces(count);
-  for (size_t i = 0; i < count; ++i) pieces[i] = {nodes[i]->bytes.data(), nodes[i]->bytes.size()};
-  const uint64_t begin = nodes[0]->offset;
-  const uint64_t section = nodes[0]->section;
-  const uint64_t end = nodes[count - 1]->offset + nodes[count - 1]->bytes.size();
-  if (!file_.direct()) return file_.write_pieces(pieces.data(), count, begin, section);
+int QueuedFile::write_nodes(uint64_t offset, Section section, const WritePiece* nodes, size_t count) {
+  if (!file_.direct()) return file_.write_pieces(nodes, count, offset, section);
 
+  uint64_t end = offset;
+  for (size_t i = 0; i < count; ++i) end += nodes[i].length;
   std::unique_lock<std::mutex> lock(gate_mutex_);
   const uint64_t ticket = ++last_ticket_;
-  if (!gate_.enter(ticket, {begin, end, false})) {
-    waiting_nodes_.insert(ticket);
-    admitted_.wait(lock, [&] { return gate_abandoned_ || waiting_nodes_.count(ticket) == 0; });
+  if (!gate_.enter(ticket, {offset, end, false})) {
+    waiting_nodes_ = ticket;
+    admitted_.wait(lock, [&] { return gate_abandoned_ || waiting_nodes_ == 0; });
     if (gate_abandoned_) return ECANCELED;
   }
   lock.unlock();
-  const int error = file_.write_pieces(pieces.data(), count, begin, section);
+  const int error = file_.write_pieces(nodes, count, offset, section);
   lock.lock();
   if (error == 0 && truncations_ == 0) certain_length_ = std::max(certain_length_, end);
-  const std::vector<uint64_t> admitted = gate_.leave(ticket);
-  lock.unlock();
-  admit(admitted);
+  leave_gate(ticket);
   return error;
-}
-
-void QueuedFile::tell(const std::vector<Finished>& finished) {
-  std::vector<Completion> completions;
-  completions.reserve(finished.size());
-  for (const Finished& waiter : finished) completions.push_back({waiter.id, waiter.error, 0});
-  completions_->post_progress(number_, completions);
 }
 
 // ---- The gate ----
@@ -221,46 +215,45 @@ WriteSpan QueuedFile::span_of(const Job& job) {
   return {begin, moves_end ? WriteSpan::kToTheEnd : end, is_odd || moves_end};
 }
 
-// Whether the job may go to the pool now; if not it is kept.
+// Whether the job may go to the pool now; if not it is kept. Throws std::bad_alloc, with nothing changed.
 bool QueuedFile::enter_gate(Job* job) {
   const std::lock_guard<std::mutex> lock(gate_mutex_);
+  gate_.make_room(2);  // one of them for the queue's thread
+  make_room(&waiting_jobs_, 1);
   job->ticket = ++last_ticket_;
   if (job->operation == Operation::kTruncate) {
     ++truncations_;
     certain_length_ = std::min(certain_length_, job->offset);
   }
   if (gate_.enter(job->ticket, span_of(*job))) return true;
-  waiting_jobs_.emplace(job->ticket, std::move(*job));
+  waiting_jobs_.push_back(std::move(*job));
   return false;
 }
 
 void QueuedFile::leave_gate(const Job& job, bool succeeded) {
   if (job.ticket == 0) return;
-  std::unique_lock<std::mutex> lock(gate_mutex_);
+  const std::lock_guard<std::mutex> lock(gate_mutex_);
   if (job.operation == Operation::kTruncate) --truncations_;
   if (succeeded && job.operation != Operation::kPunch && truncations_ == 0) {
     certain_length_ = std::max(certain_length_, job.offset + job.length);
   }
-  const std::vector<uint64_t> admitted = gate_.leave(job.ticket);
-  lock.unlock();
-  admit(admitted);
+  leave_gate(job.ticket);
 }
 
-void QueuedFile::admit(const std::vector<uint64_t>& tickets) {
-  if (tickets.empty()) return;
-  std::vector<Job> jobs;
-  {
-    const std::lock_guard<std::mutex> lock(gate_mutex_);
-    for (const uint64_t ticket : tickets) {
-      if (waiting_nodes_.erase(ticket) > 0) continue;
-      const auto job = waiting_jobs_.find(ticket);
-      if (job == waiting_jobs_.end()) continue;
-      jobs.push_back(std::move(job->second));
-      waiting_jobs_.erase(job);
+// With the lock held.
+void QueuedFile::leave_gate(uint64_t ticket) {
+  gate_.leave(ticket, [this](uint64_t admitted) {
+    if (admitted == waiting_nodes_) {
+      waiting_nodes_ = 0;
+      admitted_.notify_all();
+      return;
     }
-    admitted_.notify_all();
-  }
-  pool_->submit(&jobs);
+    const auto job = std::lower_bound(waiting_jobs_.begin(), waiting_jobs_.end(), admitted,
+                                      [](const Job& one, uint64_t other) { return one.ticket < other; });
+    if (job == waiting_jobs_.end() || job->ticket != admitted) return;
+    pool_->submit(std::move(*job));
+    waiting_jobs_.erase(job);
+  });
 }
 
 // ---- The end ----
@@ -270,7 +263,7 @@ void QueuedFile::request_stop(Clock::time_point deadline) {
 }
 
 void QueuedFile::abandon_gate() {
-  std::map<uint64_t, Job> dropped;  // outlives the lock: a job may be what keeps this file alive
+  std::vector<Job> dropped;  // outlives the lock: a job may be what keeps this file alive
   const std::lock_guard<std::mutex> lock(gate_mutex_);
   gate_abandoned_ = true;
   std::swap(dropped, waiting_jobs_);

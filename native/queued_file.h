@@ -5,7 +5,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -39,18 +38,20 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   QueuedFile(const QueuedFile&) = delete;
   QueuedFile& operator=(const QueuedFile&) = delete;
 
-  // Do what has to be done in the order of JavaScript's calls; the rest goes to the pool, by way of jobs_for_pool.
+  // Do what has to be done in the order of JavaScript's calls; the rest goes to the pool, by way of jobs_for_pool,
+  // which has room. Throws std::bad_alloc, with nothing begun.
   void submit(Job job, std::vector<Job>* jobs_for_pool);
-  void submit(const std::vector<Waiter>& waiters);
+  // Those that are refused are told so as well.
+  void submit(Question* questions, size_t count);
+  // A job to close the file is about to be submitted to the pool, unasked.
+  void close_begins() { close_submitted_ = true; }
 
-  // Carry out a read on this thread if that takes no waiting.
+  // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
   bool read_at_once(const Job& job);
   bool is_direct() const { return options_.open.direct; }
 
   // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
   static Completion perform(const Job& job, Scratch* scratch);
-  // There is no thread for the job: whoever waits for it at the gate must not wait for ever.
-  static void give_up(const Job& job);
 
   // From the end of kOpen on, for ever: what is below may be called.
   bool was_opened() const { return opened_.load(std::memory_order_acquire); }
@@ -76,12 +77,11 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   int write_zeroes(const Job& job, Scratch* scratch);
   int allocate(const Job& job, Scratch* scratch);
   int extend(uint64_t end, Scratch* scratch);
-  int write_nodes(const NodeRef* nodes, size_t count);
-  void tell(const std::vector<Finished>& finished);
+  int write_nodes(uint64_t offset, Section section, const WritePiece* nodes, size_t count);
 
   bool enter_gate(Job* job);
   void leave_gate(const Job& job, bool succeeded);
-  void admit(const std::vector<uint64_t>& tickets);
+  void leave_gate(uint64_t ticket);
   WriteSpan span_of(const Job& job);
 
   const uint32_t number_;
@@ -98,10 +98,10 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // The gate serves files with O_DIRECT only. All below are guarded by gate_mutex_.
   std::mutex gate_mutex_;
   std::condition_variable admitted_;
-  WriteGate gate_;
+  WriteGate gate_;  // with room for the queue's thread, always
   uint64_t last_ticket_ = 0;
-  std::map<uint64_t, Job> waiting_jobs_;
-  std::set<uint64_t> waiting_nodes_;  // tickets of the queue's thread that may not begin yet
+  std::vector<Job> waiting_jobs_;  // by ascending tickets
+  uint64_t waiting_nodes_ = 0;     // the ticket of the queue's thread, while that may not begin
   bool gate_abandoned_ = false;
   // The file is surely as long as this, whatever is under way.
   uint64_t certain_length_ = 0;

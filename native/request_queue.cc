@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <limits>
+#include <new>
 
 namespace block_queue {
 
@@ -19,6 +21,23 @@ bool is_disk_full(int error) {
 #endif
   return error == ENOSPC;
 }
+
+// Takes back a change that others were to follow, unless they all did.
+template <typename TakeBack>
+class Tentative {
+ public:
+  explicit Tentative(TakeBack take_back) : take_back_(take_back) {}
+  Tentative(const Tentative&) = delete;
+  Tentative& operator=(const Tentative&) = delete;
+  ~Tentative() {
+    if (!is_final_) take_back_();
+  }
+  void make_final() { is_final_ = true; }
+
+ private:
+  TakeBack take_back_;
+  bool is_final_ = false;
+};
 
 bool contains(const Node& node, uint64_t offset, uint64_t length) {
   return offset >= node.offset && length <= node.bytes.size() && offset - node.offset <= node.bytes.size() - length;
@@ -45,17 +64,35 @@ void RequestQueue::for_each_overlapping(uint64_t offset, uint64_t length, Visit 
   }
 }
 
-void RequestQueue::insert(MutableNode node) {
+// Throws std::bad_alloc, with nothing changed.
+void RequestQueue::insert(const MutableNode& node) {
   const size_t length = node->bytes.size();
-  const auto [place, is_first] = queued_.try_emplace(node->section);
-  if (is_first && policy_ != SyncPolicy::kEveryWrite) ages_.push_back({node->section, node->queued_at_ms});
-  index_.emplace(node->offset, node);
-  ++lengths_[length];
+  const auto entry = index_.emplace(node->offset, node);
+  Tentative indexed([&] { index_.erase(entry); });
+  const auto count = lengths_.try_emplace(length, 0).first;
+  Tentative counted([&] {
+    if (count->second == 0) lengths_.erase(count);
+  });
+  const auto place = queued_.try_emplace(node->section);
+  Tentative placed([&] {
+    if (place.second) queued_.erase(place.first);
+  });
+  const bool has_age = place.second && policy_ != SyncPolicy::kEveryWrite;
+  if (has_age) ages_.push_back({node->section, node->queued_at_ms});
+  Tentative aged([&] {
+    if (has_age) ages_.pop_back();
+  });
+  place.first->second.emplace(node->offset, node);
+
+  indexed.make_final();
+  counted.make_final();
+  placed.make_final();
+  aged.make_final();
+  ++count->second;
   queued_bytes_ += length;
   highest_ = std::max(highest_, node->section);
   counters_.queued_bytes_peak = std::max<uint64_t>(counters_.queued_bytes_peak, queued_bytes_);
   counters_.queued_nodes_peak = std::max<uint64_t>(counters_.queued_nodes_peak, index_.size());
-  place->second.emplace(node->offset, std::move(node));
 }
 
 // The node is written: the file itself answers for its bytes from now on.
@@ -93,7 +130,11 @@ Section RequestQueue::enqueue(uint64_t offset, const uint8_t* bytes, size_t leng
   AlignedBytes copy = AlignedBytes::allocate(length, memory_alignment_);
   if (!copy) return 0;
   std::memcpy(copy.data(), bytes, length);
-  insert(std::make_shared<Node>(Node{offset, std::move(copy), section, now_ms}));
+  try {
+    insert(std::make_shared<Node>(Node{offset, std::move(copy), section, now_ms}));
+  } catch (const std::bad_alloc&) {
+    return 0;
+  }
   ++counters_.nodes_queued;
   return section;
 }
@@ -136,28 +177,35 @@ Section RequestQueue::section_after_data() const {
 
 void RequestQueue::data_written() { data_unsynced_ = true; }
 
-void RequestQueue::flush(uint64_t id, std::vector<Finished>* finished) {
+void RequestQueue::flush(uint64_t id, Waiters* finished) {
+  const bool is_over = poisoned_ != 0 || (policy_ == SyncPolicy::kNever && highest_ <= durable_);
+  Waiters* const list = is_over ? finished : &flushes_;
+  add_waiter(list, list->end(), {id, highest_, poisoned_});
   ++counters_.flushes_asked;
   stalled_ = 0;
-  if (poisoned_ != 0) {
-    finished->push_back({id, poisoned_});
-  } else if (policy_ == SyncPolicy::kNever && highest_ <= durable_) {
-    finished->push_back({id, 0});
-  } else {
-    flushes_.push_back({id, highest_});
-  }
 }
 
-void RequestQueue::await_durable(uint64_t id, Section section, std::vector<Finished>* finished) {
-  stalled_ = 0;
+void RequestQueue::await_durable(uint64_t id, Section section, Waiters* finished) {
   const Section target = std::min(section, highest_);
   const bool is_written = policy_ == SyncPolicy::kNever && target < lowest_pending();
-  if (poisoned_ != 0) {
-    finished->push_back({id, poisoned_});
-  } else if (target <= durable_ || is_written) {
-    finished->push_back({id, 0});
+  if (poisoned_ != 0 || target <= durable_ || is_written) {
+    add_waiter(finished, finished->end(), {id, target, poisoned_});
   } else {
-    awaiting_.emplace(target, id);
+    // As a rule the latest asks for the highest.
+    auto place = awaiting_.end();
+    while (place != awaiting_.begin() && std::prev(place)->target > target) --place;
+    add_waiter(&awaiting_, place, {id, target, 0});
+  }
+  stalled_ = 0;
+}
+
+// Throws std::bad_alloc, with nothing changed.
+void RequestQueue::add_waiter(Waiters* list, Waiters::iterator place, const Waiter& waiter) {
+  if (spare_waiters_.empty()) {
+    list->insert(place, waiter);
+  } else {
+    spare_waiters_.front() = waiter;
+    list->splice(place, spare_waiters_, spare_waiters_.begin());
   }
 }
 
@@ -177,7 +225,7 @@ Section RequestQueue::lowest_pending() const {
 Section RequestQueue::wanted() const {
   Section highest = std::max(drain_target_, idle_target_);
   if (!flushes_.empty()) highest = std::max(highest, flushes_.back().target);
-  if (!awaiting_.empty()) highest = std::max(highest, awaiting_.rbegin()->first);
+  if (!awaiting_.empty()) highest = std::max(highest, awaiting_.back().target);
   return highest;
 }
 
@@ -236,19 +284,14 @@ Action RequestQueue::start_write(Section section) {
     open_ = section + 1;
   }
   outstanding_ = Action::Kind::kWrite;
-  Action action;
-  action.kind = Action::Kind::kWrite;
-  action.nodes.reserve(sealed_.size());
-  for (const auto& [offset, node] : sealed_) action.nodes.push_back(node);
-  return action;
+  return {Action::Kind::kWrite, &sealed_};
 }
 
 Action RequestQueue::start_sync(Section lowest, bool is_barrier) {
   const bool is_unqueued = policy_ == SyncPolicy::kEveryWrite;
   const size_t most = !is_unqueued ? flushes_.size() : nodes_unsynced_ ? 0 : 1;
   while (sync_finishes_.size() < most && !flushes_.empty() && flushes_.front().target < lowest) {
-    sync_finishes_.push_back(flushes_.front().id);
-    flushes_.pop_front();
+    sync_finishes_.splice(sync_finishes_.end(), flushes_, flushes_.begin());
   }
 
   // Empty sections in front of the next node are over: what is queued from now on shares the section behind this sync.
@@ -259,14 +302,12 @@ Action RequestQueue::start_sync(Section lowest, bool is_barrier) {
   ++counters_.syncs_issued;
   if (is_barrier) ++counters_.barriers_issued;
   outstanding_ = Action::Kind::kSync;
-  Action action;
-  action.kind = Action::Kind::kSync;
-  return action;
+  return {Action::Kind::kSync, nullptr};
 }
 
 // ---- What became of it ----
 
-void RequestQueue::written(int error, std::vector<Finished>* finished) {
+void RequestQueue::written(int error, Waiters* finished) {
   outstanding_ = Action::Kind::kIdle;
   if (is_disk_full(error)) {
     // The section stays sealed, whole, and in front of all others: nothing is skipped, nothing overtakes it.
@@ -276,7 +317,7 @@ void RequestQueue::written(int error, std::vector<Finished>* finished) {
     finish_all_waiters(error, finished);
     return;
   }
-  if (error != 0) return poison(error, finished);
+  if (error != 0) return give_up(error, finished);
 
   for (const auto& [offset, node] : sealed_) {
     counters_.node_bytes_written += node->bytes.size();
@@ -291,38 +332,34 @@ void RequestQueue::written(int error, std::vector<Finished>* finished) {
   }
 }
 
-void RequestQueue::synced(int error, std::vector<Finished>* finished) {
+void RequestQueue::synced(int error, Waiters* finished) {
   outstanding_ = Action::Kind::kIdle;
   // The kernel may have dropped the dirty pages and a second attempt would succeed without them: never retried.
-  if (error != 0) return poison(error, finished);
-  for (const uint64_t id : sync_finishes_) finished->push_back({id, 0});
-  sync_finishes_.clear();
+  if (error != 0) return give_up(error, finished);
+  finished->splice(finished->end(), sync_finishes_);
   make_durable(sync_covers_, finished);
 }
 
-void RequestQueue::make_durable(Section section, std::vector<Finished>* finished) {
+void RequestQueue::make_durable(Section section, Waiters* finished) {
   durable_ = std::max(durable_, section);
-  const auto end = awaiting_.upper_bound(durable_);
-  for (auto it = awaiting_.begin(); it != end; ++it) finished->push_back({it->second, 0});
-  awaiting_.erase(awaiting_.begin(), end);
-  if (policy_ != SyncPolicy::kNever) return;
-  while (!flushes_.empty() && flushes_.front().target <= durable_) {
-    finished->push_back({flushes_.front().id, 0});
-    flushes_.pop_front();
+  const auto finish = [&](Waiters* waiting) {
+    while (!waiting->empty() && waiting->front().target <= durable_) {
+      finished->splice(finished->end(), *waiting, waiting->begin());
+    }
+  };
+  finish(&awaiting_);
+  if (policy_ == SyncPolicy::kNever) finish(&flushes_);
+}
+
+void RequestQueue::finish_all_waiters(int error, Waiters* finished) {
+  for (Waiters* const waiting : {&sync_finishes_, &flushes_, &awaiting_}) {
+    for (Waiter& waiter : *waiting) waiter.error = error;
+    finished->splice(finished->end(), *waiting);
   }
 }
 
-void RequestQueue::finish_all_waiters(int error, std::vector<Finished>* finished) {
-  for (const uint64_t id : sync_finishes_) finished->push_back({id, error});
-  for (const FlushWaiter& waiter : flushes_) finished->push_back({waiter.id, error});
-  for (const auto& [section, id] : awaiting_) finished->push_back({id, error});
-  sync_finishes_.clear();
-  flushes_.clear();
-  awaiting_.clear();
-}
-
-void RequestQueue::poison(int error, std::vector<Finished>* finished) {
-  poisoned_ = error;
+void RequestQueue::give_up(int error, Waiters* finished) {
+  if (poisoned_ == 0) poisoned_ = error;
   finish_all_waiters(error, finished);
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -28,20 +29,25 @@ struct Node {
   Section section;
   uint64_t queued_at_ms;
 };
-using NodeRef = std::shared_ptr<const Node>;
+using NodesByOffset = std::map<uint64_t, std::shared_ptr<Node>>;
 
 // What the worker has to do next; it reports the outcome with written() or synced().
 struct Action {
   enum class Kind { kIdle, kWrite, kSync };
   Kind kind = Kind::kIdle;
-  std::vector<NodeRef> nodes;  // kWrite: one section, ascending offsets, no two overlap, at least one
+  // kWrite: one section, no two overlap, at least one. The queue's own, and unchanged until written(): the worker reads
+  // them without the lock.
+  const NodesByOffset* nodes = nullptr;
 };
 
-// A request that waited and is over: id as given, error 0 or an errno.
-struct Finished {
-  uint64_t id;
-  int error;
+// A request that waits, or has waited and is over.
+struct Waiter {
+  uint64_t id;         // as given
+  Section target = 0;  // what it waits for
+  int error = 0;       // of one that is over: 0 or an errno
 };
+// A waiter gets its memory when it asks. From then on it is only passed from list to list: to tell it needs none.
+using Waiters = std::list<Waiter>;
 
 // They only grow. What the worker alone can know (merged writes, sync times) it counts itself.
 struct Counters {
@@ -60,6 +66,9 @@ struct Counters {
 // Sections are numbered by the queue. All sections below `open_` are sealed: written, or being written, or to be
 // written again after the disk was full. A node is handed out only when every node of every lower section is durable
 // (written, if the policy is kNever). One action is out at a time.
+//
+// Memory is asked for by enqueue, flush, await_durable and collect_overlay only. Without it they do nothing, and say
+// so: what has been accepted can always be written, and whoever waits can always be told.
 class RequestQueue {
  public:
   // memory_alignment: bytes, a power of two: where the bytes of nodes must start in memory.
@@ -73,6 +82,10 @@ class RequestQueue {
   // or 0, with nothing changed, when there is no memory for the copy. now_ms never goes back.
   Section enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, uint64_t now_ms);
 
+  // A node could not be queued, and others may have been queued with it in mind: from now on nothing is written any
+  // more, and everybody who waits is over. What is under way is finished.
+  void give_up(int error, Waiters* finished);
+
   // The lowest section in front of which a sync has yet to start.
   Section section_after_data() const;
 
@@ -80,11 +93,15 @@ class RequestQueue {
   // it.
   void data_written();
 
-  // Waiters. Each finishes exactly once, through a Finished record; where there is nothing to wait for, in this call.
+  // Waiters. Each finishes exactly once, in one of the lists `finished`; where there is nothing to wait for, in this
+  // call. Both throw std::bad_alloc, with nothing changed.
   // flush: all nodes queued now and all data written so far are durable. Joins the next sync, never a running one.
-  void flush(uint64_t id, std::vector<Finished>* finished);
+  void flush(uint64_t id, Waiters* finished);
   // await_durable: the nodes up to section that are queued now are durable; costs a sync only if they are not.
-  void await_durable(uint64_t id, Section section, std::vector<Finished>* finished);
+  void await_durable(uint64_t id, Section section, Waiters* finished);
+
+  // Those who have been told: their memory is for the next who ask.
+  void recycle(Waiters* finished) { spare_waiters_.splice(spare_waiters_.end(), *finished); }
 
   // Write out what is queued now, without waiting for a final sync (room is needed).
   void drain();
@@ -97,12 +114,12 @@ class RequestQueue {
   Action::Kind outstanding() const { return outstanding_; }
 
   // The outcome of the action that next() handed out; error 0 or an errno. Appends waiters that are over.
-  void written(int error, std::vector<Finished>* finished);
-  void synced(int error, std::vector<Finished>* finished);
+  void written(int error, Waiters* finished);
+  void synced(int error, Waiters* finished);
 
   // The parts of all nodes, queued and in flight, that overlap [offset, offset + length), as copies, oldest first.
   // Collect them before the file is read and apply them in this order after: a node that is written meanwhile is not
-  // missed.
+  // missed. Throws std::bad_alloc.
   struct OverlayPiece {
     uint64_t offset;
     std::vector<uint8_t> bytes;
@@ -129,12 +146,7 @@ class RequestQueue {
 
  private:
   using MutableNode = std::shared_ptr<Node>;
-  using NodesByOffset = std::map<uint64_t, MutableNode>;
 
-  struct FlushWaiter {
-    uint64_t id;
-    Section target;  // every node up to here must be written before the sync starts
-  };
   struct SectionAge {
     Section section;
     uint64_t first_queued_at_ms;
@@ -142,9 +154,10 @@ class RequestQueue {
 
   template <typename Visit>
   void for_each_overlapping(uint64_t offset, uint64_t length, Visit visit) const;
-  void insert(MutableNode node);
+  void insert(const MutableNode& node);
   void forget(const Node& node);
 
+  void add_waiter(Waiters* list, Waiters::iterator place, const Waiter& waiter);
   Section lowest_pending() const;
   Section wanted() const;
   bool sync_needed_before(Section section) const;
@@ -153,9 +166,8 @@ class RequestQueue {
   Action next_unqueued(Section lowest);
   Action start_write(Section section);
   Action start_sync(Section lowest, bool is_barrier);
-  void make_durable(Section section, std::vector<Finished>* finished);
-  void finish_all_waiters(int error, std::vector<Finished>* finished);
-  void poison(int error, std::vector<Finished>* finished);
+  void make_durable(Section section, Waiters* finished);
+  void finish_all_waiters(int error, Waiters* finished);
 
   const SyncPolicy policy_;
   const size_t memory_alignment_;
@@ -179,14 +191,16 @@ class RequestQueue {
   bool data_unsynced_ = false;   // data was written since the last sync started
 
   Action::Kind outstanding_ = Action::Kind::kIdle;
-  Section sync_covers_ = 0;              // what is durable when the running sync succeeds
-  std::vector<uint64_t> sync_finishes_;  // the flushes that the running sync serves
+  Section sync_covers_ = 0;  // what is durable when the running sync succeeds
+  Waiters sync_finishes_;    // the flushes that the running sync serves
 
-  std::deque<FlushWaiter> flushes_;            // in order of arrival, so of ascending targets
-  std::multimap<Section, uint64_t> awaiting_;  // by the section that must be durable
-  Section drain_target_ = 0;                   // to be written
-  Section idle_target_ = 0;                    // to be made durable, for its age
-  std::deque<SectionAge> ages_;                // in order of first use; those in front that are durable are dropped
+  // In order of arrival, so of ascending targets: every node up to there must be written before the sync starts.
+  Waiters flushes_;
+  Waiters awaiting_;  // by ascending targets: the sections that must be durable
+  Waiters spare_waiters_;
+  Section drain_target_ = 0;     // to be written
+  Section idle_target_ = 0;      // to be made durable, for its age
+  std::deque<SectionAge> ages_;  // in order of first use; those in front that are durable are dropped
 
   int poisoned_ = 0;
   int stalled_ = 0;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "guard.h"
 #include "request_queue.h"
 
 namespace block_queue {
@@ -44,13 +45,14 @@ std::optional<Napi::Uint8Array> bytes_at(const Napi::CallbackInfo& info, size_t 
 
 Napi::Number number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
-Napi::Array to_js(Napi::Env env, const std::vector<Finished>& finished) {
+Napi::Array to_js(Napi::Env env, const Waiters& finished) {
   Napi::Array array = Napi::Array::New(env, finished.size());
-  for (size_t i = 0; i < finished.size(); ++i) {
+  uint32_t index = 0;
+  for (const Waiter& waiter : finished) {
     Napi::Object entry = Napi::Object::New(env);
-    entry.Set("id", number(env, finished[i].id));
-    entry.Set("error", Napi::Number::New(env, finished[i].error));
-    array.Set(static_cast<uint32_t>(i), entry);
+    entry.Set("id", number(env, waiter.id));
+    entry.Set("error", Napi::Number::New(env, waiter.error));
+    array.Set(index++, entry);
   }
   return array;
 }
@@ -79,10 +81,10 @@ const char* name_of(Action::Kind kind) {
 
 // Refuses whatever would break the pure queue's preconditions; TypeScript has good messages for what a user can get
 // wrong.
-class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
+class RequestQueueBinding : public GuardedWrap<RequestQueueBinding> {
  public:
   // policy: SyncPolicy as a number; idleLimitMs; memoryAlignment: bytes.
-  explicit RequestQueueBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RequestQueueBinding>(info) {
+  explicit RequestQueueBinding(const Napi::CallbackInfo& info) : GuardedWrap<RequestQueueBinding>(info) {
     const auto policy = integer_at(info, 0, "policy is a number");
     if (!policy) return;
     const auto idle_limit_ms = integer_at(info, 1, "idleLimitMs is a count of milliseconds");
@@ -102,21 +104,22 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "RequestQueue",
                        {
-                           InstanceMethod<&RequestQueueBinding::enqueue>("enqueue"),
-                           InstanceMethod<&RequestQueueBinding::section_after_data>("sectionAfterData"),
-                           InstanceMethod<&RequestQueueBinding::data_written>("dataWritten"),
-                           InstanceMethod<&RequestQueueBinding::flush>("flush"),
-                           InstanceMethod<&RequestQueueBinding::await_durable>("awaitDurable"),
-                           InstanceMethod<&RequestQueueBinding::drain>("drain"),
-                           InstanceMethod<&RequestQueueBinding::next>("next"),
-                           InstanceMethod<&RequestQueueBinding::deadline_ms>("deadlineMs"),
-                           InstanceMethod<&RequestQueueBinding::written>("written"),
-                           InstanceMethod<&RequestQueueBinding::synced>("synced"),
-                           InstanceMethod<&RequestQueueBinding::overlay>("overlay"),
-                           InstanceMethod<&RequestQueueBinding::overlaps>("overlaps"),
-                           InstanceMethod<&RequestQueueBinding::pending_section>("pendingSection"),
-                           InstanceMethod<&RequestQueueBinding::durable_section>("durableSection"),
-                           InstanceMethod<&RequestQueueBinding::state>("state"),
+                           guarded_method<&RequestQueueBinding::enqueue>("enqueue"),
+                           guarded_method<&RequestQueueBinding::section_after_data>("sectionAfterData"),
+                           guarded_method<&RequestQueueBinding::data_written>("dataWritten"),
+                           guarded_method<&RequestQueueBinding::give_up>("giveUp"),
+                           guarded_method<&RequestQueueBinding::flush>("flush"),
+                           guarded_method<&RequestQueueBinding::await_durable>("awaitDurable"),
+                           guarded_method<&RequestQueueBinding::drain>("drain"),
+                           guarded_method<&RequestQueueBinding::next>("next"),
+                           guarded_method<&RequestQueueBinding::deadline_ms>("deadlineMs"),
+                           guarded_method<&RequestQueueBinding::written>("written"),
+                           guarded_method<&RequestQueueBinding::synced>("synced"),
+                           guarded_method<&RequestQueueBinding::overlay>("overlay"),
+                           guarded_method<&RequestQueueBinding::overlaps>("overlaps"),
+                           guarded_method<&RequestQueueBinding::pending_section>("pendingSection"),
+                           guarded_method<&RequestQueueBinding::durable_section>("durableSection"),
+                           guarded_method<&RequestQueueBinding::state>("state"),
                        });
   }
 
@@ -138,8 +141,7 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
     }
     const Section section = queue_->enqueue(*offset, bytes->Data(), bytes->ElementLength(), *earliest, *now_ms);
     if (section == 0) {
-      Napi::RangeError::New(info.Env(), "Out of memory: a metadata write could not be queued")
-          .ThrowAsJavaScriptException();
+      throw_out_of_memory(info.Env());
       return {};
     }
     return number(info.Env(), section);
@@ -151,11 +153,24 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
 
   void data_written(const Napi::CallbackInfo&) { queue_->data_written(); }
 
+  // (errno) -> finished
+  Napi::Value give_up(const Napi::CallbackInfo& info) {
+    const auto error = integer_at(info, 0, "the reason is an errno");
+    if (!error) return {};
+    if (*error == 0 || *error > kLargestErrno) {
+      refuse(info, "the reason is an errno");
+      return {};
+    }
+    Waiters finished;
+    queue_->give_up(static_cast<int>(*error), &finished);
+    return to_js(info.Env(), finished);
+  }
+
   // (id) -> finished
   Napi::Value flush(const Napi::CallbackInfo& info) {
     const auto id = integer_at(info, 0, "id is a count");
     if (!id) return {};
-    std::vector<Finished> finished;
+    Waiters finished;
     queue_->flush(*id, &finished);
     return to_js(info.Env(), finished);
   }
@@ -166,7 +181,7 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
     if (!id) return {};
     const auto section = integer_at(info, 1, "section is a count");
     if (!section) return {};
-    std::vector<Finished> finished;
+    Waiters finished;
     queue_->await_durable(*id, *section, &finished);
     return to_js(info.Env(), finished);
   }
@@ -179,9 +194,9 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
     if (!now_ms) return {};
     const Napi::Env env = info.Env();
     const Action action = queue_->next(*now_ms);
-    Napi::Array nodes = Napi::Array::New(env, action.nodes.size());
-    for (size_t i = 0; i < action.nodes.size(); ++i) {
-      nodes.Set(static_cast<uint32_t>(i), to_js(env, *action.nodes[i]));
+    Napi::Array nodes = Napi::Array::New(env);
+    if (action.nodes != nullptr) {
+      for (const auto& [offset, node] : *action.nodes) nodes.Set(nodes.Length(), to_js(env, *node));
     }
     Napi::Object answer = Napi::Object::New(env);
     answer.Set("kind", Napi::String::New(env, name_of(action.kind)));
@@ -198,7 +213,7 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
   Napi::Value written(const Napi::CallbackInfo& info) {
     const auto error = outcome_of(info, Action::Kind::kWrite);
     if (!error) return {};
-    std::vector<Finished> finished;
+    Waiters finished;
     queue_->written(*error, &finished);
     return to_js(info.Env(), finished);
   }
@@ -207,7 +222,7 @@ class RequestQueueBinding : public Napi::ObjectWrap<RequestQueueBinding> {
   Napi::Value synced(const Napi::CallbackInfo& info) {
     const auto error = outcome_of(info, Action::Kind::kSync);
     if (!error) return {};
-    std::vector<Finished> finished;
+    Waiters finished;
     queue_->synced(*error, &finished);
     return to_js(info.Env(), finished);
   }

@@ -3,7 +3,9 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <system_error>
+#include <array>
+#include <exception>
+#include <new>
 #include <utility>
 
 namespace block_queue {
@@ -30,7 +32,7 @@ Worker::Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_m
       queue_(policy, memory_alignment, idle_limit_ms) {}
 
 Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   // So that a wrong number cannot use up the numbers: they have to stay exact in JavaScript.
   if (earliest > queue_.highest_section() + 2) return kNoSuchSection;
   const Section section = queue_.enqueue(offset, bytes, length, earliest, milliseconds(Clock::now()));
@@ -38,32 +40,43 @@ Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Se
     // A thread that waits for an older node's time need not hear of a younger one.
     if (policy_ == SyncPolicy::kEveryWrite || resting_without_deadline_) wake();
   }
+  Waiters finished;
+  if (section == 0) queue_.give_up(ENOMEM, &finished);
   *state = state_locked();
+  lock.unlock();
+  if (section == 0) callbacks_.progress(finished);
   return section;
 }
 
-void Worker::ask(const std::vector<Waiter>& waiters, std::vector<Finished>* finished) {
+void Worker::ask(Question* questions, size_t count, Waiters* finished) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const bool is_running = start_thread();
-  for (const Waiter& waiter : waiters) {
-    if (!is_running) {
-      finished->push_back({waiter.id, EAGAIN});
-    } else if (waiter.section) {
-      queue_.await_durable(waiter.id, *waiter.section, finished);
-    } else {
-      queue_.flush(waiter.id, finished);
-      ++flushes_asked_;
+  for (size_t i = 0; i < count; ++i) {
+    Question& question = questions[i];
+    question.refused = is_running ? 0 : EAGAIN;
+    if (!is_running) continue;
+    try {
+      if (question.section) {
+        queue_.await_durable(question.id, *question.section, finished);
+      } else {
+        queue_.flush(question.id, finished);
+        ++flushes_asked_;
+      }
+    } catch (const std::bad_alloc&) {
+      question.refused = ENOMEM;
     }
   }
   wake();
 }
 
-void Worker::drain() {
+bool Worker::drain() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (queue_.queued_nodes() == 0 || !start_thread()) return;
+  if (queue_.queued_nodes() == 0) return true;
+  if (!start_thread()) return false;
   queue_.drain();
   draining_ = true;
   wake();
+  return true;
 }
 
 Section Worker::section_after_data() {
@@ -118,7 +131,7 @@ bool Worker::start_thread() {
   if (stop_deadline_) return false;
   try {
     thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // no thread, or no memory for it
     return false;
   }
   return true;
@@ -140,12 +153,17 @@ void Worker::join() {
     const std::lock_guard<std::mutex> lock(mutex_);
     thread = std::move(thread_);
   }
-  if (thread.joinable()) thread.join();
+  if (thread.joinable()) {
+    thread.join();
+  } else {
+    run();
+  }
 }
 
 // The thread's life.
 void Worker::run() {
   std::unique_lock<std::mutex> lock(mutex_);
+  Waiters finished;
   while (!stop_deadline_ || Clock::now() < *stop_deadline_) {
     gather(&lock);
     asked_ = false;
@@ -155,11 +173,11 @@ void Worker::run() {
       rest(&lock);
       continue;
     }
-    std::vector<Finished> finished;
+    queue_.recycle(&finished);
     lock.unlock();
     if (action.kind == Action::Kind::kWrite) {
       uint64_t merged = 0;
-      const int error = write_nodes(action.nodes, &merged);
+      const int error = write_nodes(*action.nodes, &merged);
       lock.lock();
       nodes_merged_ += merged;
       queue_.written(error, &finished);
@@ -221,15 +239,21 @@ void Worker::rest(std::unique_lock<std::mutex>* lock) {
 }
 
 // Nodes that touch one another go to the device together.
-int Worker::write_nodes(const std::vector<NodeRef>& nodes, uint64_t* merged) {
-  size_t first = 0;
-  while (first < nodes.size()) {
-    size_t end = first + 1;
-    while (end < nodes.size() && nodes[end - 1]->offset + nodes[end - 1]->bytes.size() == nodes[end]->offset) ++end;
-    const int error = callbacks_.write(&nodes[first], end - first);
+int Worker::write_nodes(const NodesByOffset& nodes, uint64_t* merged) {
+  std::array<WritePiece, kMostPieces> pieces;
+  for (auto node = nodes.begin(); node != nodes.end();) {
+    const uint64_t begin = node->first;
+    const Section section = node->second->section;
+    uint64_t end = begin;
+    size_t count = 0;
+    for (; node != nodes.end() && node->first == end && count < pieces.size(); ++node) {
+      const AlignedBytes& bytes = node->second->bytes;
+      pieces[count++] = {bytes.data(), bytes.size()};
+      end += bytes.size();
+    }
+    const int error = callbacks_.write(begin, section, pieces.data(), count);
     if (error != 0) return error;
-    if (end - first > 1) *merged += end - first;
-    first = end;
+    if (count > 1) *merged += count;
   }
   return 0;
 }

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "io_log.h"
 #include "request_queue.h"
 
 namespace block_queue {
@@ -32,10 +33,11 @@ struct QueueState {
   bool will_move = false;  // nodes wait, and will be written without anybody asking for it
 };
 
-// Who waits: for a flush, or for a section to be durable.
-struct Waiter {
+// Who wants to wait: for a flush, or for a section to be durable.
+struct Question {
   uint64_t id;
   std::optional<Section> section;
+  int refused = 0;  // errno: not asked
 };
 
 struct WorkerCounters {
@@ -45,15 +47,15 @@ struct WorkerCounters {
 };
 
 // Runs one file's queue: asks it what comes next, does that, tells it the outcome. The thread starts with the first
-// thing to do. It holds the lock while it asks and tells, never while it writes or syncs.
+// thing to do. It holds the lock while it asks and tells, never while it writes or syncs. It never asks for memory.
 class Worker {
  public:
   // What the thread does and whom it tells: called on that thread, without the lock.
   struct Callbacks {
-    // Nodes that follow one another without a gap. 0 or an errno.
-    std::function<int(const NodeRef* nodes, size_t count)> write;
+    // Nodes of a section that follow one another without a gap, kMostPieces at most. 0 or an errno.
+    std::function<int(uint64_t offset, Section section, const WritePiece* nodes, size_t count)> write;
     std::function<int()> sync;
-    std::function<void(const std::vector<Finished>& finished)> progress;
+    std::function<void(const Waiters& finished)> progress;
   };
 
   Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_ms, Callbacks callbacks);
@@ -62,13 +64,15 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // As RequestQueue has them. enqueue: kNoSuchSection if nobody can have learnt of the section `earliest`.
+  // As RequestQueue has them. enqueue: kNoSuchSection if nobody can have learnt of the section `earliest`; 0 if there
+  // is no memory, and the queue has been given up therefore.
   static constexpr Section kNoSuchSection = UINT64_MAX;
   Section enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Section earliest, QueueState* state);
   // RequestQueue::flush or await_durable for each; those of one call are asked before a sync can start, and share it.
   // What is over already is appended to finished.
-  void ask(const std::vector<Waiter>& waiters, std::vector<Finished>* finished);
-  void drain();
+  void ask(Question* questions, size_t count, Waiters* finished);
+  // false: the system has no thread for us.
+  bool drain();
 
   Section section_after_data();
   Section pending_section(uint64_t offset, uint64_t length);
@@ -80,7 +84,7 @@ class Worker {
   // Finish what is under way, write what is queued until the deadline, drop the rest. May be called again, the earliest
   // deadline counts; afterwards the thread does not start any more.
   void request_stop(Clock::time_point deadline);
-  // After request_stop(): wait for the thread, once.
+  // After request_stop(): wait for the thread. If the system had none for us, what is queued is written in here.
   void join();
 
  private:
@@ -93,7 +97,7 @@ class Worker {
   void count_sync(uint64_t microseconds);
 
   void run();
-  int write_nodes(const std::vector<NodeRef>& nodes, uint64_t* merged);
+  int write_nodes(const NodesByOffset& nodes, uint64_t* merged);
 
   const SyncPolicy policy_;
   // Whether nodes are written without anybody asking for them.

@@ -20,27 +20,27 @@ bool WriteGate::may_begin(const WriteSpan& span, size_t ahead) const {
 }
 
 bool WriteGate::enter(uint64_t id, const WriteSpan& span) {
+  entries_.push_back({id, span, false});
   if (span.exclusive) ++exclusive_;
-  const bool begun = may_begin(span, entries_.size());
-  entries_.push_back({id, span, begun});
+  const bool begun = may_begin(span, entries_.size() - 1);
+  entries_.back().begun = begun;
   if (!begun) ++waiting_;
   return begun;
 }
 
-std::vector<uint64_t> WriteGate::leave(uint64_t id) {
+void WriteGate::remove(uint64_t id) {
   const auto left = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.id == id; });
   if (left->span.exclusive) --exclusive_;
   entries_.erase(left);
-  std::vector<uint64_t> admitted;
-  if (waiting_ == 0) return admitted;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    Entry& entry = entries_[i];
-    if (entry.begun || !may_begin(entry.span, i)) continue;
-    entry.begun = true;
-    --waiting_;
-    admitted.push_back(entry.id);
-  }
-  return admitted;
+}
+
+// Whether it waited, and does not any more.
+bool WriteGate::begin_now(size_t index) {
+  Entry& entry = entries_[index];
+  if (entry.begun || !may_begin(entry.span, index)) return false;
+  entry.begun = true;
+  --waiting_;
+  return true;
 }
 
 }  // namespace block_queue

@@ -7,6 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "room.h"
+
 namespace block_queue {
 
 // Bytes of a file that a change touches, in whole units of its alignment.
@@ -24,10 +26,19 @@ struct WriteSpan {
 // not meet. First come, first served: nobody is overtaken by what he would have to wait for.
 class WriteGate {
  public:
-  // Whether the change may begin now. If not, a later leave() answers its id.
+  // Room for so many more. Throws std::bad_alloc, with nothing changed.
+  void make_room(size_t more) { block_queue::make_room(&entries_, more); }
+  // Whether the change may begin now; if not, a later leave() tells its id. Needs no memory where there is room; throws
+  // std::bad_alloc otherwise, with nothing changed.
   bool enter(uint64_t id, const WriteSpan& span);
-  // The change, which had begun, is over. Answers those that may begin now, in the order they came.
-  std::vector<uint64_t> leave(uint64_t id);
+  // The change, which had begun, is over. Calls tell(id) for those that may begin now, in the order they came.
+  template <typename Tell>
+  void leave(uint64_t id, Tell tell) {
+    remove(id);
+    for (size_t i = 0; waiting_ > 0 && i < entries_.size(); ++i) {
+      if (begin_now(i)) tell(entries_[i].id);
+    }
+  }
 
   bool empty() const { return entries_.empty(); }
 
@@ -39,6 +50,8 @@ class WriteGate {
   };
 
   bool may_begin(const WriteSpan& span, size_t ahead) const;
+  void remove(uint64_t id);
+  bool begin_now(size_t index);
 
   std::vector<Entry> entries_;  // in order of arrival
   size_t waiting_ = 0;

@@ -23,6 +23,7 @@ const steps = {
     run('npx', 'prettier', '--check', '--log-level=warn', 'lib', 'test', 'scripts', 'eslint.config.js'),
   'native format': formatNative,
   tests: () => runAva([], {}),
+  'failing memory': failingMemory,
   'thread sanitizer': () => sanitizer('thread'),
   'address sanitizer': () => sanitizer('address'),
 }
@@ -103,6 +104,24 @@ async function sanitizer(variant) {
   const unit = runCTest(join('out', variant, 'build'))
   const suite = await runAva(nativeTests, environment)
   return { passed: unit.passed + suite.passed, failed: unit.failed + suite.failed }
+}
+
+/** Let every allocation of the addon fail in turn, in a build of which that can be asked. */
+function failingMemory() {
+  if (process.platform !== 'linux') {
+    console.log('SKIPPED: memory can be made to fail on Linux only')
+    return true
+  }
+  if (!run('npm', 'run', '--silent', 'native:faulty')) return false
+  const { stdout, status } = spawnSync(process.execPath, ['dist/test/memory/main.js'], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, QCOW2_PREBUILD: join(root, 'out', 'faulty') },
+  })
+  process.stdout.write(stdout)
+  const [, good, bad] = /^(\d+) passed, (\d+) failed$/m.exec(stdout) ?? []
+  if (good === undefined) return { passed: 0, failed: 1 }
+  return { passed: Number(good), failed: Number(bad) + (status !== 0 && Number(bad) === 0 ? 1 : 0) }
 }
 
 function runCTest(folder) {

@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'ERR_NOT_FOUND'
   | 'ERR_NOT_SUPPORTED'
   | 'ERR_NO_SPACE'
+  | 'ERR_OUT_OF_MEMORY'
   | 'ERR_PERMISSION'
   | 'ERR_POISONED'
   | 'ERR_READ_ONLY'

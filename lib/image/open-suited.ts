@@ -18,7 +18,12 @@ export async function openSuited(
   options: Parameters<typeof openFile>[1],
 ): Promise<BlockBackend> {
   const backend = await openFile(path, options)
-  if (options.readOnly || !backend.direct || (await hasRoomForUnits(backend))) return backend
+  try {
+    if (options.readOnly || !backend.direct || (await hasRoomForUnits(backend))) return backend
+  } catch (error) {
+    await backend.close().catch(() => undefined)
+    throw error
+  }
   await backend.close()
   return openFile(path, { ...options, cache: { ...options.cache, direct: false } })
 }

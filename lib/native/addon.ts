@@ -5,7 +5,7 @@ import { Qcow2Error } from '../base/errors.js'
 import type { NativeAddon } from './types.js'
 
 /** Compared with the number in native/addon.cc: a binary left over from another version is refused, not believed. */
-const expectedAbi = 3
+const expectedAbi = 4
 
 /** From dist/lib/native/ to the folder of package.json. */
 const packageRoot = unpackedRoot(fileURLToPath(new URL('../../..', import.meta.url)), existsSync)
@@ -18,6 +18,7 @@ let loaded: NativeAddon | undefined
  * It is looked for as node-gyp-build does: a build of one's own (build/Release), then prebuilds/<platform>-<arch>;
  * both below the folder that the environment variable QCOW2_PREBUILD names, if it is set.
  * @throws ERR_ADDON_NOT_LOADED  there is none for this machine, or it belongs to another version
+ * @throws ERR_OUT_OF_MEMORY
  */
 export function addon(): NativeAddon {
   loaded ??= load()
@@ -31,6 +32,9 @@ function load(): NativeAddon {
   try {
     found = findAndLoad(packageRoot)
   } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ERR_OUT_OF_MEMORY') {
+      throw new Qcow2Error('ERR_OUT_OF_MEMORY', 'Out of memory: the native addon cannot begin', { cause })
+    }
     throw notLoaded('none could be loaded', cause)
   }
   if (found.abi !== expectedAbi) {

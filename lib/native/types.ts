@@ -1,4 +1,7 @@
-/** What the addon exports. The functions refuse what would crash them with a TypeError; good messages are TypeScript's work. */
+/**
+ * What the addon exports. The functions refuse what would crash them with a TypeError; good messages are TypeScript's work. Without
+ * memory they throw an Error with the code ERR_OUT_OF_MEMORY, and have done nothing.
+ */
 export type NativeAddon = {
   readonly abi: number
   readonly constants: NativeConstants
@@ -72,11 +75,11 @@ export type NativeBlockQueue = {
   readonly number: number
   /** Bytes. */
   geometry(): { readonly memoryAlignment: number; readonly offsetAlignment: number; readonly length: number }
-  /** Copies. @returns the section */
+  /** Copies. @returns the section. Without memory the queue is poisoned: others may have been queued with this node in mind */
   enqueue(bytes: Uint8Array, offset: number, earliest: number): number
   sectionAfterData(): number
   pendingSection(offset: number, length: number): number
-  /** Write what is queued: somebody needs room. */
+  /** Write what is queued: somebody needs room. Throws as without memory if the system has no thread for it. */
   drain(): void
   /** @returns undefined, or the first byte that somebody else holds, or -errno; then nothing has changed */
   lock(held: readonly number[], tested: readonly number[]): number | undefined
@@ -125,6 +128,8 @@ export type NativeRequestQueue = {
   enqueue(bytes: Uint8Array, offset: number, earliest: number, nowMs: number): number
   sectionAfterData(): number
   dataWritten(): void
+  /** @param errno  why */
+  giveUp(errno: number): FinishedWaiter[]
   flush(id: number): FinishedWaiter[]
   awaitDurable(id: number, section: number): FinishedWaiter[]
   drain(): void

@@ -8,7 +8,7 @@ export type BoundedQueue = {
    * (the disk was full).
    */
   failure(): { readonly error: Error; readonly forGood: boolean } | undefined
-  /** Start to write what is queued. */
+  /** Start to write what is queued. Throws when that cannot be done. */
   drain(): void
 }
 
@@ -53,7 +53,7 @@ export class Admission {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ bytes, resolve, reject })
       // Also after the disk was full: it may have room by now. If not, `progressed` will say so.
-      this.#queue.drain()
+      this.#drain()
     })
   }
 
@@ -81,7 +81,16 @@ export class Admission {
       next.resolve()
       next = this.#waiting[0]
     }
-    if (next !== undefined) this.#queue.drain()
+    if (next !== undefined) this.#drain()
+  }
+
+  #drain(): void {
+    try {
+      this.#queue.drain()
+    } catch (error) {
+      // Nobody makes room for those who wait.
+      for (const waiter of this.#waiting.splice(0)) waiter.reject(error as Error)
+    }
   }
 
   #hasRoom(bytes: number): boolean {

@@ -7,7 +7,7 @@ import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend
 import { FileLog } from './file-log.js'
 import { QueueState } from './queue-state.js'
 import { type Requester, requests } from './requests.js'
-import { closedError, openError, poisonedError, systemError } from './system-error.js'
+import { closedError, errorOfAddon, openError, poisonedError, systemError } from './system-error.js'
 
 export type BlockQueueOptions = {
   readonly readOnly: boolean
@@ -80,7 +80,7 @@ export class BlockQueue implements BlockBackend, Requester {
 
   /**
    * Open a file; nothing of it is read.
-   * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY, ERR_IS_A_DIRECTORY, ERR_EXISTS, ERR_IO
+   * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY, ERR_IS_A_DIRECTORY, ERR_EXISTS, ERR_IO, ERR_OUT_OF_MEMORY
    * @throws ERR_NOT_SUPPORTED  neither a regular file nor a block device; or `direct` where the file system cannot
    */
   static async open(path: string, options: BlockQueueOptions): Promise<BlockQueue> {
@@ -102,7 +102,10 @@ export class BlockQueue implements BlockBackend, Requester {
       (options.create === true ? constants.flags.create : 0) +
       (options.record === true ? constants.flags.record : 0)
     const policy = constants.policies[options.syncPolicy]
-    this.#native = new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers)
+    this.#native = this.#inWords(
+      'open',
+      () => new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers),
+    )
     this.number = this.#native.number
     if (options.record === true) this.log = new FileLog(this.#native)
     this.#admission = new Admission(
@@ -111,7 +114,7 @@ export class BlockQueue implements BlockBackend, Requester {
         queued: () => this.#state.queued,
         failure: () => this.#state.failure,
         drain: () => {
-          if (this.#lastCounters === undefined) this.#native.drain()
+          if (this.#lastCounters === undefined) this.#inWords('flush', () => this.#native.drain())
         },
       },
     )
@@ -195,9 +198,13 @@ export class BlockQueue implements BlockBackend, Requester {
   enqueue(bytes: Uint8Array, offset: number, earliest: Section): Section {
     const refused = this.#refusal('write')
     if (refused !== undefined) throw refused
-    const placed = section(this.#native.enqueue(bytes, offset, earliest))
-    this.#reach(offset + bytes.length)
-    return placed
+    try {
+      const placed = section(this.#native.enqueue(bytes, offset, earliest))
+      this.#reach(offset + bytes.length)
+      return placed
+    } catch (error) {
+      throw errorOfAddon(error, 'metadata write', this.path)
+    }
   }
 
   sectionAfterData(): Section {
@@ -237,7 +244,7 @@ export class BlockQueue implements BlockBackend, Requester {
 
   lock(held: readonly number[], tested: readonly number[]): number | undefined {
     if (this.#closing !== undefined) throw closedError(this.path)
-    const answer = this.#native.lock(held, tested)
+    const answer = this.#inWords('lock', () => this.#native.lock(held, tested))
     if (answer === undefined || answer >= 0) return answer
     throw systemError(-answer, 'lock', { path: this.path })
   }
@@ -310,6 +317,15 @@ export class BlockQueue implements BlockBackend, Requester {
       this.#dataWriteBytes += length
     }
     return this.#send(operation, offset, length, bytes)
+  }
+
+  /** What the addon throws, in our words. */
+  #inWords<T>(operation: string, call: () => T): T {
+    try {
+      return call()
+    } catch (error) {
+      throw errorOfAddon(error, operation, this.path)
+    }
   }
 
   /** Why the file cannot be changed, if it cannot. */

@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { assert } from '../base/assert.js'
 import type { Qcow2Error } from '../base/errors.js'
 import { section, type Section } from '../base/units.js'
@@ -10,7 +11,7 @@ import type {
 } from '../native/types.js'
 import type { SyncPolicy } from './backend.js'
 import type { MemoryDevice } from './memory-device.js'
-import { poisonedError, systemError } from './system-error.js'
+import { errorOfAddon, poisonedError, systemError } from './system-error.js'
 
 export type SimulatedWorkerOptions = {
   /** For messages. */
@@ -80,7 +81,16 @@ export class SimulatedWorker {
   }
 
   enqueue(bytes: Uint8Array, offset: number, earliest: Section): Section {
-    const placed = this.#queue.enqueue(bytes, offset, earliest, this.#now())
+    let placed: number
+    try {
+      placed = this.#queue.enqueue(bytes, offset, earliest, this.#now())
+    } catch (error) {
+      // As Worker::enqueue: what was queued with this node in mind must not be written without it.
+      const finished = this.#queue.giveUp(constants.errno.ENOMEM)
+      this.#state = undefined
+      this.#settle(finished)
+      throw errorOfAddon(error, 'metadata write', this.#path)
+    }
     this.#state = undefined
     if (this.#syncPolicy === 'write') this.#call()
     else this.#watchAge()

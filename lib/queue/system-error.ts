@@ -6,6 +6,7 @@ import { Qcow2Error, type ErrorCode } from '../base/errors.js'
 const codes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: 'ERR_NO_SPACE',
   EDQUOT: 'ERR_NO_SPACE',
+  ENOMEM: 'ERR_OUT_OF_MEMORY',
   ENOENT: 'ERR_NOT_FOUND',
   ENOTDIR: 'ERR_NOT_FOUND',
   EACCES: 'ERR_PERMISSION',
@@ -52,6 +53,12 @@ export function systemError(
       errno,
     },
   )
+}
+
+/** What the addon throws where it has no memory, in our words; all else as it is. @param operation  as of `systemError` */
+export function errorOfAddon(thrown: unknown, operation: string, path: string): unknown {
+  const isOutOfMemory = thrown instanceof Error && 'code' in thrown && thrown.code === 'ERR_OUT_OF_MEMORY'
+  return isOutOfMemory ? systemError(constants.errno.ENOMEM, operation, { path, cause: thrown }) : thrown
 }
 
 /** Every request after the first failure. @param first  that failure: of a write or sync of the queue */

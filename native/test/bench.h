@@ -11,10 +11,11 @@
 namespace block_queue_test {
 
 using block_queue::Action;
-using block_queue::Finished;
 using block_queue::RequestQueue;
 using block_queue::Section;
 using block_queue::SyncPolicy;
+using block_queue::Waiter;
+using block_queue::Waiters;
 
 constexpr size_t kUnit = 16;
 constexpr uint64_t kIdleLimitMs = 5000;
@@ -46,9 +47,9 @@ struct Bench {
         break;
     }
     std::string text = "W{";
-    for (const auto& node : action.nodes) {
+    for (const auto& [offset, node] : *action.nodes) {
       if (text.back() != '{') text += ',';
-      text += std::to_string(node->offset);
+      text += std::to_string(offset);
     }
     return text + "}";
   }
@@ -75,7 +76,7 @@ struct Bench {
   // Who is over since the last call: "1 2:5" is waiter 1 in good order, then waiter 2 with errno 5.
   std::string over() {
     std::string text;
-    for (const Finished& one : finished) {
+    for (const Waiter& one : finished) {
       text += (text.empty() ? "" : " ") + std::to_string(one.id);
       if (one.error != 0) text += ":" + std::to_string(one.error);
     }
@@ -96,13 +97,13 @@ struct Bench {
 
   RequestQueue queue;
   Action action;
-  std::vector<Finished> finished;
+  Waiters finished;
   uint64_t now_ms = 1000;
 };
 
 // The bytes of one node of an action.
 inline std::string content(const Action& action, size_t index) {
-  const auto& bytes = action.nodes.at(index)->bytes;
+  const auto& bytes = std::next(action.nodes->begin(), static_cast<ptrdiff_t>(index))->second->bytes;
   return std::string(bytes.data(), bytes.data() + bytes.size());
 }
 

@@ -17,10 +17,11 @@
 namespace {
 
 using block_queue::Action;
-using block_queue::Finished;
 using block_queue::RequestQueue;
 using block_queue::Section;
 using block_queue::SyncPolicy;
+using block_queue::Waiter;
+using block_queue::Waiters;
 using block_queue_test::check;
 
 constexpr size_t kMostContexts = 4;
@@ -213,7 +214,7 @@ class World {
     const uint64_t id = ++last_id_;
     promises_.emplace(id, promise);
     waits_[i] = true;
-    std::vector<Finished> finished;
+    Waiters finished;
     if (flush) {
       queue_.flush(id, &finished);
     } else {
@@ -256,7 +257,7 @@ class World {
   void begin_action() {
     started_ = written_;
     if (action_.kind == Action::Kind::kSync) return;
-    for (const auto& node : action_.nodes) {
+    for (const auto& [offset, node] : *action_.nodes) {
       for (size_t i = 0; i < kMostContexts; ++i) {
         const uint8_t first = node->bytes.data()[2 * i];
         const uint8_t second = node->bytes.data()[2 * i + 1];
@@ -289,7 +290,7 @@ class World {
       if (error == EIO) poisoned_ = true;
     }
     action_ = {};
-    std::vector<Finished> finished;
+    Waiters finished;
     if (is_write) {
       if (error == 0) {
         const Counts data = written_.data;
@@ -306,8 +307,8 @@ class World {
     settle(finished);
   }
 
-  void settle(const std::vector<Finished>& finished) {
-    for (const Finished& one : finished) {
+  void settle(const Waiters& finished) {
+    for (const Waiter& one : finished) {
       const auto entry = promises_.find(one.id);
       check(entry != promises_.end(), "a waiter finishes once");
       const Promise promise = entry->second;

@@ -185,8 +185,8 @@ void the_bytes_of_nodes_are_aligned_in_memory() {
   for (uint64_t offset = 0; offset < 8 * 512; offset += 512) bench.put(offset, 0, 'x', 512);
   bench.flush(1);
   bench.begin();
-  check_equal(bench.action.nodes.size(), 8u);
-  for (const auto& node : bench.action.nodes) {
+  check_equal(bench.action.nodes->size(), 8u);
+  for (const auto& [offset, node] : *bench.action.nodes) {
     check_equal(reinterpret_cast<uintptr_t>(node->bytes.data()) % 4096, 0u);
   }
 }

@@ -139,3 +139,14 @@ test('its methods refuse to be called on anything else', (t) => {
   const call = RequestQueue as unknown as (...values: number[]) => unknown
   t.throws(() => call(0, 0, 1), { instanceOf: TypeError })
 })
+
+test('a queue that is given up tells everybody who waits, and hands out nothing more', (t) => {
+  const one = queue()
+  one.enqueue(bytes, 0, 0, 0)
+  t.deepEqual(one.flush(1), [])
+  t.throws(() => one.giveUp(0), { instanceOf: TypeError })
+  t.deepEqual(one.giveUp(12), [{ id: 1, error: 12 }])
+  t.is(one.next(0).kind, 'idle')
+  t.deepEqual(one.flush(2), [{ id: 2, error: 12 }])
+  t.like(one.state(), { poisoned: 12, queuedNodes: 1 })
+})

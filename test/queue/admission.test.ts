@@ -7,6 +7,7 @@ class StillQueue implements BoundedQueue {
   nodes = 0
   drains = 0
   broken: { error: Error; forGood: boolean } | undefined
+  cannotDrain: Error | undefined
 
   queued(): { bytes: number; nodes: number } {
     return { bytes: this.bytes, nodes: this.nodes }
@@ -18,6 +19,7 @@ class StillQueue implements BoundedQueue {
 
   drain(): void {
     this.drains++
+    if (this.cannotDrain !== undefined) throw this.cannotDrain
   }
 }
 
@@ -132,4 +134,18 @@ test('a full disk rejects whoever waits, and is tried again for the next one', a
   queue.bytes = 0
   admission.progressed()
   t.deepEqual(await settled(second), [true])
+})
+
+test('where nothing can be written for want of a thread, those who wait are told, and leave nothing behind', async (t) => {
+  const { queue, admission } = setup()
+  queue.bytes = 100
+  const first = admission.admit(1)
+  queue.cannotDrain = new Error('no thread')
+  const second = admission.admit(1)
+  await t.throwsAsync(async () => first, { message: 'no thread' })
+  await t.throwsAsync(async () => second, { message: 'no thread' })
+  queue.cannotDrain = undefined
+  queue.bytes = 0
+  admission.progressed()
+  t.is(admission.admit(100), undefined, 'no room was taken')
 })

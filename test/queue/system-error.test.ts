@@ -1,7 +1,13 @@
 import { constants } from 'node:os'
 import test from 'ava'
 import { Qcow2Error } from '../../lib/base/errors.js'
-import { closedError, openError, poisonedError, systemError } from '../../lib/queue/system-error.js'
+import {
+  closedError,
+  errorOfAddon,
+  openError,
+  poisonedError,
+  systemError,
+} from '../../lib/queue/system-error.js'
 
 const { errno } = constants
 
@@ -17,6 +23,7 @@ test('each failure has the code that callers branch on', (t) => {
   for (const [number, code] of [
     [errno.ENOSPC, 'ERR_NO_SPACE'],
     [errno.EDQUOT, 'ERR_NO_SPACE'],
+    [errno.ENOMEM, 'ERR_OUT_OF_MEMORY'],
     [errno.ENOENT, 'ERR_NOT_FOUND'],
     [errno.ENOTDIR, 'ERR_NOT_FOUND'],
     [errno.EACCES, 'ERR_PERMISSION'],
@@ -48,4 +55,13 @@ test('an opening past the page cache that is refused says so, and only then', (t
   t.is(openError(errno.ENODEV, '/dev/tty', { direct: false }).code, 'ERR_NOT_SUPPORTED')
   t.is(openError(errno.ENOENT, '/disk', { direct: true }).code, 'ERR_NOT_FOUND')
   t.is(closedError('/disk').code, 'ERR_CLOSED')
+})
+
+test('what the addon throws for lack of memory becomes a failure of the file, and nothing else does', (t) => {
+  const thrown = Object.assign(new Error('Out of memory'), { code: 'ERR_OUT_OF_MEMORY' })
+  const error = errorOfAddon(thrown, 'lock', '/disk')
+  t.true(error instanceof Qcow2Error)
+  t.like(error, { code: 'ERR_OUT_OF_MEMORY', path: '/disk', errno: errno.ENOMEM, cause: thrown })
+  const other = new TypeError('misuse')
+  t.is(errorOfAddon(other, 'lock', '/disk'), other)
 })

@@ -1,0 +1,84 @@
+// Memory and threads that run out on purpose. Linked into the addon in the variant `faulty` only, where every operator
+// new of its own code, and every start of a thread, comes here. Controlled by a file that both sides have mapped or
+// open, so that nothing of it shows at the addon's boundary: see test/memory/failing-memory.ts.
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+struct Control {
+  std::atomic<int64_t> fail_at;   // the number of the allocation that fails; 0: none
+  std::atomic<int64_t> for_ever;  // and all that come later
+  std::atomic<int64_t> counted;   // allocations since somebody set this to 0
+  std::atomic<int64_t> failed;    // of these
+};
+static_assert(std::atomic<int64_t>::is_always_lock_free && sizeof(Control) == 32, "four numbers of 64 bits");
+
+Control* open_control() {
+  const char* const path = std::getenv("QCOW2_FAILING_MEMORY");
+  if (path == nullptr) return nullptr;
+  const int descriptor = ::open(path, O_RDWR | O_CLOEXEC);
+  void* const memory = ::mmap(nullptr, sizeof(Control), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+  if (memory == MAP_FAILED) std::abort();
+  ::close(descriptor);
+  return static_cast<Control*>(memory);
+}
+
+Control* const control = open_control();
+
+bool is_to_fail() {
+  if (control == nullptr) return false;
+  const int64_t number = ++control->counted;
+  const int64_t fail_at = control->fail_at;
+  if (fail_at == 0 || number < fail_at || (number > fail_at && control->for_ever == 0)) return false;
+  ++control->failed;
+  return true;
+}
+
+void* allocate(size_t size, size_t alignment) {
+  if (is_to_fail()) return nullptr;
+  if (alignment <= alignof(std::max_align_t)) return std::malloc(size);
+  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+void* allocate_or_throw(size_t size, size_t alignment) {
+  void* const memory = allocate(size, alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return allocate_or_throw(size, 1); }
+void* operator new[](size_t size) { return allocate_or_throw(size, 1); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
+void* operator new[](size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
+void* operator new(size_t size, std::align_val_t alignment) {
+  return allocate_or_throw(size, static_cast<size_t>(alignment));
+}
+void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+
+extern "C" {
+// The linker sends calls of pthread_create here (--wrap).
+int __real_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument);
+int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
+  return is_to_fail() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
+}
+}
