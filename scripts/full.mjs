@@ -20,6 +20,7 @@ const seed = values.seed
 const count = (number) => String(number * times)
 
 const steps = {
+  build: ['npm', 'run', '--silent', 'build'],
   tests: ['npm', 'test'],
   crash: [
     'npm',
@@ -36,6 +37,7 @@ const steps = {
   ],
   faults: ['npm', 'run', 'faults', '--', '--count', count(50_000), '--seed', seed],
   fuzz: ['npm', 'run', 'fuzz', '--', '--count', count(100_000), '--seed', seed],
+  'file faults': ['npx', 'ava', 'dist/test/crash/faulty-file.test.js'],
   kills: ['npm', 'run', 'kills', '--', '--count', count(500), '--seed', seed],
   sequences: ['npx', 'ava', 'dist/test/oracle/**/*.test.js', 'dist/test/properties/**/*.test.js'],
   schedules: ['npm', 'run', 'schedules'],
@@ -43,7 +45,7 @@ const steps = {
   figures: ['node', 'scripts/figures.mjs'],
 }
 /** What tests take from the environment, where they take their numbers from there. */
-const environment = { QCOW2_SEQUENCES: count(1000), QCOW2_SEED: seed }
+const environment = { QCOW2_SEQUENCES: count(1000), QCOW2_FILE_FAULTS: count(2000), QCOW2_SEED: seed }
 
 const unknown = positionals.filter((name) => !(name in steps))
 if (unknown.length > 0) {
@@ -53,14 +55,15 @@ if (unknown.length > 0) {
 console.log(`seed ${seed}`)
 const report = []
 for (const [name, [program, ...words]] of Object.entries(steps)) {
-  if (positionals.length > 0 && !positionals.includes(name)) continue
+  // What the others run is built in any case.
+  if (positionals.length > 0 && name !== 'build' && !positionals.includes(name)) continue
   console.log(`\n=== ${name}: ${program} ${words.join(' ')}`)
   const started = performance.now()
-  const isLong = name === 'sequences'
+  const isLong = name === 'sequences' || name === 'file faults'
   const env = isLong ? { ...process.env, ...environment } : process.env
   const { status } = spawnSync(program, words, { cwd: root, stdio: 'inherit', env })
   if (status !== 0) process.exitCode = 1
   const seconds = ((performance.now() - started) / 1000).toFixed(0)
-  report.push(`${name.padEnd(10)} ${status === 0 ? 'ok' : 'FAILED'}, ${seconds} s`)
+  report.push(`${name.padEnd(11)} ${status === 0 ? 'ok' : 'FAILED'}, ${seconds} s`)
 }
 console.log(`\n${report.join('\n')}`)

@@ -35,7 +35,10 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
     { workload: 'sequence/snapshot/512/write,flush,far,flush/2/9|flush,exact', mutants: ['M7'] },
   ],
   E6: [{ workload: 'sequence/snapshot/512/overwrite,flush/1/0|flush,exact', mutants: ['E6'] }],
-  E7: [{ workload: 'sequence/near-block/512/write,write/1/0|flush,exact', mutants: ['E7', 'M8'] }],
+  E7: [
+    { workload: 'sequence/near-block/512/write,write/1/0|flush,exact', mutants: ['E7', 'M8'] },
+    { workload: 'sequence/near-block/512/write,write,far,flush/1/0|flush,reserves', mutants: ['R5'] },
+  ],
   E8: [{ workload: 'sequence/near-block/512/write,flush,write,flush/2/2|flush,exact', mutants: ['E8'] }],
   E9: [
     { workload: 'sequence/near-table/512/write,write/1/0|flush,exact', mutants: ['M9'] },
@@ -61,6 +64,10 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
   ],
   E16: [{ workload: 'sequence/half-full/512/zero,flush,overwrite,flush/1/0|flush,exact', mutants: ['P11'] }],
   E17: [
+    {
+      workload: 'sequence/empty/512/compress,flush,compress,flush/2/1|flush,exact',
+      mutants: ['E17 shared'],
+    },
     { workload: 'sequence/half-full/512/compress,compress,flush/2/6|flush,exact', mutants: ['E17'] },
     {
       workload: 'sequence/half-full/512/compress,flush,compress-over,flush/2/3|flush,exact',

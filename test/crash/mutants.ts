@@ -1,6 +1,7 @@
+import { allocationMutants } from './allocation-mutants.js'
 import { formatMutants } from './format-mutants.js'
 import type { Mutant } from './mutant.js'
 import { queueMutants } from './queue-mutants.js'
 
 /** All wrong implementations that crashes give away. */
-export const mutants: readonly Mutant[] = [...formatMutants, ...queueMutants]
+export const mutants: readonly Mutant[] = [...formatMutants, ...allocationMutants, ...queueMutants]

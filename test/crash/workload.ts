@@ -1,3 +1,4 @@
+import { alignDown } from '../../lib/base/integers.js'
 import { sectorSize } from '../../lib/base/units.js'
 import { DiskImage } from '../../lib/image/disk-image.js'
 import { checkQcow2 } from '../../lib/qcow2/check.js'
@@ -145,7 +146,7 @@ class Run {
   async all(): Promise<Recording> {
     const { workload, image } = { workload: this.#workload, image: await this.#open() }
     for (const [id, step] of workload.steps.entries()) {
-      while (this.#mustWait(step)) await Promise.race(this.#running.values())
+      while (this.#mustWait(image, step)) await Promise.race(this.#running.values())
       this.#begin(image, id, step)
       if (this.#options.atRest !== true) continue
       await Promise.all(this.#running.values())
@@ -199,12 +200,13 @@ class Run {
     })
   }
 
-  /** Resizes run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
-  #mustWait(step: Step): boolean {
-    if (this.#running.size >= this.#workload.window) return true
+  /** Requests for the same sectors run one after the other, but for discards, whose races are wanted; a resize with those for what it keeps. */
+  #mustWait(image: DiskImage, step: Step): boolean {
+    const { window, steps, start } = this.#workload
+    if (this.#running.size >= window) return true
     for (const id of this.#running.keys()) {
-      const other = this.#workload.steps[id]
-      if (other !== undefined && conflict(step, other)) return true
+      const other = steps[id]
+      if (other !== undefined && conflict(step, other, keptSectors(image, start, step, other))) return true
     }
     return false
   }
@@ -285,9 +287,22 @@ export function rangeOf({ lba, sectors }: { lba: number; sectors: number }): {
   return { offset: lba * sectorSize, length: sectors * sectorSize }
 }
 
-/** Whether two requests must not run at the same time. */
-export function conflict(one: Step, other: Step): boolean {
-  if (one.kind === 'resize' || other.kind === 'resize') return true
+/** How many sectors two steps leave to the disk, if one of them is a resize: whole clusters. */
+function keptSectors(image: DiskImage, start: StartImage, ...steps: readonly Step[]): number {
+  const sizes = steps.map((step) => (step.kind === 'resize' ? step.sectors : Number.POSITIVE_INFINITY))
+  return alignDown(Math.min(image.size / sectorSize, ...sizes), start.clusterSize / sectorSize)
+}
+
+/**
+ * Whether two requests must not run at the same time.
+ * @param kept  sectors from the start of the disk that a resize leaves alone; 0: it has the disk for itself
+ */
+export function conflict(one: Step, other: Step, kept = 0): boolean {
+  if (one.kind === 'resize' || other.kind === 'resize') {
+    const beside = one.kind === 'resize' ? other : one
+    if (kept === 0 || beside.kind === 'resize') return true
+    return 'lba' in beside && beside.lba + beside.sectors > kept
+  }
   if (!('lba' in one) || !('lba' in other)) return false
   if (one.kind === 'read' || other.kind === 'read') return false
   // Where one compressed cluster ends within a sector, the next one begins: which of them a crash keeps is not told apart here.

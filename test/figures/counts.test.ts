@@ -65,3 +65,57 @@ test('Q2: 200 pairs of an allocating write and a discard elsewhere cost at most 
   t.true(syncs >= 1 && syncs <= 6, `${syncs} syncs`)
   await image.close()
 })
+
+test('Q7: while a sync does not end the queue keeps to its limit, writers wait and reads go on', async (t) => {
+  const queueBytes = 64 * 1024
+  const stallTurns = 4000
+  const stall = { is: false, has: false }
+  const { image, memory } = await newDisk(
+    { size: 2 ** 30, clusterSize: 4096 },
+    {
+      reservation: 64,
+      memory: {
+        queueBytes,
+        fault: ({ kind }) => {
+          if (kind !== 'sync' || !stall.is) return undefined
+          stall.is = false
+          stall.has = true
+          return { errno: 0, turns: stallTurns }
+        },
+      },
+    },
+  )
+  const turns = async (count: number): Promise<void> => {
+    for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve))
+  }
+  await image.write(bytes, 0)
+  await image.flush()
+  stall.is = true
+  // Each needs a table of its own: together they queue far more than there is room for.
+  const tableCoverage = (4096 / 8) * 4096
+  let written = 0
+  const writing = Array.from({ length: 400 }, async (_, index) => {
+    await image.write(bytes, (1 + index) * tableCoverage)
+    written++
+  })
+  await turns(stallTurns / 4)
+  t.true(stall.has)
+  const early = { written, queued: memory.stats().queuedBytesNow }
+  await turns(stallTurns / 2)
+  t.deepEqual({ written, queued: memory.stats().queuedBytesNow }, early, 'nothing moves, nothing piles up')
+  t.true(written < 400)
+  t.true(early.queued > 0)
+  const seen = new Uint8Array(4096)
+  await image.read(seen, 0)
+  t.deepEqual(seen, bytes, 'reads go on')
+  t.is(written, early.written)
+  await Promise.all(writing)
+  await image.flush()
+  const { queuedBytesPeak, admissionWaits } = memory.stats()
+  t.log(
+    `${early.written} of 400 written, then ${early.queued} bytes stood; at most ${queuedBytesPeak} of ${queueBytes}`,
+  )
+  t.true(queuedBytesPeak <= queueBytes, `${queuedBytesPeak} bytes`)
+  t.true(admissionWaits > 0)
+  await image.close()
+})

@@ -120,6 +120,36 @@ async function memory(path: string): Promise<void> {
   )
 }
 
+/** Writers that each need a table of their own, while syncs take ten seconds (the tracer sees to that): Q7. */
+async function stalledDevice(path: string): Promise<void> {
+  const clusterSize = 4096
+  const tableCoverage = (clusterSize / 8) * clusterSize
+  await createImage(path, { size: 8 * 1024 ** 3, clusterSize })
+  const image = await openImage(path, {})
+  const bytes = new Uint8Array(4096).fill(1)
+  const seconds = (count: number): Promise<void> =>
+    new Promise((resolve) => void setTimeout(resolve, count * 1000))
+  let written = 0
+  for (let index = 0; index < 4000; index++) {
+    void image.write(bytes, index * tableCoverage).then(() => written++)
+  }
+  await seconds(4)
+  const early = { written, memory: residentMiB() }
+  let reads = 0
+  for (const end = performance.now() + 4000; performance.now() < end; reads++) {
+    await image.read({ offset: 0, length: 4096 })
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const { queuedBytesPeak, syncsIssued } = image.stats()
+  const growth = residentMiB() - early.memory
+  const meanwhile = written - early.written
+  process.stdout.write(
+    `${JSON.stringify({ written, meanwhile, reads, growth, queuedBytesPeak, syncsIssued })}\n`,
+  )
+  // The rest would take minutes.
+  process.exit(0)
+}
+
 async function opening(path: string): Promise<void> {
   // Whatever is loaded on first use is not the image's.
   await createImage(`${path}.warm`, { size: 1024 ** 2, overwrite: true })
@@ -139,6 +169,7 @@ const workloads: Record<string, (path: string) => Promise<void>> = {
   durableWriter,
   allocateAndDiscard,
   memory,
+  stalledDevice,
   opening,
 }
 

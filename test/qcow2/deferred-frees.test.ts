@@ -51,6 +51,22 @@ test('G3: a cluster is not free while a request runs that began before the remov
   parts.active.end(later)
 })
 
+test('G3: neighbours that one write unlinks wait each for the requests that may use it', async (t) => {
+  const { parts, allocation, first } = await setUp(2)
+  const removal = parts.ordering.unlink(parts.l1.slice(0))
+  const how = { removal, punch: false, wasTable: false }
+  parts.frees.add(allocation.host, 512, how)
+  // It began in between, so only the second cluster can be its.
+  const writer = parts.active.begin()
+  parts.frees.add(hostOffset(allocation.host + 512), 512, how)
+  await parts.backend.flush()
+  await parts.frees.settled()
+  t.deepEqual(await parts.allocator.counts(first, 2), [0, 1])
+  parts.active.end(writer)
+  await parts.frees.settled()
+  t.deepEqual(await parts.allocator.counts(first, 2), [0, 0])
+})
+
 test('G4: a cluster is not free while the host is giving its bytes up', async (t) => {
   const { parts, backend, first, remove } = await setUp(1, { punch: true })
   remove()

@@ -1,0 +1,64 @@
+import { noSection } from '../../lib/base/units.js'
+import { RefcountGrowth } from '../../lib/qcow2/refcount-growth.js'
+import { Reservation } from '../../lib/qcow2/reservation.js'
+import { anySize, type Mutant, nothing } from './mutant.js'
+import { replace } from './mutant-tools.js'
+
+/** Those that lack a rule of counts which several parts have a hand in. */
+export const allocationMutants: readonly Mutant[] = [
+  {
+    name: 'R5',
+    lacks: "a refcount block's entry in the table -> what refers to reserved clusters that it counts",
+    starts: ['near-block'],
+    clusterSizes: anySize,
+    needs: ['write', 'write', 'far', 'flush'],
+    hidden: { on: ({ reserves }) => !reserves, because: 'nothing is reserved there' },
+    install: () => {
+      let isReserving = false
+      const undoRenew = replace(Reservation.prototype, 'renew', (original) => {
+        return function (this: Reservation) {
+          isReserving = true
+          original.call(this)
+          isReserving = false
+        }
+      })
+      const undoPublished = replace(RefcountGrowth.prototype, 'publishedAfter', (original) => {
+        return function (this: RefcountGrowth, cluster) {
+          return isReserving ? noSection : original.call(this, cluster)
+        }
+      })
+      return () => {
+        undoPublished()
+        undoRenew()
+      }
+    },
+  },
+  {
+    name: 'E17 shared',
+    lacks: 'count of a cluster that compressed clusters share -> the L2 entry of the later one',
+    starts: ['half-full', 'empty', 'backing'],
+    clusterSizes: anySize,
+    needs: ['compress', 'flush', 'compress', 'flush'],
+    install: nothing,
+    // Counts that go up beside an allocation are those of sharing.
+    tampering: () => ({
+      opened: ({ allocator, ordering }) => {
+        let isAllocating = false
+        const tryAllocate = allocator.tryAllocate.bind(allocator)
+        allocator.tryAllocate = (most, options) => {
+          isAllocating = true
+          try {
+            return tryAllocate(most, options)
+          } finally {
+            isAllocating = false
+          }
+        }
+        const addReferences = ordering.addReferences.bind(ordering)
+        ordering.addReferences = (refcounts) => {
+          const counted = addReferences(refcounts)
+          return isAllocating ? counted : noSection
+        }
+      },
+    }),
+  },
+]
