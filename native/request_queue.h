@@ -145,6 +145,9 @@ class RequestQueue {
   const Counters& counters() const { return counters_; }
 
  private:
+  // native/test: tells states apart.
+  friend class RequestQueueInspector;
+
   using MutableNode = std::shared_ptr<Node>;
 
   struct SectionAge {
