@@ -1,8 +1,9 @@
 import type { Readable, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
+import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { invalid, notSupported, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
-import { booleanOption, type Checked, checkOptions, enumOption } from '../base/options.js'
+import { booleanOption, type Checked, checkOptions, enumOption, longWorkSchema } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
 import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
@@ -48,6 +49,7 @@ const zeroesSchema = { ...rangeSchema, ...writeSchema, unmap: booleanOption }
 const resizeSchema = {
   shrink: booleanOption,
   preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
+  ...longWorkSchema,
 }
 
 /**
@@ -250,13 +252,15 @@ export class DiskImage implements AsyncDisposable {
    * @param size                   bytes, rounded up to whole sectors of 512
    * @param options.shrink         must be true to make it smaller: the bytes beyond are lost
    * @param options.preallocation  of what it grows by. Default 'off'
+   * @param options.signal         stops preallocating; rejects with its reason, and the size is the old one again
+   * @param options.onProgress     told how far preallocating is
    */
   async resize(
     size: number,
-    options?: { readonly shrink?: boolean; readonly preallocation?: PreallocationMode },
+    options?: LongWork & { readonly shrink?: boolean; readonly preallocation?: PreallocationMode },
   ): Promise<void> {
     this.#checkWritable()
-    const { shrink = false, preallocation = 'off' } = checkOptions('resize', options, resizeSchema)
+    const { shrink = false, preallocation = 'off', ...work } = checkOptions('resize', options, resizeSchema)
     if (typeof size !== 'number') throw invalid('resize: the size must be a number of bytes')
     if (!isCount(size)) throw outOfRange(`resize: ${size} is no size in bytes`)
     const wanted = alignUp(size, sectorSize)
@@ -268,7 +272,13 @@ export class DiskImage implements AsyncDisposable {
     if (preallocation !== 'off' && wanted <= this.size) {
       throw invalid('resize: preallocation is for disks that grow', 'ERR_INVALID_OPTION')
     }
-    await this.#change(() => this.#top.resize(wanted, { shrink, preallocation }), false)
+    work.signal?.throwIfAborted()
+    const added = preallocation === 'off' ? 0 : wanted - this.size
+    await this.#change(async () => {
+      const progress = new ProgressReporter(work.onProgress, 'resize', added)
+      const onBytes = (done: number): void => progress.reach(done)
+      await this.#top.resize(wanted, { shrink, preallocation, signal: work.signal, onBytes })
+    }, false)
   }
 
   /** The bytes of the disk in order, as a stream of Node's. */
