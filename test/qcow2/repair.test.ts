@@ -180,11 +180,13 @@ function otherChanges(before: Buffer, after: Buffer): string[] {
   for (const at of refcountTable)
     blocks.add(Math.floor(Number(before.readBigUInt64BE(at) & ~511n) / clusterSize))
   const changes: string[] = []
-  for (let at = 512; at + 8 <= before.length; at += 8) {
+  for (let at = 512; at + 16 <= before.length; at += 8) {
     if (before.compare(after, at, at + 8, at, at + 8) === 0) continue
     const [old, now] = [before.readBigUInt64BE(at), after.readBigUInt64BE(at)]
     const flag = (old ^ now) === 1n << 63n
-    const dropped = (old & 1n) === 1n && now === 1n
+    // Extended entries have their zeros in the second word: none of their subclusters is allocated then.
+    const extended = ((before[79] ?? 0) & 16) !== 0 && (before.readBigUInt64BE(at + 8) & 0xffff_ffffn) === 0n
+    const dropped = extended ? now === 0n : (old & 1n) === 1n && now === 1n
     if (!flag && !dropped && !blocks.has(Math.floor(at / clusterSize))) changes.push(`${at}: ${old} ${now}`)
   }
   return changes
