@@ -59,9 +59,14 @@ export class ProgressReporter {
 
   /** `bytes` more are done. */
   advance(bytes: number): void {
-    if (bytes === 0) return
+    if (bytes <= 0) return
     this.#bytesDone = Math.min(this.#bytesDone + bytes, this.#bytesTotal)
     if (this.#bytesDone >= this.#nextReport) this.#report()
+  }
+
+  /** `bytes` are done by now. */
+  reach(bytes: number): void {
+    this.advance(bytes - this.#bytesDone)
   }
 
   #report(): void {

@@ -42,14 +42,21 @@ export function parseImageName(text: string, rules: NameRules): ImageName {
   }
 }
 
-/** QEMU's rule: what stands before a colon that no slash precedes is a protocol. */
 function plainPath(text: string): string {
-  const protocol = /^([^/:]*):/.exec(text)?.[1]
-  const path = protocol === 'file' ? text.slice('file:'.length) : text
-  if (protocol !== undefined && protocol !== 'file')
-    throw couldNotOpen(text, `Unknown protocol '${protocol}'`)
+  const path = pathOf(text, (why) => couldNotOpen(text, why))
   if (path === '') throw couldNotOpen(text, "The 'file' block driver requires a file name")
   return path
+}
+
+/**
+ * The path that a plain name stands for. QEMU's rule: what stands before a colon that no slash precedes is a protocol.
+ * @throws what `failure` makes of the reason: a protocol other than `file:`
+ */
+export function pathOf(text: string, failure: (why: string) => UsageError): string {
+  const protocol = /^([^/:]*):/.exec(text)?.[1]
+  if (protocol === undefined) return text
+  if (protocol === 'file') return text.slice('file:'.length)
+  throw failure(`Unknown protocol '${protocol}'`)
 }
 
 /** @throws UsageError  a format that this package does not have */

@@ -112,7 +112,7 @@ async function run(
     if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
       throw new UsageError('output file is smaller than input file')
     }
-    if (error instanceof Error && error.message.startsWith('Could not create'))
+    if (error instanceof Error && /^(Could not create|Failed to get)/.test(error.message))
       throw whileConverting(target.text, work.format, error)
     throw error
   }

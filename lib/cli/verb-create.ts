@@ -11,6 +11,7 @@ import {
   settingsHelp,
   sizeSetting,
 } from './create-options.js'
+import { pathOf } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { sizeArgument } from './sizes.js'
@@ -37,15 +38,16 @@ export async function create(argv: readonly string[]): Promise<number> {
     print(settingsHelp(targetFormat(line.value('format'))))
     return 0
   }
-  const [path, sizeText, extra] = line.operands
-  if (path === undefined) throw new UsageError('Expecting image file name', { showHelpHint: true })
+  const [name, sizeText, extra] = line.operands
+  if (name === undefined) throw new UsageError('Expecting image file name', { showHelpHint: true })
   const sizeOperand = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
   if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`, { showHelpHint: true })
   // From here on messages say which image they are about.
   try {
     const format = targetFormat(line.value('format'))
+    const path = pathOf(name, (why) => new UsageError(why))
     const settings = parseImageSettings(format, lists)
-    addBacking(path, format, settings, line.value('backing'), line.value('backingFormat'))
+    addBacking(name, format, settings, line.value('backing'), line.value('backingFormat'))
     if (sizeOperand !== undefined) {
       if (settings.has('size')) throw new UsageError('The image size must be specified only once')
       settings.set('size', String(sizeOperand))
@@ -53,10 +55,10 @@ export async function create(argv: readonly string[]): Promise<number> {
     await checkBacking(path, settings, line.has('unsafe'))
     const size = sizeSetting(settings)
     if (size === undefined) throw new UsageError('Image creation needs a size parameter')
-    if (!line.has('quiet')) print(`${formattingLine(path, format, settings)}\n`)
+    if (!line.has('quiet')) print(`${formattingLine(name, format, settings)}\n`)
     await createAt(path, { ...imageShape(format, settings), size, unsafe: true, overwrite: true })
   } catch (error) {
-    throw about(path, error)
+    throw about(name, error)
   }
   return 0
 }
@@ -123,9 +125,16 @@ async function lookAtBacking(
   path: string,
   format: ImageFormat | undefined,
 ): Promise<{ format: ImageFormat; virtualSize: number }> {
-  const { imageInfo } = await import('../operations/info.js')
+  const { imageInfo, imageInfoChain } = await import('../operations/info.js')
+  // It is only looked at: a virtual machine may be running on it.
+  const how = { forceShare: true, ...(format === undefined ? {} : { format }) }
   try {
-    return await imageInfo(path, format === undefined ? {} : { format })
+    const found = await imageInfo(path, how)
+    // An image on a chain that does not hold is of no use.
+    await imageInfoChain(path, { ...how, backing: 'allow' }).catch((error: unknown) => {
+      throw new UsageError(`Could not open backing file: ${(error as Error).message}`)
+    })
+    return found
   } catch (error) {
     throw new UsageError(`${(error as Error).message}\nCould not open backing image.`)
   }

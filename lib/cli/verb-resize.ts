@@ -38,7 +38,11 @@ export async function resize(argv: readonly string[]): Promise<number> {
   const change = parseChange(sizeText)
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { imageInfo } = await import('../operations/info.js')
-  const before = await imageInfo(name.path, name.format === undefined ? {} : { format: name.format })
+  // Whoever else uses the image is told of when it is opened for writing.
+  const before = await imageInfo(name.path, {
+    forceShare: true,
+    ...(name.format === undefined ? {} : { format: name.format }),
+  })
   if (before.format === 'raw' && name.format === undefined) warnOfGuessedRaw(name.text)
   const size = newSize(before, change)
   if (size < before.virtualSize && !line.has('shrink')) {

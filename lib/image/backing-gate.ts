@@ -1,6 +1,6 @@
 import { realpath } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { Qcow2Error } from '../base/errors.js'
+import { invalid, Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import type { DiskImage } from './disk-image.js'
@@ -83,6 +83,7 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
 
 function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing {
   if (answer === undefined) throw denied(reference, 'the caller does not allow it')
+  checkAnswer(answer)
   if (typeof answer === 'object' && 'readInto' in answer) return { type: 'image', image: answer }
   const { path, format }: { path: string; format?: ImageFormat } =
     typeof answer === 'string' ? { path: answer } : answer
@@ -92,6 +93,19 @@ function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing
     format:
       format === undefined ? knownFormat(reference) : enumOption(imageFormats)(format, 'backing: the format'),
   }
+}
+
+/** @throws TypeError ERR_INVALID_OPTION  nothing that a reference could stand for */
+function checkAnswer(answer: unknown): void {
+  if (typeof answer === 'object' && answer !== null) {
+    if ('readInto' in answer) return
+    if ('path' in answer) answer = answer.path
+  }
+  if (typeof answer === 'string' && answer !== '' && !answer.includes('\0')) return
+  throw invalid(
+    'backing: the answer must be a path, { path, format }, an image or undefined',
+    'ERR_INVALID_OPTION',
+  )
 }
 
 /** A relative name is relative to the image that has it: the name spelt with the image's folder, as QEMU shows it. */

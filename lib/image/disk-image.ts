@@ -1,8 +1,9 @@
 import type { Readable, Writable } from 'node:stream'
 import { isUint8Array } from 'node:util/types'
+import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { invalid, notSupported, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
-import { booleanOption, checkOptions, enumOption } from '../base/options.js'
+import { booleanOption, type Checked, checkOptions, enumOption, longWorkSchema } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
 import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
@@ -36,9 +37,19 @@ type Range = { readonly offset: number; readonly length: number }
 /** Where the magic stands that probing looks at. */
 const magicBytes = 4
 
+/** A misspelt or vague wish for durability must not pass for none. */
+const writeSchema = { fua: booleanOption }
+
+/** Checked as a range of the disk. */
+const ofRange = (value: unknown): unknown => value
+
+const rangeSchema = { offset: ofRange, length: ofRange }
+const zeroesSchema = { ...rangeSchema, ...writeSchema, unmap: booleanOption }
+
 const resizeSchema = {
   shrink: booleanOption,
   preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
+  ...longWorkSchema,
 }
 
 /**
@@ -131,21 +142,22 @@ export class DiskImage implements AsyncDisposable {
    * @param options.fua  the write is durable when the promise resolves
    */
   write(bytes: Uint8Array, offset: number, options?: { readonly fua?: boolean }): Promise<void> {
+    let fua = false
     try {
       this.#checkWritable()
       checkBytes(bytes)
       this.#checkSpan(offset, bytes.length)
+      if (options !== undefined) fua = checkOptions('write', options, writeSchema).fua === true
     } catch (error) {
       return Promise.reject(error)
     }
     if (bytes.length === 0) return Promise.resolve()
     if (this.#rawWasGuessed && offset < magicBytes) {
-      return this.#change(() => this.#writeFirstBytes(bytes, offset), options?.fua)
+      return this.#change(() => this.#writeFirstBytes(bytes, offset), fua)
     }
-    if (this.#failurePolicy !== undefined)
-      return this.#change(() => this.#top.write(bytes, offset), options?.fua)
+    if (this.#failurePolicy !== undefined) return this.#change(() => this.#top.write(bytes, offset), fua)
     const written = this.#top.write(bytes, offset)
-    return options?.fua === true ? this.#track(written.then(() => this.#top.flush())) : written
+    return fua ? this.#track(written.then(() => this.#top.flush())) : written
   }
 
   /**
@@ -182,13 +194,16 @@ export class DiskImage implements AsyncDisposable {
    * @param request.fua    durable when the promise resolves
    */
   writeZeroes(request: Range & { readonly unmap?: boolean; readonly fua?: boolean }): Promise<void> {
+    let checked: Checked<typeof zeroesSchema>
     try {
       this.#checkWritable()
       this.#checkRange(request)
+      checked = checkOptions('writeZeroes', request, zeroesSchema)
     } catch (error) {
       return Promise.reject(error)
     }
-    const { offset, length, unmap = false, fua } = request
+    const { offset, length } = request
+    const { unmap = false, fua = false } = checked
     if (length === 0) return Promise.resolve()
     return this.#change(() => this.#top.writeZeroes(offset, length, { unmap }), fua)
   }
@@ -225,6 +240,7 @@ export class DiskImage implements AsyncDisposable {
     this.#checkOpen()
     if (typeof range !== 'object' || range === null)
       throw invalid('a range must be an object { offset, length }')
+    checkOptions('extents', range, rangeSchema)
     const { offset = 0 } = range
     const length = range.length ?? Math.max(0, this.size - offset)
     this.#checkSpan(offset, length)
@@ -236,13 +252,15 @@ export class DiskImage implements AsyncDisposable {
    * @param size                   bytes, rounded up to whole sectors of 512
    * @param options.shrink         must be true to make it smaller: the bytes beyond are lost
    * @param options.preallocation  of what it grows by. Default 'off'
+   * @param options.signal         stops preallocating; rejects with its reason, and the size is the old one again
+   * @param options.onProgress     told how far preallocating is
    */
   async resize(
     size: number,
-    options?: { readonly shrink?: boolean; readonly preallocation?: PreallocationMode },
+    options?: LongWork & { readonly shrink?: boolean; readonly preallocation?: PreallocationMode },
   ): Promise<void> {
     this.#checkWritable()
-    const { shrink = false, preallocation = 'off' } = checkOptions('resize', options, resizeSchema)
+    const { shrink = false, preallocation = 'off', ...work } = checkOptions('resize', options, resizeSchema)
     if (typeof size !== 'number') throw invalid('resize: the size must be a number of bytes')
     if (!isCount(size)) throw outOfRange(`resize: ${size} is no size in bytes`)
     const wanted = alignUp(size, sectorSize)
@@ -254,7 +272,13 @@ export class DiskImage implements AsyncDisposable {
     if (preallocation !== 'off' && wanted <= this.size) {
       throw invalid('resize: preallocation is for disks that grow', 'ERR_INVALID_OPTION')
     }
-    await this.#change(() => this.#top.resize(wanted, { shrink, preallocation }), false)
+    work.signal?.throwIfAborted()
+    const added = preallocation === 'off' ? 0 : wanted - this.size
+    await this.#change(async () => {
+      const progress = new ProgressReporter(work.onProgress, 'resize', added)
+      const onBytes = (done: number): void => progress.reach(done)
+      await this.#top.resize(wanted, { shrink, preallocation, signal: work.signal, onBytes })
+    }, false)
   }
 
   /** The bytes of the disk in order, as a stream of Node's. */
@@ -304,8 +328,8 @@ export class DiskImage implements AsyncDisposable {
   }
 
   /** Run a change, then a flush if it is to be durable. */
-  #change(request: () => Promise<void>, fua: boolean | undefined): Promise<void> {
-    return this.#track(this.#changeInSteps(request, fua === true))
+  #change(request: () => Promise<void>, fua: boolean): Promise<void> {
+    return this.#track(this.#changeInSteps(request, fua))
   }
 
   async #changeInSteps(request: () => Promise<void>, fua: boolean): Promise<void> {

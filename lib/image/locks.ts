@@ -56,16 +56,17 @@ export function lockBytes(use: LockUse): { held: number[]; tested: number[] } {
 /**
  * Take the locks of a use, to be held until the file is closed. To be called before the header is read: what is read
  * without the lock may be stale.
+ * @param name  what the image is called in messages
  * @throws ERR_IMAGE_LOCKED  somebody uses the image in a way that excludes this, and the words say which
  */
-export function takeLocks(backend: BlockBackend, use: LockUse): void {
+export function takeLocks(backend: BlockBackend, use: LockUse, name = backend.path): void {
   const { held, tested } = lockBytes(use)
   const conflict = lockWherePossible(backend, held, tested)
   if (conflict === undefined) return
   throw new Qcow2Error(
     'ERR_IMAGE_LOCKED',
-    `Failed to get ${lockName(conflict)}lock\nIs another process using the image [${escapeName(backend.path)}]?`,
-    { path: backend.path },
+    `Failed to get ${lockName(conflict)}lock\nIs another process using the image [${escapeName(name)}]?`,
+    { path: name },
   )
 }
 

@@ -5,6 +5,7 @@ import { Qcow2Error } from '../base/errors.js'
 import { defaultCache } from '../image/cache-modes.js'
 import { couldNotOpen, openFile } from '../image/image-file.js'
 import { takeLocks } from '../image/locks.js'
+import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { systemError } from '../queue/system-error.js'
 
@@ -45,7 +46,7 @@ export async function writeTarget<T>(
       return result
     } catch (error) {
       await unlink(temporary).catch(() => undefined)
-      throw error
+      throw renamedIn(error, temporary, path)
     }
   } finally {
     await replaced?.backend.close()
@@ -80,7 +81,7 @@ async function lookAtTarget(
   }
   const backend = await openFile(target, { readOnly: false, cache: defaultCache })
   try {
-    if (options.locking) takeLocks(backend, 'creation')
+    if (options.locking) takeLocks(backend, 'creation', path)
   } catch (error) {
     await backend.close()
     throw error
@@ -93,6 +94,22 @@ function temporaryName(target: string): string {
   const suffix = `.${randomBytes(6).toString('hex')}.tmp`
   const name = Buffer.from(basename(target)).subarray(0, longestName - suffix.length - 1)
   return join(dirname(target), `.${name.toString('utf8').replace(/\uFFFD+$/u, '')}${suffix}`)
+}
+
+/** Nobody has heard of the temporary name: what failed is told of the file that was asked for. */
+function renamedIn(error: unknown, temporary: string, path: string): unknown {
+  if (!(error instanceof Qcow2Error) || error.path !== temporary) return error
+  const { code, offset, structure, errno } = error
+  const message = error.message
+    .replaceAll(escapeName(temporary), escapeName(path))
+    .replaceAll(temporary, path)
+  return new Qcow2Error(code, message, {
+    path,
+    ...(offset === undefined ? {} : { offset }),
+    ...(structure === undefined ? {} : { structure }),
+    ...(errno === undefined ? {} : { errno }),
+    cause: error,
+  })
 }
 
 async function createEmpty(temporary: string, mode: number, path: string): Promise<void> {

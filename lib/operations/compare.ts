@@ -153,7 +153,7 @@ async function firstDifference(
     signal?.throwIfAborted()
     const [left, right] = await Promise.all([a.read({ offset, length }), b.read({ offset, length })])
     if (Buffer.compare(left, right) !== 0)
-      return alignDown(offset + firstDifferentByte(left, right), sectorSize)
+      return offset + alignDown(firstDifferentByte(left, right), sectorSize)
     progress.advance(length)
   }
   return undefined
@@ -172,7 +172,14 @@ async function firstNonZero(
   for (const { offset, length } of cut(run)) {
     signal?.throwIfAborted()
     const bytes = await disk.read({ offset, length })
-    if (!isZero(bytes)) return alignDown(offset + bytes.findIndex((byte) => byte !== 0), sectorSize)
+    if (!isZero(bytes))
+      return (
+        offset +
+        alignDown(
+          bytes.findIndex((byte) => byte !== 0),
+          sectorSize,
+        )
+      )
     progress.advance(length)
   }
   return undefined

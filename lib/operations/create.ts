@@ -236,11 +236,7 @@ export async function layImage(
     if (preallocation === 'off') return
     const image = await openQcow2(backend, { readOnly: false, reservation: 0 })
     closing = image
-    let before = 0
-    const onBytes = (done: number): void => {
-      progress.advance(done - before)
-      before = done
-    }
+    const onBytes = (done: number): void => progress.reach(done)
     await image.preallocate(preallocation, { signal, onBytes })
   } finally {
     await closing.close()

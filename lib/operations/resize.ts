@@ -1,12 +1,13 @@
+import type { LongWork } from '../base/abort.js'
 import { invalid, outOfRange } from '../base/errors.js'
-import { booleanOption, checkOptions, checkPath, enumOption, signalOption } from '../base/options.js'
+import { booleanOption, checkOptions, checkPath, enumOption, longWorkSchema } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 
-export type ResizeOptions = {
+export type ResizeOptions = LongWork & {
   /** Default: probed. */
   readonly format?: ImageFormat
   /** Must be true to make the disk smaller: the bytes beyond are lost. */
@@ -17,14 +18,13 @@ export type ResizeOptions = {
   /** Which backing files are opened. Default 'same-directory'. */
   readonly backing?: BackingGate
   readonly locking?: 'auto' | 'off'
-  readonly signal?: AbortSignal
 }
 
 /**
  * Change the size of an image's disk. New bytes read as zeros.
  * @param size  bytes, rounded up to whole sectors of 512; or by how many bytes it grows (negative: shrinks)
  * @returns the sizes before and after, in bytes
- * @throws as openImage and DiskImage.resize
+ * @throws as openImage and DiskImage.resize; the signal's reason: then the size is the old one
  */
 export async function resizeImage(
   path: string,
@@ -35,6 +35,7 @@ export async function resizeImage(
   const {
     shrink = false,
     preallocation = 'off',
+    onProgress,
     ...given
   } = checkOptions('resizeImage', options, {
     format: enumOption(imageFormats),
@@ -43,7 +44,7 @@ export async function resizeImage(
     cache: cacheOption,
     backing: backingOption,
     locking: enumOption(['auto', 'off']),
-    signal: signalOption,
+    ...longWorkSchema,
   })
   const { cache, ...rest } = given
   const image = await openImage(path, {
@@ -52,7 +53,7 @@ export async function resizeImage(
   })
   try {
     const before = image.size
-    await image.resize(newSize(before, size), { shrink, preallocation })
+    await image.resize(newSize(before, size), { shrink, preallocation, onProgress, signal: given.signal })
     return { before, after: image.size }
   } finally {
     await image.close()

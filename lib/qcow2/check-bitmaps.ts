@@ -40,7 +40,7 @@ export async function countBitmaps(state: CheckState): Promise<void> {
 async function countBitmap(state: CheckState, tableOffset: number, entries: number): Promise<void> {
   state.count(tableOffset, entries * entryBytes)
   for await (const { first, count, view } of readEntries(state.backend, tableOffset, entries)) {
-    state.step('references', first, entries)
+    state.step('references', first * state.geometry.clusterSize, entries * state.geometry.clusterSize)
     for (let index = 0; index < count; index++) {
       const high = view.getUint32(index * entryBytes)
       const low = view.getUint32(index * entryBytes + 4)

@@ -28,7 +28,9 @@ export async function* readL2Tables(
   entries: number,
   phase: CheckProgress['phase'],
 ): AsyncGenerator<L2TableOfL1> {
-  const { clusterSize } = state.geometry
+  const { clusterSize, l2TableCoverage } = state.geometry
+  // In bytes of the disk that the tables map.
+  const step = (done: number): void => state.step(phase, done * l2TableCoverage, entries * l2TableCoverage)
   let named = 0
   for await (const { first, count, view } of readEntries(state.backend, offset, entries)) {
     const tables: [index: number, offset: number][] = []
@@ -46,13 +48,14 @@ export async function* readL2Tables(
       throw corrupt('L1 table', offset, 'it names the same L2 tables again and again')
     }
     for await (const batch of readTables(state.backend, tables, clusterSize)) {
-      state.step(phase, first + (batch[0]?.index ?? 0), entries)
+      step(first + (batch[0]?.index ?? 0))
       for (const table of batch) {
         const at = table.index * entryBytes
         yield { table, l1Index: first + table.index, high: view.getUint32(at), low: view.getUint32(at + 4) }
       }
     }
   }
+  step(entries)
 }
 
 /** Why a snapshot's L1 table cannot be where, or as long as, its entry says: what is wrong, in QEMU's words. */

@@ -129,6 +129,7 @@ async function walkRefcounts(
     }
   }
   withoutBlock(clusterCount)
+  state.step('refcounts', state.fileBytes, state.fileBytes)
 }
 
 /** Whether a refcount block may stand there: aligned, and at an offset that a file can have (signed 64 bits). */

@@ -1,7 +1,7 @@
 import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
-import type { BackingSource, FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
+import type { BackingSource, FormatImage, GrowOptions, Mapping } from '../queue/format-image.js'
 import { poisonedError } from '../queue/system-error.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
@@ -16,7 +16,7 @@ import { findMetadata } from './find-metadata.js'
 import { MetadataMap } from './metadata-map.js'
 import { type OpenMetadata, openMetadata } from './open-metadata.js'
 import type { Parts } from './parts.js'
-import { type Preallocation, preallocate } from './preallocate.js'
+import { type Preallocation, preallocate, releasePreallocated } from './preallocate.js'
 import { RangeLocks } from './range-locks.js'
 import { readGuest } from './read.js'
 import { RefcountGrowth } from './refcount-growth.js'
@@ -216,7 +216,7 @@ export class Qcow2Image implements FormatImage {
     }
   }
 
-  async resize(size: number, options: { shrink: boolean; preallocation?: PreallocationMode }): Promise<void> {
+  async resize(size: number, options: { readonly shrink: boolean } & GrowOptions): Promise<void> {
     const parts = this.#parts
     const check = (): void => {
       if (parts.backend.poisoned !== undefined)
@@ -233,12 +233,27 @@ export class Qcow2Image implements FormatImage {
         this.#size = size
       }
       if (size > from) {
-        const mode = options.preallocation ?? 'off'
         await grow(parts, from, size, switched)
-        if (mode !== 'off') await preallocate(parts, { from, to: size, mode })
+        await this.#preallocateGrown(from, options)
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
     })
+  }
+
+  /** What was grown for nothing is given back: most likely it was space that ran out. */
+  async #preallocateGrown(from: number, { preallocation = 'off', ...control }: GrowOptions): Promise<void> {
+    if (preallocation === 'off') return
+    const parts = this.#parts
+    const to = this.#size
+    try {
+      await preallocate(parts, { from, to, mode: preallocation }, control)
+    } catch (error) {
+      await releasePreallocated(parts, { from, to })
+        .then(() => shrink(parts, to, from, () => (this.#size = from)))
+        // Then the disk is larger than it was, and sound.
+        .catch(() => undefined)
+      throw error
+    }
   }
 
   /** Map the whole disk ahead of its use. For new images. */

@@ -30,6 +30,18 @@ export async function preallocate(
   }
 }
 
+/**
+ * Give the host back the space of what preallocation has mapped in a range. It holds nothing but zeros, before and after: no write has to
+ * come first, which matters where space has run out, since unmapping takes some.
+ */
+export async function releasePreallocated(parts: Parts, range: { from: number; to: number }): Promise<void> {
+  for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to;) {
+    const { entry, length } = await parts.l2.find(guestOffset(at), range.to - at)
+    if (entry.type === 'normal' && entry.copied) await parts.backend.punch(entry.host, length)
+    at += length
+  }
+}
+
 /** Map one run. @returns the guest bytes dealt with */
 async function preallocateRun(
   parts: Parts,
@@ -68,6 +80,8 @@ async function preallocateRun(
         )
         await ordering.dataWritten()
       } catch (error) {
+        // Written in part, perhaps, and then for lack of space.
+        await backend.punch(allocation.host, bytes).catch(() => undefined)
         await allocator.cancel(allocation)
         throw error
       }

@@ -113,7 +113,7 @@ async function writeStructures(state: CheckState, place: Place): Promise<void> {
   const table = new Uint8Array(place.tableClusters * clusterSize)
   const entries = new DataView(table.buffer)
   for (const [position, index] of place.indexes.entries()) {
-    state.step('repair', position, place.indexes.length)
+    state.step('repair', position * clusterSize, place.indexes.length * clusterSize)
     const block = new Uint8Array(clusterSize)
     const view = new DataView(block.buffer)
     const first = index * refcountsPerBlock

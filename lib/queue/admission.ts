@@ -8,7 +8,10 @@ export type BoundedQueue = {
    * (the disk was full).
    */
   failure(): { readonly error: Error; readonly forGood: boolean } | undefined
-  /** Start to write what is queued. Throws when that cannot be done. */
+  /**
+   * Start to write what is queued. `queued` and `failure` may lag behind what has happened; after this they do not. Throws when it cannot be
+   * done.
+   */
   drain(): void
 }
 
@@ -53,7 +56,7 @@ export class Admission {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ bytes, resolve, reject })
       // Also after the disk was full: it may have room by now. If not, `progressed` will say so.
-      this.#drain()
+      this.#letGo()
     })
   }
 
@@ -69,28 +72,38 @@ export class Admission {
       this.#letGo()
       return
     }
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(failure.error)
+    this.#rejectWaiting(failure.error)
   }
 
   #letGo(): void {
+    this.#admitWaiting()
+    if (this.#waiting.length === 0) return
+    try {
+      this.#queue.drain()
+    } catch (error) {
+      // Nobody makes room for those who wait.
+      this.#rejectWaiting(error as Error)
+      return
+    }
+    // It may turn out that the queue is empty, or broken, and has not told yet. Then nothing moves that would keep the process alive
+    // for those who wait.
+    const failure = this.#queue.failure()
+    if (failure?.forGood) this.#rejectWaiting(failure.error)
+    else this.#admitWaiting()
+  }
+
+  #admitWaiting(): void {
     let next = this.#waiting[0]
-    if (next === undefined) return
     while (next !== undefined && this.#hasRoom(next.bytes)) {
       this.#taken += next.bytes
       this.#waiting.shift()
       next.resolve()
       next = this.#waiting[0]
     }
-    if (next !== undefined) this.#drain()
   }
 
-  #drain(): void {
-    try {
-      this.#queue.drain()
-    } catch (error) {
-      // Nobody makes room for those who wait.
-      for (const waiter of this.#waiting.splice(0)) waiter.reject(error as Error)
-    }
+  #rejectWaiting(error: Error): void {
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(error)
   }
 
   #hasRoom(bytes: number): boolean {

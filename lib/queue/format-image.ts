@@ -3,6 +3,16 @@ import type { QueueStats } from './backend.js'
 /** 'metadata' maps all clusters, qcow2 only; 'falloc' also reserves their space on the host; 'full' writes zeros. */
 export type PreallocationMode = 'off' | 'metadata' | 'falloc' | 'full'
 
+/** What is done for the guest bytes that growing adds. */
+export type GrowOptions = {
+  /** Default 'off'. */
+  readonly preallocation?: PreallocationMode | undefined
+  /** Stops preallocating. */
+  readonly signal?: AbortSignal | undefined
+  /** Told how many bytes have been preallocated so far. */
+  readonly onBytes?: ((done: number) => void) | undefined
+}
+
 /** What one layer stores at a run of guest bytes. */
 export type Mapping =
   /** Nothing here: the backing file shows, or zeros. */
@@ -43,8 +53,8 @@ export interface FormatImage {
   flush(): Promise<void>
   /** The longest run at `offset`, at most `length` bytes, that is stored alike in this layer. */
   mapping(offset: number, length: number): Promise<Mapping>
-  /** `preallocation`: what is done for the guest bytes that growing adds; 'off' by default. */
-  resize(size: number, options: { shrink: boolean; preallocation?: PreallocationMode }): Promise<void>
+  /** When it fails to preallocate what growing adds, or is stopped there, the size is the old one again, if that can be had. */
+  resize(size: number, options: { readonly shrink: boolean } & GrowOptions): Promise<void>
   stats(): QueueStats
   /** Finishes all requests, flushes, frees the file and its lock also on failure. */
   close(): Promise<void>

@@ -3,6 +3,7 @@ import { alignDown, alignUp, isAligned, isCount } from '../base/integers.js'
 import type { QueueStats } from './backend.js'
 import type { BlockQueue } from './block-queue.js'
 import { Context } from './context.js'
+import { closedError } from './system-error.js'
 
 /**
  * A file with a queue for its ordered writes. All offsets and lengths are bytes.
@@ -15,6 +16,7 @@ import { Context } from './context.js'
  */
 export class QueuedFile {
   readonly #backend: BlockQueue
+  readonly #writes = new PendingWrites()
 
   /** @internal */
   constructor(backend: BlockQueue) {
@@ -32,7 +34,7 @@ export class QueuedFile {
 
   /** A new chain of ordered writes; barriers order within it only. */
   context(): QueueContext {
-    return new QueueContext(this.#backend)
+    return new QueueContext(this.#backend, this.#writes)
   }
 
   /** The bytes as all contexts have written them; zeros past the end of the file. */
@@ -41,7 +43,7 @@ export class QueuedFile {
       throw invalid('read: the range must be an object { offset, length }')
     const { offset, length } = range
     if (!isCount(length)) throw outOfRange(`read: length must be a whole number >= 0, not ${String(length)}`)
-    const bytes = new Uint8Array(length)
+    const bytes = newBytes(length)
     await this.readInto(bytes, offset)
     return bytes
   }
@@ -60,6 +62,10 @@ export class QueuedFile {
    */
   async write(bytes: Uint8Array, offset: number): Promise<void> {
     checkRequest('write', bytes, offset)
+    await this.#writes.run(this.path, () => this.#writeNow(bytes, offset))
+  }
+
+  async #writeNow(bytes: Uint8Array, offset: number): Promise<void> {
     const { alignment, syncPolicy } = this.#backend
     const begin = alignDown(offset, alignment)
     if (this.#backend.pendingSection(begin, alignUp(offset + bytes.length, alignment) - begin) > 0) {
@@ -81,6 +87,7 @@ export class QueuedFile {
 
   /** Flushes, and closes the file, also if the flush fails. Waits for all requests. Closing twice does nothing. */
   async close(): Promise<void> {
+    await this.#writes.close()
     await this.#backend.close()
   }
 
@@ -89,16 +96,39 @@ export class QueuedFile {
   }
 }
 
+/** Writes that have begun, of a file and its contexts: closing lets them end, also those that wait for room in the queue. */
+class PendingWrites {
+  readonly #pending = new Set<Promise<void>>()
+  #closed = false
+
+  /** @throws ERR_CLOSED  closing has begun */
+  run(path: string, write: () => Promise<void>): Promise<void> {
+    if (this.#closed) throw closedError(path)
+    const written = write()
+    this.#pending.add(written)
+    const ended = (): void => void this.#pending.delete(written)
+    written.then(ended, ended)
+    return written
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.allSettled(this.#pending)
+  }
+}
+
 /** One chain of ordered writes. */
 export class QueueContext {
   readonly #backend: BlockQueue
+  readonly #writes: PendingWrites
   readonly #context: Context
   /** Settles when all that was called so far has been queued; undefined: it has. */
   #behind: Promise<void> | undefined
 
   /** @internal */
-  constructor(backend: BlockQueue) {
+  constructor(backend: BlockQueue, writes: PendingWrites) {
     this.#backend = backend
+    this.#writes = writes
     this.#context = new Context(backend)
   }
 
@@ -109,11 +139,15 @@ export class QueueContext {
    */
   async write(bytes: Uint8Array, offset: number): Promise<void> {
     checkRequest('context.write', bytes, offset)
-    const { alignment, syncPolicy } = this.#backend
+    const { alignment } = this.#backend
     if (!isAligned(offset, alignment) || !isAligned(bytes.length, alignment)) {
       throw invalid(`context.write: with O_DIRECT, offset and length must be multiples of ${alignment} bytes`)
     }
     if (bytes.length === 0) return
+    await this.#writes.run(this.#backend.path, () => this.#writeNow(bytes, offset))
+  }
+
+  async #writeNow(bytes: Uint8Array, offset: number): Promise<void> {
     const room = this.#backend.admit(bytes.length)
     if (room === undefined && this.#behind === undefined) {
       this.#queue(bytes, offset)
@@ -124,7 +158,7 @@ export class QueueContext {
         this.#queue(copy, offset)
       })
     }
-    if (syncPolicy === 'write') await this.#backend.durable(this.#context.section)
+    if (this.#backend.syncPolicy === 'write') await this.#backend.durable(this.#context.section)
   }
 
   /** What this context wrote before is durable before what it writes from now on. */
@@ -150,6 +184,15 @@ export class QueueContext {
     const behind: Promise<void> = done.then(over, over)
     this.#behind = behind
     return done
+  }
+}
+
+/** @throws ERR_OUT_OF_RANGE  more than one array can hold, or than there is memory for */
+function newBytes(length: number): Uint8Array {
+  try {
+    return new Uint8Array(length)
+  } catch {
+    throw outOfRange(`read: ${length} bytes do not fit into memory at once; read them in pieces`)
   }
 }
 

@@ -2,7 +2,7 @@ import { notSupported } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
-import type { FormatImage, Mapping, PreallocationMode } from '../queue/format-image.js'
+import type { FormatImage, GrowOptions, Mapping } from '../queue/format-image.js'
 import { preallocateRaw } from './create.js'
 
 /** The changes that began between two resizes, so that the second one can wait for them. */
@@ -85,8 +85,8 @@ export class RawImage implements FormatImage {
    * Callers see to it that `size` is whole sectors and that a smaller size is meant.
    * @throws ERR_NOT_SUPPORTED  preallocation 'metadata'
    */
-  resize(size: number, options: { preallocation?: PreallocationMode } = {}): Promise<void> {
-    const resized = this.#resized.then(() => this.#resizeNow(size, options.preallocation ?? 'off'))
+  resize(size: number, options: GrowOptions = {}): Promise<void> {
+    const resized = this.#resized.then(() => this.#resizeNow(size, options))
     this.#resized = resized.catch(() => undefined)
     return resized
   }
@@ -101,8 +101,11 @@ export class RawImage implements FormatImage {
     await this.#backend.close()
   }
 
-  async #resizeNow(size: number, preallocation: PreallocationMode): Promise<void> {
+  async #resizeNow(size: number, options: GrowOptions): Promise<void> {
+    const { preallocation = 'off', signal, onBytes } = options
     const old = this.#size
+    // Of the file, whose last sector need not be whole.
+    const { length } = this.#backend
     if (preallocation === 'metadata') {
       throw notSupported("A raw image has no metadata: preallocation 'metadata' is for qcow2", {
         path: this.#backend.path,
@@ -117,9 +120,13 @@ export class RawImage implements FormatImage {
     }
     try {
       await this.#backend.truncate(size)
-      await preallocateRaw(this.#backend, { from: old, to: size, preallocation })
+      let done = 0
+      const onWritten = (bytes: number): void => onBytes?.((done += bytes))
+      await preallocateRaw(this.#backend, { from: old, to: size, preallocation, signal, onWritten })
     } catch (error) {
       this.#size = old
+      // What was grown for nothing is given back: most likely it was space that ran out.
+      if (size > old) await this.#backend.truncate(Math.min(old, length)).catch(() => undefined)
       throw error
     }
     this.#size = size

@@ -7,7 +7,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -15,61 +14,8 @@
 
 #include "../request_queue.h"
 #include "check.h"
-
-namespace block_queue {
-
-// Writes down all that decides what a queue does from here on, but for ages, which these tests do not have. Sections
-// are told by their distance from the open one; those that are durable are all alike.
-class RequestQueueInspector {
- public:
-  // name: of a waiter, by its id.
-  static void describe(const RequestQueue& queue, const std::function<char(uint64_t)>& name, std::string* into) {
-    const auto put = [into](int64_t number) { *into += std::to_string(number) + ' '; };
-    const auto put_section = [&](Section section) {
-      put(section <= queue.durable_ ? -1000 : static_cast<int64_t>(section) - static_cast<int64_t>(queue.open_));
-    };
-    const auto put_nodes = [&](const NodesByOffset& nodes) {
-      for (const auto& [offset, node] : nodes) {
-        put(static_cast<int64_t>(offset));
-        into->append(reinterpret_cast<const char*>(node->bytes.data()), node->bytes.size());
-      }
-      *into += ';';
-    };
-    const auto put_waiters = [&](const Waiters& waiters) {
-      for (const Waiter& waiter : waiters) {
-        *into += name(waiter.id);
-        put_section(waiter.target);
-      }
-      *into += ';';
-    };
-    for (const auto& [section, nodes] : queue.queued_) {
-      put_section(section);
-      put_nodes(nodes);
-    }
-    put_section(queue.sealed_section_);
-    put_nodes(queue.sealed_);
-    put_section(queue.highest_);
-    put(static_cast<int64_t>(queue.open_ - queue.durable_));
-    put(queue.nodes_unsynced_);
-    put(queue.data_unsynced_);
-    put(static_cast<int64_t>(queue.outstanding_));
-    put_section(queue.sync_covers_);
-    put_waiters(queue.sync_finishes_);
-    put_waiters(queue.flushes_);
-    put_waiters(queue.awaiting_);
-    put_section(queue.drain_target_);
-    put_section(queue.idle_target_);
-    put(queue.poisoned_);
-    put(queue.stalled_);
-  }
-
-  static int64_t distance(const RequestQueue& queue, Section section) {
-    if (section <= queue.durable_) return -1000;
-    return static_cast<int64_t>(section) - static_cast<int64_t>(queue.open_);
-  }
-};
-
-}  // namespace block_queue
+#include "chooser.h"
+#include "request_queue_inspector.h"
 
 namespace {
 
@@ -81,6 +27,7 @@ using block_queue::SyncPolicy;
 using block_queue::Waiter;
 using block_queue::Waiters;
 using block_queue_test::check;
+using block_queue_test::Chooser;
 
 constexpr size_t kMostContexts = 4;
 constexpr uint64_t kRefcountsAt = 0;
@@ -118,48 +65,6 @@ struct Scenario {
   std::vector<std::string> scripts;
   // Whether one action may fail, with a full disk or for good.
   bool with_failure;
-};
-
-// Chooses by a list of numbers that was chosen before, then always the first; the list says what is left to try.
-class Chooser {
- public:
-  void restart() { depth_ = 0; }
-
-  size_t choose(size_t count) {
-    if (depth_ == taken_.size()) {
-      taken_.push_back(0);
-      counts_.push_back(count);
-    }
-    check(counts_[depth_] == count, "a replay is the same as the run before");
-    return taken_[depth_++];
-  }
-
-  // To follow a list of numbers to its end.
-  void follow(std::vector<size_t> path) {
-    taken_ = std::move(path);
-    counts_.clear();
-    depth_ = 0;
-  }
-  bool at_end() const { return depth_ == taken_.size(); }
-  size_t follow_next() { return taken_[depth_++]; }
-
-  // The next schedule; false: all were had.
-  bool advance() {
-    taken_.resize(depth_);
-    counts_.resize(depth_);
-    while (!taken_.empty() && taken_.back() + 1 == counts_.back()) {
-      taken_.pop_back();
-      counts_.pop_back();
-    }
-    if (taken_.empty()) return false;
-    ++taken_.back();
-    return true;
-  }
-
- private:
-  std::vector<size_t> taken_;
-  std::vector<size_t> counts_;
-  size_t depth_ = 0;
 };
 
 class World {

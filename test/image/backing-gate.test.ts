@@ -125,3 +125,13 @@ test('control characters in a name do not reach the terminal', async (t) => {
   )
   t.regex(error?.message ?? '', /'a\\u\{1b\}\[2Jb\\u\{a\}'/)
 })
+
+test('an answer that stands for nothing is refused as such', async (t) => {
+  const reference = { name: 'base', format: 'raw', image: '/disk.qcow2' }
+  for (const answer of [null, 5, '', 'a\0b', {}, { path: 5 }, true]) {
+    await t.throwsAsync(
+      passGate(() => answer as never, reference),
+      { instanceOf: TypeError, code: 'ERR_INVALID_OPTION' },
+    )
+  }
+})

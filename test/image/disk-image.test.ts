@@ -35,6 +35,29 @@ test('it reads what was written', async (t) => {
   await image.close()
 })
 
+test('a wish for durability that is misspelt or of the wrong kind is refused, and nothing is written', async (t) => {
+  const { image, backend } = await disk()
+  const bytes = new Uint8Array(512).fill(1)
+  const expected = { instanceOf: TypeError, code: 'ERR_INVALID_OPTION' }
+  const misspelt = { fuaa: true } as object
+  await t.throwsAsync(image.write(bytes, 0, misspelt), {
+    ...expected,
+    message: 'write: unknown option "fuaa"; did you mean "fua"?',
+  })
+  for (const options of [null, 5, { fua: 'yes' }, { fua: 1 }]) {
+    await t.throwsAsync(image.write(bytes, 0, options as never), expected)
+  }
+  const range = { offset: 0, length: 512 }
+  for (const wrong of [{ unmapp: true }, { fua: 'yes' }, { unmap: 0 }, { FUA: true }]) {
+    await t.throwsAsync(image.writeZeroes({ ...range, ...wrong } as never), expected)
+  }
+  await t.throwsAsync(image.extents({ len: 5 } as object).next(), expected)
+  t.is(backend.stats().dataWrites, 0)
+  await image.write(bytes, 0, { fua: false })
+  await image.writeZeroes({ ...range, unmap: true, fua: true })
+  await image.close()
+})
+
 test('requests of nothing are allowed up to the very end', async (t) => {
   const { image } = await disk()
   const nothing = new Uint8Array(0)

@@ -1,14 +1,16 @@
-import { readdir, rm, writeFile } from 'node:fs/promises'
+import { readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import {
   convertImage,
   createImage,
   type DiskImage,
+  imageInfo,
   type ImageEvent,
   openImage,
   type OpenOptions,
   Qcow2Error,
+  resizeImage,
 } from '../../lib/index.js'
 import { mayMount, mountSmall } from '../support/mounts.js'
 import { qemuCheck, qemuRead } from '../support/qemu.js'
@@ -174,5 +176,22 @@ for (const kind of ['tmpfs', 'ext4'] as const) {
       await t.throwsAsync(converted, { code: 'ERR_NO_SPACE' }, format)
     }
     t.deepEqual(await readdir(folder), before)
+  })
+
+  testMounted(`a disk that grows by more than a ${kind} has room for stays as it was`, async (t) => {
+    const { folder } = await mountSmall(t, kind, 12)
+    for (const format of ['qcow2', 'raw'] as const) {
+      for (const preallocation of ['falloc', 'full'] as const) {
+        const path = join(folder, 'disk')
+        await createImage(path, { size: 1024 * 1024, format })
+        const { size: length } = await stat(path)
+        const grown = resizeImage(path, size, { format, preallocation })
+        await t.throwsAsync(grown, { code: 'ERR_NO_SPACE' }, `${format} ${preallocation}`)
+        t.is((await imageInfo(path, { format })).virtualSize, 1024 * 1024, `${format} ${preallocation}`)
+        t.true((await stat(path)).size <= length + 2 * 65536, `${format} ${preallocation}`)
+        if (format === 'qcow2') t.is(await qemuCheck(path), '')
+        await rm(path)
+      }
+    }
   })
 }

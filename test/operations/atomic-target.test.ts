@@ -1,7 +1,7 @@
 import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { openImage } from '../../lib/index.js'
+import { openImage, Qcow2Error } from '../../lib/index.js'
 import { writeTarget } from '../../lib/operations/atomic-target.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -67,6 +67,23 @@ test('what fails or is aborted leaves things as they were', async (t) => {
   t.deepEqual(await readdir(folder), ['disk'])
 })
 
+test('a failure is told of the file that was asked for, not of the temporary one', async (t) => {
+  const path = join(await makeFolder(t), 'disk')
+  const cause = (temporary: string): Qcow2Error =>
+    new Qcow2Error('ERR_NO_SPACE', `no space left, write '${temporary}'`, { path: temporary, errno: 28 })
+  const failing = writeTarget(path, options, (temporary) => Promise.reject(cause(temporary)))
+  const error = await t.throwsAsync(failing, {
+    code: 'ERR_NO_SPACE',
+    message: `no space left, write '${path}'`,
+  })
+  t.like(error, { path, errno: 28 })
+  const other = new Qcow2Error('ERR_IO', 'the source', { path: '/source' })
+  await t.throwsAsync(
+    writeTarget(path, options, () => Promise.reject(other)),
+    { is: other },
+  )
+})
+
 test('a link is written through, not replaced', async (t) => {
   const folder = await makeFolder(t)
   await mkdir(join(folder, 'store'))
@@ -90,6 +107,10 @@ test('a file in use is not replaced', async (t) => {
     writeFile(temporary, 'new'),
   )
   await t.throwsAsync(replaced, { code: 'ERR_IMAGE_LOCKED' })
+  const link = `${path}-link`
+  await symlink(path, link)
+  const behindLink = writeTarget(link, { ...options, overwrite: true }, () => Promise.resolve())
+  await t.throwsAsync(behindLink, { message: /image \[.*disk-link\]\?$/ })
   await image.close()
 })
 

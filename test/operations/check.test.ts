@@ -1,7 +1,7 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { checkImage, createImage, type Finding, openImage } from '../../lib/index.js'
+import { checkImage, createImage, type Finding, openImage, type Progress } from '../../lib/index.js'
 import { qemuCheck, run } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -85,4 +85,21 @@ test('what is no image is told by name', async (t) => {
   await t.throwsAsync(checkImage(path, { signal: AbortSignal.abort(new Error('enough')) }), {
     message: 'enough',
   })
+})
+
+test('progress is told in bytes, and every phase comes to its end', async (t) => {
+  const path = join(await makeFolder(t), 'disk')
+  const size = 3 * 2 ** 29
+  await createImage(path, { size })
+  const last = new Map<string, Progress>()
+  await checkImage(path, { onProgress: (progress) => void last.set(progress.phase, progress) })
+  const { size: length } = await stat(path)
+  t.deepEqual(
+    [...last.values()],
+    [
+      { phase: 'references', bytesDone: size, bytesTotal: size },
+      { phase: 'refcounts', bytesDone: length, bytesTotal: length },
+      { phase: 'flags', bytesDone: size, bytesTotal: size },
+    ],
+  )
 })

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { stat, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { convertImage, createImage, imageInfo, openImage, type OpenOptions } from '../../lib/index.js'
+import { cliPath, runCommand } from '../support/cli.js'
 import { qemuImg, run } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -157,6 +158,29 @@ test('a backing file in use can be shared by overlays, but not written', async (
   await t.throwsAsync(openImage(base), locked('"write"'))
   for (const image of images) await image.close()
   t.deepEqual(await lockedBytes(base), [])
+})
+
+test('of an image in use the command says what qemu-img says, and makes overlays of it', async (t) => {
+  const folder = await makeFolder(t)
+  const path = join(folder, 'used.qcow2')
+  await createImage(path, { size: 1024 * 1024 })
+  await createImage(join(folder, 'source'), { size: 1024 * 1024 })
+  const link = join(folder, 'qemu-img')
+  await symlink(cliPath, link)
+  const end = await heldByQemu(t, path, '-f', 'qcow2')
+  for (const command of [
+    'create -q -f qcow2 -b used.qcow2 -F qcow2 overlay',
+    'create -q -f qcow2 used.qcow2 1M',
+    'convert -O qcow2 source used.qcow2',
+    'convert -O raw source used.qcow2',
+    'convert -n -O qcow2 source used.qcow2',
+    'resize used.qcow2 2M',
+  ]) {
+    const ours = await runCommand([process.execPath, link, ...command.split(' ')], folder)
+    const theirs = await runCommand(['qemu-img', ...command.split(' ')], folder)
+    t.deepEqual(ours, theirs, command)
+  }
+  await end()
 })
 
 test('a conversion onto its own source is refused, and the source stays', async (t) => {

@@ -137,3 +137,31 @@ test('clusters that could not be filled are given back', async (t) => {
   await t.throwsAsync(disk.image.preallocate('full'), { is: failure })
   await checkedClean(t, disk)
 })
+
+for (const compat of [{}, { version: 2 as const }]) {
+  test(`a disk that cannot be preallocated as it grows gets its old size back, and the space too, ${JSON.stringify(compat)}`, async (t) => {
+    const disk = await newDisk({ size: 2 ** 20, clusterSize: 4096, ...compat })
+    await disk.image.write(fill(70_000, 7), 1000)
+    await disk.image.flush()
+    const before = await readAll(disk)
+    const used = disk.memory.contents.length
+    const controller = new AbortController()
+    const reason = new Error('enough')
+    const onBytes = (done: number): void => {
+      if (done > 2 ** 20) controller.abort(reason)
+    }
+    const { signal } = controller
+    const growing = { shrink: false, preallocation: 'full' as const }
+    await t.throwsAsync(disk.image.resize(2 ** 24, { ...growing, signal, onBytes }), { is: reason })
+    t.is(disk.image.size, 2 ** 20)
+    const failure = new Error('no space')
+    disk.backend.fail(({ kind, length }) => kind === 'write' && length > 2 ** 20, failure)
+    await t.throwsAsync(disk.image.resize(2 ** 24, growing), { is: failure })
+    t.is(disk.image.size, 2 ** 20)
+    t.true(disk.memory.contents.length <= used + 2 ** 20, 'but for a larger L1 table and a refcount block')
+    t.deepEqual(await readAll(disk), before)
+    await disk.image.resize(2 ** 21, { shrink: false })
+    t.true((await readAll(disk)).subarray(2 ** 20).every((byte) => byte === 0))
+    await checkedByQemu(t, disk)
+  })
+}

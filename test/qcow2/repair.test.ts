@@ -176,17 +176,17 @@ test('an aborted repair rejects with the reason, and leaves an image that can be
 /** Words that a repair may change: flags and dropped zeros in L1 and L2 entries, refcounts; the first sector apart. */
 function otherChanges(before: Buffer, after: Buffer): string[] {
   const { refcountTable, clusterSize } = placesOf(before)
-  const isExtended = ((before[79] ?? 0) & 16) !== 0
   const blocks = new Set<number>()
   for (const at of refcountTable)
     blocks.add(Math.floor(Number(before.readBigUInt64BE(at) & ~511n) / clusterSize))
   const changes: string[] = []
-  for (let at = 512; at + 8 <= before.length; at += 8) {
+  for (let at = 512; at + 16 <= before.length; at += 8) {
     if (before.compare(after, at, at + 8, at, at + 8) === 0) continue
     const [old, now] = [before.readBigUInt64BE(at), after.readBigUInt64BE(at)]
     const flag = (old ^ now) === 1n << 63n
-    // With subclusters it is the bitmap beside the entry that says that it reads as zeros.
-    const dropped = isExtended ? now === 0n : (old & 1n) === 1n && now === 1n
+    // Extended entries have their zeros in the second word: none of their subclusters is allocated then.
+    const extended = ((before[79] ?? 0) & 16) !== 0 && (before.readBigUInt64BE(at + 8) & 0xffff_ffffn) === 0n
+    const dropped = extended ? now === 0n : (old & 1n) === 1n && now === 1n
     if (!flag && !dropped && !blocks.has(Math.floor(at / clusterSize))) changes.push(`${at}: ${old} ${now}`)
   }
   return changes

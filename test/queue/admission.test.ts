@@ -17,9 +17,13 @@ class StillQueue implements BoundedQueue {
     return this.broken
   }
 
+  /** What draining brings to light. */
+  onDrain: () => void = () => undefined
+
   drain(): void {
     this.drains++
     if (this.cannotDrain !== undefined) throw this.cannotDrain
+    this.onDrain()
   }
 }
 
@@ -148,4 +152,24 @@ test('where nothing can be written for want of a thread, those who wait are told
   queue.bytes = 0
   admission.progressed()
   t.is(admission.admit(100), undefined, 'no room was taken')
+})
+
+test('nobody is left waiting for a queue that turns out to be empty, or broken, when it is asked to drain', async (t) => {
+  const { queue, admission } = setup()
+  queue.bytes = 100
+  queue.onDrain = () => (queue.bytes = 0)
+  // Nothing else will ever happen in this queue: it has told all that it had to tell.
+  t.deepEqual(await settled(admission.admit(60)), [true])
+  queue.bytes = 40
+  queue.onDrain = () => undefined
+  const waiting = admission.admit(60)
+  queue.onDrain = () => (queue.bytes = 0)
+  admission.release(10)
+  t.deepEqual(await settled(waiting), [false], 'the first one still has its room')
+  admission.release(50)
+  t.deepEqual(await settled(waiting), [true])
+
+  queue.bytes = 100
+  queue.onDrain = () => (queue.broken = { error: new Error('broken'), forGood: true })
+  await t.throwsAsync(async () => admission.admit(60), { message: 'broken' })
 })

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { openBlockQueue, type OpenBlockQueueOptions, type QueuedFile } from '../../lib/block-queue.js'
@@ -110,4 +111,32 @@ test('reading into memory of the caller fills all of it', async (t) => {
   const bytes = filled(9, 12)
   await queue.readInto(bytes, 0)
   t.deepEqual([...bytes], [5, 5, 5, 5, 6, 6, 5, 5, 5, 5, 0, 0])
+})
+
+for (const sync of ['flush', 'write'] as const) {
+  test(`closing lets writes end that have begun, and those that wait for room, sync on ${sync}`, async (t) => {
+    const queue = await create(t, { cache: { sync, queueBytes: 64 * 1024 } })
+    const context = queue.context()
+    const writes: Promise<void>[] = []
+    for (let index = 0; index < 40; index++) {
+      writes.push(context.write(filled(index + 1, 2 * unit), index * 2 * unit))
+      context.barrier()
+    }
+    writes.push(queue.write(filled(99, 10), 2 ** 20))
+    const closed = queue.close()
+    await t.throwsAsync(queue.write(filled(1), 0), { code: 'ERR_CLOSED' })
+    await t.throwsAsync(context.write(filled(1), 0), { code: 'ERR_CLOSED' })
+    await Promise.all(writes)
+    await closed
+    const file = await readFile(queue.path)
+    t.deepEqual([file[0], file[39 * 2 * unit], file[2 ** 20], file.length], [1, 40, 99, 2 ** 20 + 10])
+  })
+}
+
+test('more than one array can hold is refused with a code', async (t) => {
+  await using queue = await create(t)
+  await t.throwsAsync(queue.read({ offset: 0, length: 2 ** 50 }), {
+    instanceOf: RangeError,
+    code: 'ERR_OUT_OF_RANGE',
+  })
 })

@@ -114,3 +114,17 @@ test("after a failed sync no flush succeeds, with sync policy 'write' neither", 
   await t.throwsAsync(image.flush(), { code: 'ERR_POISONED' })
   await t.throwsAsync(image.close(), { code: 'ERR_POISONED' })
 })
+
+test('a file that cannot be preallocated as it grows gets its old length back', async (t) => {
+  let full = true
+  const { image, backend } = await rawOf(1000, {
+    fault: ({ kind }) => (full && kind === 'write' ? 28 : 0),
+  })
+  await t.throwsAsync(image.resize(65536, { preallocation: 'full' }), { code: 'ERR_NO_SPACE' })
+  t.deepEqual([image.size, backend.snapshot().length], [1024, 1000])
+  full = false
+  const told: number[] = []
+  await image.resize(65536, { preallocation: 'full', onBytes: (done) => told.push(done) })
+  t.deepEqual([image.size, backend.snapshot().length, told.at(-1)], [65536, 65536, 65536 - 1024])
+  await image.close()
+})

@@ -44,6 +44,7 @@ export async function makeFixtures(folder: string): Promise<void> {
   await make('-f', 'raw', 'a.raw', '10M')
   await make('-f', 'raw', 'nothing.raw', '0')
   await writeFile(at('odd.raw'), 'less than a sector')
+  await writeFile(at('odder.raw'), 'less than a sector, but longer')
   await stock(folder, 'qemu-img', 'convert', '-c', '-O', 'qcow2', 'data.qcow2', 'compressed.qcow2')
   await copyFile(at('data.qcow2'), at('snapshots.qcow2'))
   await stock(folder, 'qemu-img', 'snapshot', '-c', 'before the update', 'snapshots.qcow2')
