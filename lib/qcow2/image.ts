@@ -276,12 +276,13 @@ export class Qcow2Image implements FormatImage {
       await active.exclusively(async () => {
         if (this.#readOnly) return
         await allocator.giveBackReserved()
-        await compressedSpace.padFile()
         // Each flush makes removals durable, whose frees are then queued, to ride with the next; the last one is the backend's own.
         do {
           await backend.flush()
           await frees.settled()
         } while (frees.pending)
+        // Now that nothing is being punched out any more at the end of the file.
+        await compressedSpace.padFile()
         await this.#marks.takeBack()
       })
     } finally {

@@ -137,6 +137,9 @@ async function anySteps(mutant: Mutant, start: StartName, random: SeededRandom):
     names.splice(random.integer(names.length + 1), 0, random.pick(known))
   }
   // Most of what goes wrong takes a flush that runs meanwhile.
-  const window = random.pick([1, 2, 2, 3, 4])
-  return await sequenceWorkload(start, clusterSize, names, window, window === 1 ? 0 : random.integer(10_000))
+  const window = mutant.window ?? random.pick([1, 2, 2, 3, 4])
+  const deviceSeed = window === 1 && mutant.window === undefined ? 0 : random.integer(10_000)
+  // Odd ones hold requests up.
+  const order = mutant.isRace === true ? deviceSeed | 1 : deviceSeed
+  return await sequenceWorkload(start, clusterSize, names, window, order)
 }

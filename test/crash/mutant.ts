@@ -18,6 +18,10 @@ export type Mutant = {
   readonly clusterSizes: readonly (512 | 4096)[]
   /** What short workloads in the hunt for it are, or contain in this order: the operations that race without the rule. */
   readonly needs?: readonly OperationName[]
+  /** How many requests run at once in these; default: one to four. */
+  readonly window?: number
+  /** It shows only where a request is held up on its way to the device. */
+  readonly isRace?: boolean
   /** It shows only where tables are read back from the file. */
   readonly isUncached?: boolean
   /** What the image is opened with, where that is not the usual. */
