@@ -56,7 +56,7 @@ export const faultMutants: readonly FaultMutant[] = [
     name: 'F4',
     lacks: 'what was held back runs again',
     ...everywhere,
-    foundBy: ['full', 'order'],
+    foundBy: ['full'],
     install: () =>
       replace(FailurePolicy.prototype, 'run', (run) => {
         return function <T>(this: FailurePolicy, request: () => Promise<T>, kind: 'read' | 'change') {
