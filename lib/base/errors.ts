@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'ERR_PERMISSION'
   | 'ERR_POISONED'
   | 'ERR_READ_ONLY'
+  | 'ERR_SNAPSHOT_NOT_FOUND'
   | 'ERR_UNSUPPORTED_FEATURE'
 
 /** Where it happened, as far as known. */

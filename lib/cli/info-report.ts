@@ -18,8 +18,7 @@ export function infoText(image: ImageInfo): string {
   if (image.dirty === true) lines.push('cleanly shut down: no')
   if (image.backingFile !== undefined) lines.push(`backing file: ${backingText(image, image.backingFile)}`)
   if (image.backingFormat !== undefined) lines.push(`backing file format: ${printable(image.backingFormat)}`)
-  if (image.snapshots !== undefined)
-    lines.push('Snapshot list:', snapshotHeader, ...image.snapshots.map(snapshotLine))
+  if (image.snapshots !== undefined) lines.push(...snapshotLines(image.snapshots))
   if (image.qcow2 !== undefined) {
     lines.push('Format specific information:', ...specificLines(formatData(image.qcow2), 1))
   }
@@ -42,6 +41,11 @@ const columns = ([id, tag, size, date, clock, icount]: readonly [
   `${id.padEnd(9)} ${tag.padEnd(16)} ${size.padStart(8)}${date.padStart(20)}${clock.padStart(13)}${icount.padStart(11)}`
 
 const snapshotHeader = columns(['ID', 'TAG', 'VM SIZE', 'DATE', 'VM CLOCK', 'ICOUNT'])
+
+/** The table of snapshots, under its title. */
+export function snapshotLines(snapshots: readonly SnapshotInfo[]): string[] {
+  return ['Snapshot list:', snapshotHeader, ...snapshots.map(snapshotLine)]
+}
 
 function snapshotLine(snapshot: SnapshotInfo): string {
   return columns([

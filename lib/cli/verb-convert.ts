@@ -11,6 +11,7 @@ import {
 } from './create-options.js'
 import { type ImageName, parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
+import { parseOptionList } from './option-list.js'
 import { print } from './output.js'
 import { progressMeter } from './progress-meter.js'
 import { sizeArgument } from './sizes.js'
@@ -55,6 +56,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
     print(settingsHelp(format))
     return 0
   }
+  const snapshot = snapshotOf(line)
   const numbers = { ...sparseSize(line), ...requests(line) }
   const caches = {
     ...cacheArgument('cache', line.value('cache')),
@@ -65,6 +67,8 @@ export async function convert(argv: readonly string[]): Promise<number> {
   const targetText = line.operands.at(-1)
   if (targetText === undefined || names.length === 0) throw new UsageError('Must specify image file name')
   const existing = line.has('existing')
+  if (line.has('snapshot') && names.length > 1)
+    throw new UsageError('No support for concatenating multiple snapshot')
   const settings = parseImageSettings(format, lists)
   refuseWhatIsMissing(line, format)
   addBacking(targetText, format, settings, line.value('backing'), line.value('backingFormat'))
@@ -75,6 +79,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
   const target = targetName(line, targetText)
   const work = {
     ...numbers,
+    ...snapshot,
     ...caches,
     ...sourceFormat(sources),
     ...(existing ? {} : shapeOf(targetText, format, settings)),
@@ -112,6 +117,7 @@ async function run(
     if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
       throw new UsageError('output file is smaller than input file')
     }
+    if ((error as { code?: unknown }).code === 'ERR_SNAPSHOT_NOT_FOUND') throw noSnapshot(error)
     if (error instanceof Error && /^(Could not create|Failed to get)/.test(error.message))
       throw whileConverting(target.text, work.format, error)
     throw error
@@ -134,6 +140,29 @@ function shapeOf(
 
 function whileConverting(target: string, format: ImageFormat, error: Error): UsageError {
   return new UsageError(`${target}: error while converting ${format}: ${error.message}`)
+}
+
+/** Of what can hold none, the error names no table. */
+function noSnapshot(error: unknown): UsageError {
+  const why =
+    (error as { structure?: unknown }).structure === undefined
+      ? "Block format 'raw' used by device '' does not support temporarily loading internal snapshots"
+      : "Can't find snapshot"
+  return new UsageError(`Failed to load snapshot: ${why}`)
+}
+
+/** -l takes an id or a name, or `snapshot.id=ID,snapshot.name=NAME`. */
+function snapshotOf(line: Line): Pick<ConvertOptions, 'snapshot'> {
+  const text = line.value('snapshot')
+  if (text === undefined) return {}
+  if (!text.startsWith('snapshot.')) return { snapshot: text }
+  const meant: { id?: string; name?: string } = {}
+  for (const { key, value = 'on' } of parseOptionList(text)) {
+    if (key === 'snapshot.id') meant.id = value
+    else if (key === 'snapshot.name') meant.name = value
+    else throw new UsageError([`Invalid parameter '${key}'`, `Failed in parsing snapshot param '${text}'`])
+  }
+  return { snapshot: meant }
 }
 
 /** Largest -S. */
@@ -189,7 +218,6 @@ function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
   if (line.has('bitmaps') && format === 'raw')
     throw new UsageError("Format driver 'raw' does not support bitmaps")
   if (line.has('bitmaps')) throw new UsageError('Copying bitmaps is not supported yet')
-  if (line.has('snapshot')) throw new UsageError('Reading internal snapshots is not supported yet')
   if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')
 }
 

@@ -24,8 +24,8 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   convert: {
     summary: 'copy an image into another format',
     syntax:
-      '[-f FORMAT] [-O FORMAT] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-S SIZE]\n' +
-      '    [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
+      '[-f FORMAT] [-O FORMAT] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
+      '    [-S SIZE] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
   create: {
@@ -47,5 +47,10 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: "change the size of the guest's disk",
     syntax: '[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE',
     load: async () => (await import('./verb-resize.js')).resize,
+  },
+  snapshot: {
+    summary: 'list, make, apply or delete a snapshot inside an image',
+    syntax: '[-U] [-q] [-l | -c NAME | -a NAME | -d NAME] [--image-opts] FILE',
+    load: async () => (await import('./verb-snapshot.js')).snapshot,
   },
 }

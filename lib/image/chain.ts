@@ -1,5 +1,6 @@
 import { Qcow2Error } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
+import type { SnapshotReference } from '../queue/format-image.js'
 import type { Header } from '../qcow2/header.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { openQcow2 } from '../qcow2/image.js'
@@ -25,6 +26,8 @@ export type ChainSettings = {
   readonly cache: CacheSettings
   readonly gate: BackingGate
   readonly signal: AbortSignal | undefined
+  /** Of the first. */
+  readonly snapshot: SnapshotReference | undefined
 }
 
 type Layers = readonly [Layer, ...Layer[]]
@@ -68,6 +71,9 @@ async function openLayers(
     const found = await lockAndProbe(backend, format, settings)
     settings.signal?.throwIfAborted()
     if (found === 'raw') {
+      if (settings.snapshot !== undefined) {
+        throw new Qcow2Error('ERR_SNAPSHOT_NOT_FOUND', 'A raw image has no snapshots', { path: backend.path })
+      }
       const layer = { format: new RawImage(backend), backend }
       return { layers: [layer], owned: [layer], rawWasGuessed: format === undefined }
     }
@@ -80,6 +86,7 @@ async function openLayers(
     const image = await openQcow2(backend, {
       readOnly: settings.readOnly,
       backing: below && new LayersBelow(below.layers),
+      snapshot: settings.snapshot,
       ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
       ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
       ...(reservation === undefined ? {} : { reservation }),
@@ -153,7 +160,7 @@ async function openBacking(
       structure: 'backing file name',
     })
   }
-  const readOnly = { ...settings, readOnly: true }
+  const readOnly = { ...settings, readOnly: true, snapshot: undefined }
   const backend = await openFile(backing.path, readOnly)
   let { format } = backing
   if (format === undefined) {

@@ -11,6 +11,7 @@ import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
 import type { Extent, Layer } from './layers.js'
 import { hasMagic } from './probe.js'
+import { DiskSnapshots } from './snapshots.js'
 import {
   createReadStream,
   createWriteStream,
@@ -72,6 +73,7 @@ export class DiskImage implements AsyncDisposable {
   /** Requests of several steps: closing waits for the last one. The format itself waits for what it was handed. */
   readonly #stepping = new Set<Promise<void>>()
   #closed: Promise<void> | undefined
+  readonly #snapshots: DiskSnapshots
 
   /** The layers of a disk, for what stands another disk on it and for what copies it. */
   static layersOf: (image: DiskImage) => readonly [Layer, ...Layer[]]
@@ -89,6 +91,11 @@ export class DiskImage implements AsyncDisposable {
     this.#top = parts.layers[0].format
     this.#rawWasGuessed = parts.rawWasGuessed
     this.#failurePolicy = parts.failurePolicy
+    this.#snapshots = new DiskSnapshots(parts.path, this.#top, {
+      checkOpen: () => this.#checkOpen(),
+      checkWritable: () => this.#checkWritable(),
+      change: (request) => this.#change(request, false),
+    })
   }
 
   get format(): 'qcow2' | 'raw' {
@@ -279,6 +286,11 @@ export class DiskImage implements AsyncDisposable {
       const onBytes = (done: number): void => progress.reach(done)
       await this.#top.resize(wanted, { shrink, preallocation, signal: work.signal, onBytes })
     }, false)
+  }
+
+  /** The internal snapshots of the image. */
+  get snapshots(): DiskSnapshots {
+    return this.#snapshots
   }
 
   /** The bytes of the disk in order, as a stream of Node's. */

@@ -8,6 +8,7 @@ import {
   signalOption,
 } from '../base/options.js'
 import type { BlockBackend } from '../queue/backend.js'
+import type { SnapshotReference } from '../queue/format-image.js'
 import { type BackingGate, backingOption } from './backing-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './cache-modes.js'
 import { openChain } from './chain.js'
@@ -15,6 +16,7 @@ import { DiskImage } from './disk-image.js'
 import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
 import { openFailure } from './open-failure.js'
 import { type ImageFormat, imageFormats } from './probe.js'
+import { snapshotOption } from './snapshots.js'
 
 export type OpenOptions = {
   /** Default: probed; a file without qcow2's magic is raw. Give it for files that a guest has written. */
@@ -25,6 +27,8 @@ export type OpenOptions = {
   readonly cache?: CacheMode | CacheOptions
   /** Which backing files may be opened. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Show the disk as it is in this internal snapshot: an id or a name, or an object that says which of them. With readOnly only. */
+  readonly snapshot?: SnapshotReference
   /** External data files are not supported yet: images with one are refused. */
   readonly dataFile?: 'deny'
   /** 'off' takes no locks and respects none: two writers destroy an image. */
@@ -43,6 +47,7 @@ export const openSchema = {
   forceShare: booleanOption,
   cache: cacheOption,
   backing: backingOption,
+  snapshot: snapshotOption,
   dataFile: enumOption(['deny']),
   locking: enumOption(['auto', 'off']),
   onError: enumOption(['report', 'stop', 'enospc']),
@@ -73,12 +78,16 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
   if (forceShare && !readOnly) {
     throw invalid('openImage: forceShare needs readOnly: two writers destroy an image', 'ERR_INVALID_OPTION')
   }
+  if (given.snapshot !== undefined && !readOnly) {
+    throw invalid('openImage: snapshot needs readOnly: what was frozen does not change', 'ERR_INVALID_OPTION')
+  }
   signal?.throwIfAborted()
   const chain = await openChain(source, given.format, {
     readOnly,
     forceShare,
     gate,
     signal,
+    snapshot: given.snapshot,
     locking: given.locking !== 'off',
     cache: given.cache ?? defaultCache,
   }).catch((error: unknown) => {

@@ -22,6 +22,8 @@ import { DiskImage } from '../image/disk-image.js'
 import { openFile } from '../image/image-file.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { snapshotOption } from '../image/snapshots.js'
+import type { SnapshotReference } from '../queue/format-image.js'
 import { writeTarget } from './atomic-target.js'
 import { Concatenation } from './concatenation.js'
 import { copyDisk } from './copy-disk.js'
@@ -40,6 +42,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly format: ImageFormat
     /** Default: probed. */
     readonly sourceFormat?: ImageFormat
+    /** Copy the disk as it is in this internal snapshot of the source, which must be one: an id or a name, or which of them. */
+    readonly snapshot?: SnapshotReference
     /** Which files the sources may refer to. Default 'same-directory'. */
     readonly backing?: BackingGate
     /** Read sources that somebody writes to, at the caller's risk. */
@@ -75,6 +79,7 @@ export type ConvertedImage = {
 const convertSchema = {
   ...shapeSchema,
   sourceFormat: enumOption(imageFormats),
+  snapshot: snapshotOption,
   backing: backingOption,
   forceShare: booleanOption,
   overwrite: booleanOption,
@@ -116,6 +121,9 @@ export async function convertImage(
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
   }
+  if (given.snapshot !== undefined && sources.length > 1) {
+    throw invalid('convertImage: option "snapshot" is for one source', 'ERR_INVALID_OPTION')
+  }
   given.signal?.throwIfAborted()
 
   const disks: DiskImage[] = []
@@ -125,6 +133,7 @@ export async function convertImage(
         await openImage(path, {
           readOnly: true,
           ...(given.sourceFormat === undefined ? {} : { format: given.sourceFormat }),
+          ...(given.snapshot === undefined ? {} : { snapshot: given.snapshot }),
           ...(given.backing === undefined ? {} : { backing: given.backing }),
           ...(given.forceShare === undefined ? {} : { forceShare: given.forceShare }),
           ...(given.sourceCache === undefined ? {} : { cache: cacheOptionsOf(given.sourceCache) }),

@@ -2,65 +2,14 @@ import { Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import type { Header } from '../qcow2/header.js'
 import { findExtension } from '../qcow2/header-extensions.js'
-import { readSnapshotTable } from '../qcow2/snapshot-table.js'
-import {
-  autoclear,
-  bitmapEntry,
-  bitmapsExtension,
-  extensionTypes,
-  limits,
-  snapshotEntry,
-} from '../qcow2/spec.js'
+import { describeSnapshot } from '../qcow2/snapshot-entry.js'
+import { readSnapshots } from '../qcow2/snapshot-table.js'
+import { autoclear, bitmapEntry, bitmapsExtension, extensionTypes, limits } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
+import type { Snapshot } from '../queue/format-image.js'
 
-/** An entry of the snapshot table. qcow2 spec, "Snapshots". */
-export type SnapshotInfo = {
-  readonly id: string
-  readonly name: string
-  /** Bytes. */
-  readonly vmStateSize: number
-  /** Since 1970. */
-  readonly dateSeconds: number
-  readonly dateNanoseconds: number
-  /** Of the guest's clock. */
-  readonly vmClockNanoseconds: bigint
-  /** Guest instructions, if recorded. */
-  readonly icount?: bigint
-  /** Guest bytes at the time, if recorded. */
-  readonly diskSize?: bigint
-}
-
-export async function listSnapshots(backend: BlockBackend, header: Header): Promise<SnapshotInfo[]> {
-  const { snapshots } = await readSnapshotTable(backend, header)
-  const found: SnapshotInfo[] = []
-  for (const { entryOffset } of snapshots) found.push(await readSnapshot(backend, entryOffset))
-  return found
-}
-
-async function readSnapshot(backend: BlockBackend, offset: number): Promise<SnapshotInfo> {
-  const fixed = new Uint8Array(snapshotEntry.sizeBytes)
-  await backend.read(fixed, offset)
-  const entry = snapshotEntry.decode(fixed, 0, offset)
-  const rest = Buffer.alloc(entry.extraBytes + entry.idBytes + entry.nameBytes)
-  await backend.read(rest, offset + snapshotEntry.sizeBytes)
-  const idEnd = entry.extraBytes + entry.idBytes
-  // Extra data: VM state size, disk size, instruction count, 64 bits each, as far as the entry has them.
-  const extra = (index: number): bigint | undefined =>
-    entry.extraBytes >= (index + 1) * 8 ? rest.readBigUInt64BE(index * 8) : undefined
-  const vmStateSize = extra(0)
-  const diskSize = extra(1)
-  const icount = extra(2)
-  return {
-    id: rest.toString('utf8', entry.extraBytes, idEnd),
-    name: rest.toString('utf8', idEnd),
-    vmStateSize: vmStateSize === undefined ? entry.vmStateBytes : Number(vmStateSize),
-    dateSeconds: entry.seconds,
-    dateNanoseconds: entry.nanoseconds,
-    vmClockNanoseconds: entry.vmClock,
-    // All ones: the guest does not count instructions.
-    ...(icount === undefined || icount === 2n ** 64n - 1n ? {} : { icount }),
-    ...(diskSize === undefined ? {} : { diskSize }),
-  }
+export async function listSnapshots(backend: BlockBackend, header: Header): Promise<Snapshot[]> {
+  return (await readSnapshots(backend, header)).map(describeSnapshot)
 }
 
 /** An entry of the bitmap directory. qcow2 spec, "Bitmaps". */

@@ -20,7 +20,8 @@ import { findExtension, textUpToNul } from '../qcow2/header-extensions.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import { autoclear, compatible, encryptionNames, extensionTypes, incompatible } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
-import { type BitmapInfo, listBitmaps, listSnapshots, type SnapshotInfo } from './info-tables.js'
+import type { Snapshot } from '../queue/format-image.js'
+import { type BitmapInfo, listBitmaps, listSnapshots } from './info-tables.js'
 
 /** What an image says about itself. Names in it are as stored: a stranger's text, to be escaped before it is shown. */
 export type ImageInfo = {
@@ -39,7 +40,7 @@ export type ImageInfo = {
   /** backingFile as seen from where `path` is relative to. */
   readonly fullBackingFile?: string
   readonly backingFormat?: string
-  readonly snapshots?: readonly SnapshotInfo[]
+  readonly snapshots?: readonly Snapshot[]
   readonly qcow2?: Qcow2Info
 }
 

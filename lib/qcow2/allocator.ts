@@ -207,6 +207,15 @@ export class Allocator {
     }
   }
 
+  /** The count of a cluster if it is in memory: 0 where there is no block, undefined where it has to be loaded. */
+  knownCount(cluster: number): number | undefined {
+    const { table, cache, geometry } = this.#parts
+    const place = table.place(cluster)
+    if (place === undefined) return 0
+    const slice = cache.get(place.slice)
+    return slice && loadRefcount(slice.view, place.index, geometry)
+  }
+
   /** The counts of a run of clusters. */
   async counts(first: number, clusters: number): Promise<number[]> {
     const { geometry, table, cache } = this.#parts

@@ -22,9 +22,15 @@ export class ReferenceCounts {
   #lastChunk = -1
   #lastSlot = -1
 
-  /** @param limitBytes  memory that counts may take */
-  constructor(limitBytes: number) {
+  readonly #purpose: string
+
+  /**
+   * @param limitBytes  memory that counts may take
+   * @param purpose     what they are taken for, for the message when that is too little
+   */
+  constructor(limitBytes: number, purpose = 'Checking this image') {
     this.#limitBytes = limitBytes
+    this.#purpose = purpose
   }
 
   get(cluster: number): number {
@@ -69,7 +75,7 @@ export class ReferenceCounts {
   #add(chunk: number): number {
     const slot = this.#index.size
     if ((slot + 1) * bytesPerChunk > this.#limitBytes) {
-      const what = `Checking this image needs more than ${this.#limitBytes} bytes of memory`
+      const what = `${this.#purpose} needs more than ${this.#limitBytes} bytes of memory`
       throw new Qcow2Error('ERR_NOT_SUPPORTED', `${what}: it refers to too many scattered clusters`)
     }
     if (slot % chunksPerSlab === 0) this.#slabs.push(new Uint8Array(chunksPerSlab * clustersPerChunk))

@@ -2,8 +2,14 @@ import { corrupt } from '../base/errors.js'
 import { clusterOf, entryBytes, type Geometry } from './geometry.js'
 import type { L1Table } from './l1-table.js'
 import { isAscending, type MetadataKind, metadataEntry } from './metadata-map.js'
-import type { OpenMetadata } from './open-metadata.js'
 import type { RefcountTable } from './refcount-table.js'
+
+/** Where the snapshot table is, its length in bytes, and the L1 tables it names. */
+export type SnapshotsInFile = {
+  readonly offset: number
+  readonly bytes: number
+  readonly tables: readonly { readonly l1Offset: number; readonly l1Entries: number }[]
+}
 
 /**
  * The clusters that hold metadata in an image that is opened for writing, in the form that MetadataMap takes.
@@ -12,7 +18,7 @@ import type { RefcountTable } from './refcount-table.js'
  */
 export function findMetadata(
   geometry: Geometry,
-  found: OpenMetadata,
+  snapshots: SnapshotsInFile,
   l1: L1Table,
   table: RefcountTable,
 ): Float64Array[] {
@@ -26,8 +32,8 @@ export function findMetadata(
   add('header', 0, geometry.clusterSize)
   add('L1 table', l1.host, l1.length)
   add('refcount table', table.host, table.length)
-  add('snapshot table', found.header.snapshotsOffset, found.snapshotTable.bytes)
-  for (const snapshot of found.snapshotTable.snapshots) {
+  add('snapshot table', snapshots.offset, snapshots.bytes)
+  for (const snapshot of snapshots.tables) {
     add('inactive L1 table', snapshot.l1Offset, snapshot.l1Entries * entryBytes)
   }
   for (let index = 0; index < table.entries; index++) {

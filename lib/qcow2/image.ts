@@ -1,7 +1,14 @@
+import { assert } from '../base/assert.js'
 import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
-import type { BackingSource, FormatImage, GrowOptions, Mapping } from '../queue/format-image.js'
+import type {
+  BackingSource,
+  FormatImage,
+  GrowOptions,
+  Mapping,
+  SnapshotReference,
+} from '../queue/format-image.js'
 import { poisonedError } from '../queue/system-error.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
@@ -24,6 +31,9 @@ import { RefcountTable } from './refcount-table.js'
 import { defaultReservation } from './reservation.js'
 import { checkResize, grow, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
+import { SnapshotList } from './snapshot-list.js'
+import { atSnapshot } from './snapshot-view.js'
+import { Snapshots } from './snapshots.js'
 import { TableCache } from './table-cache.js'
 import { UnsyncedClusters } from './unsynced-clusters.js'
 import { writeCompressedGuest } from './write-compressed.js'
@@ -39,6 +49,8 @@ export type OpenQcow2Options = {
   readonly l2CacheBytes?: number
   /** Bytes of refcount blocks kept in memory; default 2 MiB. */
   readonly refcountCacheBytes?: number
+  /** The disk as it is in this snapshot, instead of as it is now; read-only. */
+  readonly snapshot?: SnapshotReference | undefined
   /** Clusters whose counts are raised ahead of need; 0: none. Default 4 MiB, but 8 to 64 clusters. */
   readonly reservation?: number
 }
@@ -51,8 +63,11 @@ const defaultRefcountCacheBytes = 2 * 1024 * 1024
  * @throws ERR_NOT_AN_IMAGE, ERR_UNSUPPORTED_FEATURE, ERR_CORRUPT: nothing is written by opening
  */
 export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options): Promise<Qcow2Image> {
-  const metadata = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
-  refuseUnsupported(metadata.header, backend.path)
+  const found = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
+  refuseUnsupported(found.header, backend.path)
+  const { snapshot } = options
+  assert(snapshot === undefined || options.readOnly, 'snapshots are read-only')
+  const metadata = snapshot === undefined ? found : await atSnapshot(backend, found, snapshot)
   return new Qcow2Image(assemble(backend, metadata, options), metadata, options)
 }
 
@@ -63,7 +78,12 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
   const table = new RefcountTable(geometry, hostOffset(header.refcountTableOffset), found.refcountTable)
   // A read-only image writes nothing that could overlap.
-  const taken = options.readOnly ? [] : findMetadata(geometry, found, l1, table)
+  const snapshots = {
+    offset: header.snapshotsOffset,
+    bytes: found.snapshotTable.bytes,
+    tables: found.snapshotTable.snapshots,
+  }
+  const taken = options.readOnly ? [] : findMetadata(geometry, snapshots, l1, table)
   const unsynced = new UnsyncedClusters(backend)
   const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
   const refcounts = {
@@ -111,7 +131,8 @@ export class Qcow2Image implements FormatImage {
   readonly format = 'qcow2'
   readonly header: Header
   readonly #parts: Parts
-  readonly #snapshots: number
+  readonly snapshots: Snapshots
+  readonly #list: SnapshotList
   readonly #readOnly: boolean
   #size: number
   readonly #marks: SessionMarks
@@ -120,9 +141,15 @@ export class Qcow2Image implements FormatImage {
     this.#parts = parts
     this.header = metadata.header
     this.#size = metadata.header.size
-    this.#snapshots = metadata.header.snapshotCount
     this.#readOnly = options.readOnly
     this.#marks = new SessionMarks(parts.ordering, parts.header, metadata.header)
+    this.#list = new SnapshotList(parts.backend, metadata.header, metadata.snapshotTable)
+    this.snapshots = new Snapshots(parts, this.#list, this.#marks, metadata.header, {
+      get: () => this.#size,
+      set: (size) => {
+        this.#size = size
+      },
+    })
     parts.backend.onProgress(() => parts.frees.release())
   }
 
@@ -221,7 +248,7 @@ export class Qcow2Image implements FormatImage {
     const check = (): void => {
       if (parts.backend.poisoned !== undefined)
         throw poisonedError(parts.backend.poisoned, parts.backend.path)
-      checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#snapshots })
+      checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#list })
     }
     check()
     await this.#marks.set()
@@ -275,6 +302,10 @@ export class Qcow2Image implements FormatImage {
     try {
       await active.exclusively(async () => {
         if (this.#readOnly) return
+        const left = await this.snapshots.finish().then(
+          () => undefined,
+          (error: unknown) => ({ error }),
+        )
         await allocator.giveBackReserved()
         // Each flush makes removals durable, whose frees are then queued, to ride with the next; the last one is the backend's own.
         do {
@@ -284,6 +315,8 @@ export class Qcow2Image implements FormatImage {
         // Now that nothing is being punched out any more at the end of the file.
         await compressedSpace.padFile()
         await this.#marks.takeBack()
+        // Clusters are leaked that the last operation on snapshots has not freed.
+        if (left !== undefined) throw left.error
       })
     } finally {
       await backend.close()

@@ -1,7 +1,7 @@
 import { alignDown, alignUp } from '../base/integers.js'
 import { type HostOffset, hostOffset } from '../base/units.js'
 import { entryBytes, type Geometry } from './geometry.js'
-import { decodeL1Entry, hostOf, storeCopied, storeUnallocated } from './l2-entry.js'
+import { decodeL1Entry, hostOf, storeCopied, storeCopiedFlag, storeUnallocated } from './l2-entry.js'
 import type { TableBytes } from './write-ordering.js'
 
 /** The active L1 table, whole in memory (at most 32 MiB): which L2 table maps which guest bytes. qcow2 spec, "Cluster mapping". */
@@ -65,6 +65,12 @@ export class L1Table {
   /** Point an entry to a table of its own. @returns the slice that changed, to be queued in the same step */
   setTable(index: number, table: HostOffset): TableBytes {
     storeCopied(this.#view, index * entryBytes, table)
+    return this.slice(index)
+  }
+
+  /** The table of an entry becomes shared, or its only owner's. @returns the slice that changed, to be queued in the same step */
+  setCopied(index: number, copied: boolean): TableBytes {
+    storeCopiedFlag(this.#view, index * entryBytes, copied)
     return this.slice(index)
   }
 

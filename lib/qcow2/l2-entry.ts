@@ -112,6 +112,12 @@ export function storeCopied(view: DataView, byteOffset: number, host: number): v
   view.setUint32(byteOffset + 4, host % two32)
 }
 
+/** Set or clear COPIED in an L1 entry, or in the L2 entry of a cluster that is not compressed. */
+export function storeCopiedFlag(view: DataView, byteOffset: number, copied: boolean): void {
+  const high = view.getUint32(byteOffset)
+  view.setUint32(byteOffset, (copied ? high | copiedBit : high & ~copiedBit) >>> 0)
+}
+
 /**
  * Store a compressed cluster; never COPIED. qcow2 spec, "Compressed Clusters Descriptor".
  * @param host  of the first byte  @param bytes  1 to cluster size

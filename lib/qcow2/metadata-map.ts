@@ -23,39 +23,40 @@ const kindNumbers = Object.fromEntries(kinds.map((kind, number) => [kind, number
  * Which clusters hold metadata. Asked before every write of data and every allocation: a damaged image, whose refcounts or mappings
  * name a table's cluster, must not be made worse. As QEMU's overlap-check=cached, with active L2 tables.
  *
- * What is found at open stands in sorted arrays (8 bytes a cluster), what comes and goes later in sets.
+ * What is found at open, or when a snapshot is applied, stands in sorted arrays (8 bytes a cluster), what comes and goes later in sets.
  */
 export class MetadataMap {
   readonly #geometry: Geometry
-  readonly #atOpen: readonly Float64Array[]
+  #found: readonly Float64Array[] = []
   readonly #added = new Map<number, MetadataKind>()
   readonly #removed = new Set<number>()
 
   /**
-   * @param atOpen  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted
+   * @param found  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted
    * @throws ERR_CORRUPT  two structures claim one cluster: the first write to one destroys the other. An L2 table that several L1 entries name is one
    */
-  constructor(geometry: Geometry, atOpen: readonly Float64Array[]) {
+  constructor(geometry: Geometry, found: readonly Float64Array[]) {
     this.#geometry = geometry
-    this.#atOpen = atOpen
-    // Tables that came as the disk grew are in order already, and sorting a million takes longer than seeing that.
-    for (const clusters of atOpen) if (!isAscending(clusters)) clusters.sort()
-    this.#refuseTwice()
+    this.replace(found)
+    refuseTwice(geometry, found)
   }
 
-  #refuseTwice(): void {
-    for (const [index, clusters] of this.#atOpen.entries()) {
-      const others = this.#atOpen.slice(index + 1)
-      let before = Number.NaN
-      for (const entry of clusters) {
-        const cluster = Math.floor(entry / kinds.length)
-        const isAgain = cluster === before && entry % kinds.length !== kindNumbers['L2 table']
-        before = cluster
-        if (!isAgain && !others.some((other) => find(other, cluster) !== undefined)) continue
-        const kind = kinds[entry % kinds.length] ?? 'header'
-        throw corrupt(kind, cluster * this.#geometry.clusterSize, 'another structure claims the same cluster')
-      }
-    }
+  /**
+   * See that tables can be put in the place of what is known; see `replace`.
+   * @throws ERR_CORRUPT  two structures claim one cluster
+   */
+  static check(geometry: Geometry, found: readonly Float64Array[]): void {
+    for (const clusters of found) clusters.sort()
+    refuseTwice(geometry, found)
+  }
+
+  /** All tables are others than before: these, of which no two claim one cluster. */
+  replace(found: readonly Float64Array[]): void {
+    this.#found = found
+    this.#added.clear()
+    this.#removed.clear()
+    // Tables that came as the disk grew are in order already, and sorting a million takes longer than seeing that.
+    for (const clusters of found) if (!isAscending(clusters)) clusters.sort()
   }
 
   add(kind: MetadataKind, host: number, length: number): void {
@@ -69,7 +70,7 @@ export class MetadataMap {
     const last = clusterOf(this.#geometry, host + length - 1)
     for (let cluster = clusterOf(this.#geometry, host); cluster <= last; cluster++) {
       this.#added.delete(cluster)
-      if (this.#foundAtOpen(cluster) !== undefined) this.#removed.add(cluster)
+      if (this.#foundBefore(cluster) !== undefined) this.#removed.add(cluster)
     }
   }
 
@@ -88,15 +89,34 @@ export class MetadataMap {
   kindOf(cluster: number): MetadataKind | undefined {
     const added = this.#added.get(cluster)
     if (added !== undefined) return added
-    return this.#removed.has(cluster) ? undefined : this.#foundAtOpen(cluster)
+    return this.#removed.has(cluster) ? undefined : this.#foundBefore(cluster)
   }
 
-  #foundAtOpen(cluster: number): MetadataKind | undefined {
-    for (const clusters of this.#atOpen) {
+  #foundBefore(cluster: number): MetadataKind | undefined {
+    for (const clusters of this.#found) {
       const kind = find(clusters, cluster)
       if (kind !== undefined) return kind
     }
     return undefined
+  }
+}
+
+/**
+ * @param found  as MetadataMap takes it; each sorted
+ * @throws ERR_CORRUPT  two structures claim one cluster
+ */
+function refuseTwice(geometry: Geometry, found: readonly Float64Array[]): void {
+  for (const [index, clusters] of found.entries()) {
+    const others = found.slice(index + 1)
+    let before = Number.NaN
+    for (const entry of clusters) {
+      const cluster = Math.floor(entry / kinds.length)
+      const isAgain = cluster === before && entry % kinds.length !== kindNumbers['L2 table']
+      before = cluster
+      if (!isAgain && !others.some((other) => find(other, cluster) !== undefined)) continue
+      const kind = kinds[entry % kinds.length] ?? 'header'
+      throw corrupt(kind, cluster * geometry.clusterSize, 'another structure claims the same cluster')
+    }
   }
 }
 

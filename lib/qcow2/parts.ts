@@ -32,3 +32,27 @@ export type Parts = RefcountParts & {
 export function admissionBytes(parts: Parts): number {
   return 8 * parts.geometry.sliceSize
 }
+
+/** Run work that queues at most one slice. @param room  not to wait: it is queued although there may be no room */
+export async function withRoom<T>(
+  parts: Pick<Parts, 'backend' | 'geometry'>,
+  room: { readonly mayWait: boolean },
+  work: () => T | Promise<T>,
+): Promise<T> {
+  const { backend, geometry } = parts
+  const admitted = backend.admit(geometry.sliceSize)
+  const isAdmitted =
+    admitted === undefined ||
+    (await admitted.then(
+      () => true,
+      (error: unknown) => {
+        if (room.mayWait) throw error
+        return false
+      },
+    ))
+  try {
+    return await work()
+  } finally {
+    if (isAdmitted) backend.release(geometry.sliceSize)
+  }
+}

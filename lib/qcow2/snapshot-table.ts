@@ -3,6 +3,7 @@ import { alignUp, isAligned } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { Header } from './header.js'
 import { escapeName, textUpToNul } from './header-extensions.js'
+import { decodeSnapshot, type StoredSnapshot } from './snapshot-entry.js'
 import { limits, snapshotEntry } from './spec.js'
 
 /** Where a snapshot's L1 table is, and what to call it. */
@@ -26,6 +27,9 @@ export type SnapshotTable = {
   readonly bytes: number
 }
 
+/** What says where the table is. */
+export type SnapshotTablePlace = Pick<Header, 'snapshotsOffset' | 'snapshotCount' | 'clusterBits'>
+
 /** Id and name have 16-bit lengths. */
 const longestEntry = snapshotEntry.sizeBytes + limits.snapshotExtraBytes + 2 * 0xffff
 /** Entries are read through a window of this many bytes. */
@@ -36,19 +40,61 @@ const windowBytes = 2 * longestEntry
  * `bytes` for whether the table is all there. qcow2 spec, "Snapshots".
  * @throws ERR_CORRUPT  beyond the limits
  */
-export async function readSnapshotTable(backend: BlockBackend, header: Header): Promise<SnapshotTable> {
-  const place = { path: backend.path, offset: header.snapshotsOffset, structure: 'snapshot table' }
-  if (header.snapshotCount > limits.snapshots) {
-    throw new Qcow2Error('ERR_CORRUPT', `Snapshot table too large: ${header.snapshotCount} entries`, place)
-  }
-  if (!isAligned(header.snapshotsOffset, 2 ** header.clusterBits)) {
-    throw new Qcow2Error('ERR_CORRUPT', 'Snapshot table offset invalid', place)
-  }
+export async function readSnapshotTable(
+  backend: BlockBackend,
+  place: SnapshotTablePlace,
+): Promise<SnapshotTable> {
   const snapshots: SnapshotTables[] = []
+  const bytes = await eachEntry(backend, place, (window, from, at) => {
+    const entry = snapshotEntry.decode(window, from, at)
+    const idAt = from + snapshotEntry.sizeBytes + entry.extraBytes
+    const nameAt = idAt + entry.idBytes
+    snapshots.push({
+      entryOffset: at,
+      l1Offset: Number(entry.l1Offset),
+      l1OffsetStored: entry.l1Offset,
+      l1Entries: entry.l1Entries,
+      extraBytes: entry.extraBytes,
+      id: textOf(window.subarray(idAt, nameAt)),
+      name: textOf(window.subarray(nameAt, nameAt + entry.nameBytes)),
+    })
+  })
+  return { snapshots, bytes }
+}
+
+/**
+ * All that the snapshot table says, whole entries included: as much memory as the table takes, at most 64 MiB.
+ * @throws ERR_CORRUPT  beyond the limits
+ */
+export async function readSnapshots(
+  backend: BlockBackend,
+  place: SnapshotTablePlace,
+): Promise<StoredSnapshot[]> {
+  const snapshots: StoredSnapshot[] = []
+  await eachEntry(backend, place, (window, from, at) => {
+    snapshots.push(decodeSnapshot(window, from, at))
+  })
+  return snapshots
+}
+
+/** @returns bytes of the table, padding included */
+async function eachEntry(
+  backend: BlockBackend,
+  place: SnapshotTablePlace,
+  visit: (window: Uint8Array, from: number, at: number) => void,
+): Promise<number> {
+  const { snapshotsOffset, snapshotCount, clusterBits } = place
+  const where = { path: backend.path, offset: snapshotsOffset, structure: 'snapshot table' }
+  if (snapshotCount > limits.snapshots) {
+    throw new Qcow2Error('ERR_CORRUPT', `Snapshot table too large: ${snapshotCount} entries`, where)
+  }
+  if (!isAligned(snapshotsOffset, 2 ** clusterBits)) {
+    throw new Qcow2Error('ERR_CORRUPT', 'Snapshot table offset invalid', where)
+  }
   let window = new Uint8Array(0)
   let windowAt = 0
-  let at = header.snapshotsOffset
-  for (let index = 0; index < header.snapshotCount; index++) {
+  let at = snapshotsOffset
+  for (let index = 0; index < snapshotCount; index++) {
     const fail = (what: string): Qcow2Error =>
       new Qcow2Error('ERR_CORRUPT', `${what} in snapshot table entry ${index} (at offset ${at})`, {
         path: backend.path,
@@ -63,23 +109,13 @@ export async function readSnapshotTable(backend: BlockBackend, header: Header): 
     const from = at - windowAt
     const entry = snapshotEntry.decode(window, from, at)
     if (entry.extraBytes > limits.snapshotExtraBytes) throw fail('Too much extra metadata')
-    const idAt = from + snapshotEntry.sizeBytes + entry.extraBytes
-    const nameAt = idAt + entry.idBytes
-    snapshots.push({
-      entryOffset: at,
-      l1Offset: Number(entry.l1Offset),
-      l1OffsetStored: entry.l1Offset,
-      l1Entries: entry.l1Entries,
-      extraBytes: entry.extraBytes,
-      id: textOf(window.subarray(idAt, nameAt)),
-      name: textOf(window.subarray(nameAt, nameAt + entry.nameBytes)),
-    })
-    at += alignUp(nameAt + entry.nameBytes - from, 8)
-    if (at - header.snapshotsOffset > limits.snapshotTableBytes) {
+    visit(window, from, at)
+    at += alignUp(snapshotEntry.sizeBytes + entry.extraBytes + entry.idBytes + entry.nameBytes, 8)
+    if (at - snapshotsOffset > limits.snapshotTableBytes) {
       throw fail(`Snapshot table larger than ${limits.snapshotTableBytes} bytes`)
     }
   }
-  return { snapshots, bytes: at - header.snapshotsOffset }
+  return at - snapshotsOffset
 }
 
 function textOf(bytes: Uint8Array): string {

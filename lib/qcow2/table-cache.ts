@@ -117,6 +117,16 @@ export class TableCache {
     }
   }
 
+  /** Forget all: which tables there are has changed. While no request runs. */
+  clear(): void {
+    for (const load of this.#loads.values()) load.dropped = true
+    this.#loads.clear()
+    for (const slice of [...this.#slices.values()]) {
+      assert(slice.pins === 0, 'a table in use is not forgotten')
+      this.#remove(slice)
+    }
+  }
+
   #insert(slice: Slice): void {
     // More than one has to go after a time in which so much was pinned that the cache had to grow.
     while (this.#slices.size >= this.#maxSlices && this.#evict());

@@ -20,6 +20,8 @@ export class WriteOrdering {
   #countsMayLag = false
   /** Of all that was queued here. */
   #newest: Section = noSection
+  /** Of the counts that went down. */
+  #newestDrop: Section = noSection
 
   constructor(backend: BlockBackend) {
     this.#backend = backend
@@ -57,7 +59,8 @@ export class WriteOrdering {
   dropReferences(refcounts: TableBytes, removal: Section): Section {
     // A crash with the count down and the reference still there would let the next writer have the cluster: two owners.
     assert(removal <= this.#backend.durableSection, 'references are gone for good before their counts are')
-    return this.#chain((context) => context.write(refcounts.bytes, refcounts.host))
+    this.#newestDrop = this.#chain((context) => context.write(refcounts.bytes, refcounts.host))
+    return this.#newestDrop
   }
 
   /**
@@ -133,7 +136,30 @@ export class WriteOrdering {
   }
 
   /**
-   * Switch a pointer in the header to new tables that were written as data (E9, E10), or change its size (E21, E22) or features.
+   * Entries of a table lost COPIED, because a snapshot is to share what they refer to (E11, E13). No barrier: until the header names the
+   * snapshot there is one owner, which then copies without need. That the header does not name it while an entry that is COPIED on disk
+   * lets the next session write into it, is seen to by `switchHeader`.
+   */
+  share(table: TableBytes): Section {
+    return this.#chain((context) => context.write(table.bytes, table.host))
+  }
+
+  /** Entries are COPIED as they were before `share`: the snapshot has not come about. No barrier: there was one owner all the time. */
+  unshare(table: TableBytes): Section {
+    return this.share(table)
+  }
+
+  /** Entries became COPIED, because the snapshot that shared what they refer to is gone (E12). */
+  ownAlone(table: TableBytes): Section {
+    return this.#chain((context) => {
+      // Guards against an entry that says one owner beside a count that says two: a crash would leave what checkers call a corruption.
+      context.after(this.#newestDrop)
+      context.write(table.bytes, table.host)
+    })
+  }
+
+  /**
+   * Switch a pointer in the header to new tables that were written as data (E9 to E13), or change its size (E21, E22) or features.
    * All fields that change lie in the first 512-byte sector, so that the switch is atomic. Resolves when it is durable.
    * @param change    makes the change in memory and returns the header; called when everything before is durable, in the step that queues it
    * @param switched  called in the same step: from here on the change counts, whatever fails then; what it replaced can be freed behind `section`

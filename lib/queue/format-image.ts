@@ -1,3 +1,4 @@
+import type { LongWork } from '../base/abort.js'
 import type { QueueStats } from './backend.js'
 
 /** 'metadata' maps all clusters, qcow2 only; 'falloc' also reserves their space on the host; 'full' writes zeros. */
@@ -31,6 +32,35 @@ export interface BackingSource {
   readsAsZeros?(offset: number, length: number): Promise<boolean>
 }
 
+/** An internal snapshot: the disk as it was, kept in the image's own file. */
+export type Snapshot = {
+  /** A number in digits, for what QEMU and this package write. */
+  readonly id: string
+  readonly name: string
+  /** Bytes. */
+  readonly vmStateSize: number
+  /** Since 1970. */
+  readonly dateSeconds: number
+  readonly dateNanoseconds: number
+  /** Of the guest's clock. */
+  readonly vmClockNanoseconds: bigint
+  /** Guest instructions, if recorded. */
+  readonly icount?: bigint
+  /** Guest bytes at the time, if recorded. */
+  readonly diskSize?: bigint
+}
+
+/** Which snapshot is meant: by what it is called, or by exactly its id, its name, or both. */
+export type SnapshotReference = string | { readonly id?: string; readonly name?: string }
+
+/** Where a format keeps snapshots. Operations are handed out to be run, and may be run again after a failure. */
+export interface FormatSnapshots {
+  list(): Promise<Snapshot[]>
+  creating(name: string, work: LongWork): () => Promise<Snapshot>
+  applying(reference: SnapshotReference, work: LongWork): () => Promise<void>
+  deleting(reference: SnapshotReference, work: LongWork): () => Promise<void>
+}
+
 /**
  * What the guest's view (image/) asks of a format. Callers have checked types and bounds, and that the image is open and,
  * for changes, writable; offsets and lengths are guest bytes.
@@ -41,6 +71,8 @@ export interface FormatImage {
   readonly size: number
   /** Bytes; for raw 1. */
   readonly clusterSize: number
+  /** Absent where the format has none. */
+  readonly snapshots?: FormatSnapshots
   /** Fill `bytes` with what the guest sees. */
   read(bytes: Uint8Array, offset: number): Promise<void>
   /** Resolves when a guest's write would complete in this cache mode. */

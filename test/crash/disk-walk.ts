@@ -10,6 +10,19 @@ export type WalkedImage = {
   readonly version: 2 | 3
   /** Sectors of the backing file; 0: none. */
   readonly backingSectors: number
+  readonly copied?: CopiedRule
+}
+
+/**
+ * What COPIED flags must be. 'exact': set where the count is 1. 'may-lack': or clear, while a snapshot is being deleted. 'may-differ': or set where the
+ * count is higher, but there is one reference: while one is being made. Set where there are two references they are never.
+ */
+const copiedRules = ['exact', 'may-lack', 'may-differ'] as const
+export type CopiedRule = (typeof copiedRules)[number]
+
+/** What holds where both may have happened. */
+export function looser(one: CopiedRule, other: CopiedRule): CopiedRule {
+  return copiedRules.indexOf(one) > copiedRules.indexOf(other) ? one : other
 }
 
 /** Where a guest cluster is: the first host sector, or one of these. */
@@ -53,6 +66,9 @@ export class DiskWalk {
   #view: DataView = new DataView(new ArrayBuffer(0))
   #disk: CrashedDisk | undefined
   #clusters = 0
+  /** Host clusters with a COPIED entry. */
+  #copied: number[] = []
+  #isExact = false
   #compressed: { readonly range: CompressedRange; values: Int32Array | undefined }[] = []
 
   /**
@@ -78,7 +94,8 @@ export class DiskWalk {
    * Walk a disk.
    * @returns what is wrong with it; undefined when it is sound
    */
-  walk(disk: CrashedDisk): string | undefined {
+  walk(disk: CrashedDisk, options: { exactly?: boolean } = {}): string | undefined {
+    this.#isExact = options.exactly ?? false
     this.#look(disk)
     this.#clusters = Math.ceil(disk.length / this.#image.clusterSize)
     this.#references.fill(0)
@@ -87,6 +104,7 @@ export class DiskWalk {
     this.leaks = 0
     this.leaksInFile = 0
     this.#compressed = []
+    this.#copied = []
     try {
       this.#walkAll(disk)
       return undefined
@@ -103,13 +121,19 @@ export class DiskWalk {
     return slot < 0 ? this.#unmappedAt(lba) : this.#valueIn(lba, this.#places[slot] as number)
   }
 
-  /** What the guest sees there in the snapshot number `index`. Slow. */
-  snapshotValues(disk: CrashedDisk, index: number, lbas: number): number[] {
+  /** The names of the snapshots, in the order of their table. */
+  snapshotNames(disk: CrashedDisk): string[] {
+    this.#look(disk)
+    return snapshotHeads(this.#view).heads.map(({ name }) => name)
+  }
+
+  /** What the guest sees at these places in the snapshot number `index`. Slow. */
+  snapshotValues(disk: CrashedDisk, index: number, lbas: Int32Array): number[] {
     this.#look(disk)
     const snapshot = snapshotHeads(this.#view).heads[index]
     if (snapshot === undefined) return []
     const values: number[] = []
-    for (let lba = 0; lba < lbas; lba++) {
+    for (const lba of lbas) {
       const cluster = Math.floor(lba / this.#sectorsPerCluster)
       const l1Index = Math.floor(cluster / this.#l2Entries)
       const table = l1Index < snapshot.entries ? this.#hostAt(snapshot.offset + l1Index * 8) : 0
@@ -181,6 +205,10 @@ export class DiskWalk {
     for (const { offset, entries } of snapshots.heads) this.#walkL1(offset, entries, false)
     if (view.getUint32(60) > 0) this.#count(this.#offsetAt(64), snapshots.length, 'snapshot table')
     this.#walkL1(this.#offsetAt(40), view.getUint32(36), true)
+    for (const cluster of this.#copied) {
+      const references = this.#references[cluster]
+      if (references !== 1) throw new Broken(`cluster ${cluster} is COPIED and has ${references} references`)
+    }
     if (this.isDirty) this.#compareDirty(snapshots.heads.length)
     else this.#compare()
   }
@@ -304,9 +332,14 @@ export class DiskWalk {
   }
 
   #compareCopied(high: number, host: number, level: string, index: number): void {
-    const count = this.#stored[host / this.#image.clusterSize]
+    const cluster = host / this.#image.clusterSize
+    const count = this.#stored[cluster]
     const isCopied = (high & copiedBit) !== 0
+    if (isCopied) this.#copied.push(cluster)
     if (this.isDirty || isCopied === (count === 1)) return
+    const rule = this.#isExact ? 'exact' : (this.#image.copied ?? 'exact')
+    if (rule !== 'exact' && !isCopied) return
+    if (rule === 'may-differ') return
     throw new Broken(
       `${level} entry ${index} has COPIED=${Number(isCopied)}, and its cluster refcount ${count}`,
     )
@@ -351,16 +384,21 @@ export class DiskWalk {
 
 /** The L1 tables of the snapshots, and the length of their table in bytes. qcow2 spec, "Snapshots". */
 export function snapshotHeads(view: DataView): {
-  heads: { offset: number; entries: number }[]
+  heads: { offset: number; entries: number; name: string }[]
   length: number
 } {
-  const heads: { offset: number; entries: number }[] = []
+  const heads: { offset: number; entries: number; name: string }[] = []
   const start = offsetAt(view, 64)
   let at = start
   for (let left = view.getUint32(60); left > 0; left--) {
-    heads.push({ offset: offsetAt(view, at), entries: view.getUint32(at + 8) })
-    const names = view.getUint16(at + 12) + view.getUint16(at + 14)
-    at += Math.ceil((snapshotHeaderBytes + view.getUint32(at + 36) + names) / 8) * 8
+    if (at + snapshotHeaderBytes > view.byteLength)
+      throw new Broken('the snapshot table ends behind the file')
+    const nameAt = at + snapshotHeaderBytes + view.getUint32(at + 36) + view.getUint16(at + 12)
+    const end = nameAt + view.getUint16(at + 14)
+    if (end > view.byteLength) throw new Broken('the snapshot table ends behind the file')
+    const name = Buffer.from(view.buffer, nameAt, end - nameAt).toString()
+    heads.push({ offset: offsetAt(view, at), entries: view.getUint32(at + 8), name })
+    at = start + Math.ceil((end - start) / 8) * 8
   }
   return { heads, length: at - start }
 }

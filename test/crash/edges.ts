@@ -51,6 +51,49 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       mutants: ['M11'],
     },
   ],
+  E11: [
+    {
+      workload: 'sequence/half-full/512/snapshot-create,overwrite,flush/1/0|flush,exact',
+      mutants: ['M12', 'M14'],
+    },
+    { workload: 'sequence/empty/512/write,snapshot-create,write/1/0|flush,exact', mutants: ['M13'] },
+    {
+      workload: 'sequence/snapshot/512/overwrite,snapshot-create,write,flush/1/0|flush,exact',
+      mutants: ['E11', 'M12', 'M13', 'M14'],
+    },
+    {
+      workload: 'sequence/backing/4096/compress,snapshot-create,partial,flush/2/3|flush,reserves',
+      mutants: ['M12', 'M13'],
+    },
+  ],
+  E12: [
+    {
+      workload: 'sequence/snapshot/512/snapshot-delete,overwrite,flush/1/0|flush,exact',
+      mutants: ['E12', 'E12 flags'],
+    },
+    {
+      workload: 'sequence/snapshot/4096/overwrite,snapshot-delete,write/2/3|flush,reserves',
+      mutants: ['E12', 'E12 flags'],
+    },
+    {
+      workload: 'sequence/snapshot/512/snapshot-create,snapshot-delete,flush/1/0|flush,exact',
+      mutants: ['M12', 'E12'],
+    },
+  ],
+  E13: [
+    {
+      workload: 'sequence/snapshot/512/overwrite,snapshot-apply,overwrite,flush/1/0|flush,exact',
+      mutants: ['E13', 'E13 counts', 'E13 frees', 'W5'],
+    },
+    {
+      workload: 'sequence/snapshot/4096/grow,partial,snapshot-apply,write/1/0|flush,exact',
+      mutants: ['E13', 'E13 counts', 'E13 frees', 'W5'],
+    },
+    {
+      workload: 'sequence/snapshot/512/overwrite,far,snapshot-apply/2/5|flush,reserves',
+      mutants: ['E13', 'E13 frees'],
+    },
+  ],
   E14: [
     { workload: 'sequence/half-full/512/write,discard,flush/1/0|flush,exact', mutants: ['M5'] },
     { workload: 'sequence/half-full/512/write,discard,write,flush/1/0|flush,exact', mutants: ['M6'] },
@@ -95,9 +138,6 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
 /** Edges of what is not built yet. */
 export const waiting: Readonly<Record<string, string>> = {
   E4: 'subclusters',
-  E11: 'creating snapshots',
-  E12: 'deleting snapshots',
-  E13: 'applying snapshots',
   E20: 'storing bitmaps',
   E23: 'rewriting more of the header than its first sector',
   E24: 'encryption',

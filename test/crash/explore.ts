@@ -3,7 +3,9 @@ import { SeededRandom } from '../support/seeded-random.js'
 import { type ChoiceLimits, eachChoice, fullLimits } from './choices.js'
 import { type DeviceLog, readLog } from './device-log.js'
 import type { CrashedDisk, DiskStates } from './disk-states.js'
+import type { CopiedRule } from './disk-walk.js'
 import { DurableDisk } from './durable-disk.js'
+import { type FrozenDisk, isSnapshotStep } from './frozen-disk.js'
 import { GuestHistory } from './guest-history.js'
 import { Oracle } from './oracle.js'
 import { isDirty, type Recording, type Step, type Workload } from './workload.js'
@@ -31,6 +33,8 @@ export type SampledState = {
   readonly leaksInFile: number
   /** Its counts may be wrong, and the header says so. */
   readonly isDirty: boolean
+  readonly snapshots: readonly FrozenDisk[]
+  readonly copied: CopiedRule
   /** As the oracle says; then `values` is empty. */
   readonly problem: string | undefined
 }
@@ -176,11 +180,18 @@ class Exploration {
   }
 
   /** Closed in order, nothing is left over. */
-  #leftOver({ bytes }: CrashedDisk, leaks: number): string | undefined {
-    if (isDirty(bytes)) return 'the dirty bit is still set after a clean close'
+  #leftOver(disk: CrashedDisk, leaks: number): string | undefined {
+    if (isDirty(disk.bytes)) return 'the dirty bit is still set after a clean close'
     const before = this.#recording.workload.start.leaks
-    if (this.#options.mayLeak === true || leaks <= before) return undefined
+    if (this.#options.mayLeak === true) return undefined
+    if (leaks <= before) return this.#flagsAtEnd(disk)
     return `leaks: ${leaks} clusters after a clean close, where there were ${before} at first`
+  }
+
+  /** What operations on snapshots do to flags on the way is over, unless the image began so. */
+  #flagsAtEnd(disk: CrashedDisk): string | undefined {
+    const { copied = 'exact' } = this.#recording.workload.start
+    return copied === 'exact' ? this.#theOracle(disk).judgeFlags(disk) : undefined
   }
 
   /** What is durable, and what flushes have promised, has not changed since then. */
@@ -223,9 +234,12 @@ class Exploration {
     const values = new Int32Array(problem === undefined ? Math.min(sizeSectors, mostSampledSectors) : 0)
     for (let lba = 0; lba < values.length; lba++) values[lba] = oracle.valueAt(lba)
     const bytes = states.disk.bytes.slice(0, states.disk.length)
+    const snapshots = problem === undefined ? oracle.snapshotsOf(states.disk, this.#history.at(time)) : []
     return {
       time,
       choice: states.describe(),
+      snapshots,
+      copied: oracle.copied,
       bytes,
       sizeSectors,
       values,
@@ -259,6 +273,7 @@ function promisesMade(recording: Recording, log: DeviceLog): number[] {
 /** Whether a request is durable when it ends. */
 function isDurable(step: Step, { setting }: Workload): boolean {
   if (step.kind === 'write' && step.fua === true) return true
+  if (isSnapshotStep(step)) return true
   return setting.syncPolicy === 'write' && step.kind !== 'read' && step.kind !== 'discard'
 }
 
@@ -268,7 +283,7 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
   const written = recording.requests.flatMap(({ step }) =>
     'lba' in step ? Array.from({ length: step.sectors }, (_, at) => step.lba + at) : [],
   )
-  const history = new GuestHistory(start.initial, start.backingSectors, written)
+  const history = new GuestHistory(start.initial, start.backingSectors, written, start.snapshots)
   for (const { id, step, generation } of recording.requests) {
     const times = log.requests.get(id)
     if (times === undefined) continue
@@ -293,6 +308,19 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
       }
       case 'resize': {
         history.resize(step.sectors, times, isDurable(step, recording.workload))
+        break
+      }
+      case 'snapshot-create': {
+        const frozen = recording.frozen.get(id)
+        if (frozen !== undefined) history.createSnapshot(frozen, times)
+        break
+      }
+      case 'snapshot-apply': {
+        history.applySnapshot(step.name, times)
+        break
+      }
+      case 'snapshot-delete': {
+        history.deleteSnapshot(step.name, times)
         break
       }
       case 'read':

@@ -8,6 +8,7 @@ import { eachChoice } from './choices.js'
 import { type DeviceLog, readLog } from './device-log.js'
 import { DurableDisk } from './durable-disk.js'
 import { explore, historyOf } from './explore.js'
+import { isSnapshotStep } from './frozen-disk.js'
 import { closingId, type FaultRecording } from './fault-run.js'
 import { type FaultKind, isHarmless, isTransient } from './fault-kinds.js'
 import type { GuestHistory } from './guest-history.js'
@@ -46,11 +47,14 @@ function uncleanError(recording: FaultRecording): string | undefined {
   const errors = [...recording.failures]
   if (recording.openError !== undefined) errors.push([-1, recording.openError])
   const resizeFailed = recording.requests.some(
-    ({ id, step }) => step.kind === 'resize' && recording.failures.has(id),
+    ({ id, step }) =>
+      (step.kind === 'resize' || step.kind === 'snapshot-apply') && recording.failures.has(id),
   )
   for (const [id, error] of errors) {
     // Behind the end of a disk that could not be made larger.
     if (error instanceof RangeError && resizeFailed) continue
+    // A snapshot that could not be made, or was deleted although that seemed to fail.
+    if (codeOf(error) === 'ERR_SNAPSHOT_NOT_FOUND' && isMissing(recording, id)) continue
     const isClean =
       error instanceof Qcow2Error &&
       ['ERR_IO', 'ERR_NO_SPACE', 'ERR_POISONED'].includes(error.code) &&
@@ -60,6 +64,18 @@ function uncleanError(recording: FaultRecording): string | undefined {
       return `request ${id}: an error that is not clean: ${String(error)} ${JSON.stringify(error)}`
   }
   return undefined
+}
+
+/** Whether what was to be done to a snapshot may have met none: not all that was done before has succeeded. */
+function isMissing({ workload, frozen, failures, requests }: FaultRecording, id: number): boolean {
+  const step = workload.steps[id]
+  if (step === undefined || !isSnapshotStep(step)) return false
+  const made = [...frozen].find(([, one]) => one.name === step.name)
+  const earlier = requests.filter(
+    (other) => other.id < id && isSnapshotStep(other.step) && other.step.name === step.name,
+  )
+  const isOld = workload.start.snapshots.some(({ name }) => name === step.name)
+  return (!isOld && made === undefined) || earlier.some((other) => failures.has(other.id))
 }
 
 function anyError({ failures, openError }: FaultRecording): string | undefined {

@@ -9,6 +9,7 @@ import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
+import { freeze, type FrozenDisk, performSnapshotStep } from './frozen-disk.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
 import { reservationOf, startBytes, tinyQueueUnits } from './setting.js'
 import {
@@ -18,6 +19,7 @@ import {
   rangeOf,
   type Recording,
   type Step,
+  watchedLbas,
   within,
   type Workload,
 } from './workload.js'
@@ -71,6 +73,7 @@ class FaultyRun {
   readonly #running = new Map<number, Promise<void>>()
   readonly #requests: NotedRequest[] = []
   readonly #reads: NotedRead[] = []
+  readonly #frozen = new Map<number, FrozenDisk>()
   readonly #lastReads: NotedRead[] = []
   readonly #failures = new Map<number, unknown>()
   readonly #ids: number[] = []
@@ -102,6 +105,12 @@ class FaultyRun {
     }
     for (const [id, step] of this.#workload.steps.entries()) {
       while (this.#mustWait(step)) await Promise.race(this.#running.values())
+      if (step.kind === 'snapshot-create') {
+        const frozen = await freeze(image, step.name, watchedLbas(this.#workload)).catch(() => undefined)
+        // What cannot be read cannot be compared.
+        if (frozen === undefined) continue
+        this.#frozen.set(id, frozen)
+      }
       this.#begin(id, step, () => this.#perform(image, id, step))
     }
     await Promise.all(this.#running.values())
@@ -121,6 +130,7 @@ class FaultyRun {
       events: this.#memory.log,
       requests: this.#requests,
       reads: this.#reads,
+      frozen: this.#frozen,
       errors: [...this.#failures.values()],
       closeError: this.#failures.get(closingId),
       failures: this.#failures,
@@ -200,6 +210,10 @@ class FaultyRun {
           shrink: true,
           preallocation: step.preallocation ?? 'off',
         })
+      case 'snapshot-create':
+      case 'snapshot-apply':
+      case 'snapshot-delete':
+        return performSnapshotStep(image, step)
       case 'read':
         this.#reads.push(await readValues(image, id, step))
     }
@@ -222,7 +236,7 @@ class FaultyRun {
     }
   }
 
-  /** Resizes run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
+  /** Resizes, and what is done to snapshots, run alone; requests for the same sectors one after the other, but for discards, whose races are wanted. */
   #mustWait(step: Step): boolean {
     if (this.#running.size >= this.#workload.window) return true
     for (const id of this.#running.keys()) {

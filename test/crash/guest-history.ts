@@ -1,4 +1,6 @@
 import { assert } from '../../lib/base/assert.js'
+import type { CopiedRule } from './disk-walk.js'
+import { type AllowedSnapshot, type FrozenDisk, SnapshotHistory } from './frozen-disk.js'
 import { backingValue, zeroValue } from './payload.js'
 
 /** A request's mark on what the guest may see. Times are positions in the log. */
@@ -15,6 +17,8 @@ type Change = {
   readonly resize: number
   /** A growth: where the disk has its size, nothing older may show. */
   readonly isGrowth: boolean
+  /** How often a snapshot had been applied, this time included. */
+  readonly epoch: number
 }
 
 export type SizeChange = {
@@ -22,16 +26,28 @@ export type SizeChange = {
   readonly submitted: number
   readonly ended: number
   readonly isDurable: boolean
+  readonly epoch: number
 }
 
-/** A value that may show, if it had been asked for by then, on a disk whose size is not of a later resize than this. */
-type Candidate = { readonly value: number; readonly submitted: number; readonly lastResize: number }
+/** A time from which on the disk is what a snapshot was, and nothing of before shows: all of it or none. */
+type Epoch = { readonly submitted: number; readonly ended: number }
+
+/** A value that may show, if it had been asked for by then, on a disk of this epoch whose size is not of a later resize than this. */
+type Candidate = {
+  readonly value: number
+  readonly submitted: number
+  readonly lastResize: number
+  readonly epoch: number
+}
 
 /** What may show at one crash point. */
 export type Allowed = {
   /** By LBA; LBAs that are missing show what they showed at first. */
   readonly values: ReadonlyMap<number, readonly Candidate[]>
-  readonly sizes: readonly { sectors: number; submitted: number; resize: number }[]
+  readonly sizes: readonly { sectors: number; submitted: number; resize: number; epoch: number }[]
+  /** Those that a disk may be of. */
+  readonly epochs: readonly { epoch: number; submitted: number }[]
+  readonly snapshots: readonly AllowedSnapshot[]
 }
 
 export type RequestTimes = { readonly submitted: number; readonly ended: number; readonly failed: boolean }
@@ -46,6 +62,9 @@ export class GuestHistory {
   readonly #changes = new Map<number, Change[]>()
   readonly #sizes: SizeChange[]
   readonly #flushes: RequestTimes[] = []
+  readonly #snapshots: SnapshotHistory
+  readonly #epochs: Epoch[] = [{ submitted: -1, ended: -1 }]
+  #copied: CopiedRule = 'exact'
 
   /** All that is ever written to, ascending: a resize by a gibibyte concerns no other sector. */
   readonly #used: readonly number[]
@@ -54,12 +73,24 @@ export class GuestHistory {
    * @param initial         by LBA, what the disk shows at first
    * @param backingSectors  of the backing file; 0: none
    * @param written         LBAs behind `initial` that requests will write to
+   * @param snapshots       that there are at first
    */
-  constructor(initial: Int32Array, backingSectors: number, written: Iterable<number>) {
+  constructor(
+    initial: Int32Array,
+    backingSectors: number,
+    written: Iterable<number>,
+    snapshots: readonly FrozenDisk[] = [],
+  ) {
+    this.#snapshots = new SnapshotHistory(snapshots)
     this.#initial = initial
     this.#backingSectors = backingSectors
     this.#used = [...new Set([...initial.keys(), ...written])].sort((a, b) => a - b)
-    this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1, isDurable: false }]
+    this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1, isDurable: false, epoch: 0 }]
+  }
+
+  /** What is done to snapshots lets COPIED flags be. */
+  get copied(): CopiedRule {
+    return this.#copied
   }
 
   /** LBAs that anything was done to, ascending. */
@@ -91,7 +122,7 @@ export class GuestHistory {
   resize(sectors: number, times: RequestTimes, isDurable = false): void {
     const before = this.#sizes.at(-1)?.sectors ?? 0
     const resize = this.#sizes.length
-    this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times), isDurable })
+    this.#pushSize(sectors, times, isDurable)
     const isGrowth = sectors > before
     for (const lba of this.#used) {
       if (lba < Math.min(sectors, before) || lba >= Math.max(sectors, before)) continue
@@ -99,6 +130,39 @@ export class GuestHistory {
       const values = !isGrowth && lba < this.#backingSectors ? [zeroValue, backingValue] : [zeroValue]
       const isFinal = isGrowth && !times.failed
       this.#add(lba, 1, values, times, { isFinal, isDurable }, { resize, isGrowth })
+    }
+  }
+
+  createSnapshot(frozen: FrozenDisk, times: RequestTimes): void {
+    this.#copied = 'may-differ'
+    if (!times.failed) this.flush(times)
+    this.#snapshots.create(frozen, times)
+  }
+
+  deleteSnapshot(name: string, times: RequestTimes): void {
+    if (this.#copied === 'exact') this.#copied = 'may-lack'
+    if (!times.failed) this.flush(times)
+    this.#snapshots.delete(name, times)
+  }
+
+  /** The disk becomes what a snapshot shows, at one stroke: no state is a mix. What failed may still become so, and any mix is let pass. */
+  applySnapshot(name: string, times: RequestTimes): void {
+    if (this.#copied === 'exact') this.#copied = 'may-lack'
+    const frozen = this.#snapshots.frozenAs(name)
+    // There is none, and it was refused.
+    if (frozen === undefined) return
+    if (!times.failed) {
+      this.flush(times)
+      this.#epochs.push({ submitted: times.submitted, ended: times.ended })
+    }
+    if (frozen.sectors !== this.#sizes.at(-1)?.sectors || !times.failed) {
+      this.#pushSize(frozen.sectors, times, true)
+    }
+    const known = new Map([...frozen.lbas].map((lba, at) => [lba, frozen.values[at] as number]))
+    for (const lba of this.#used) {
+      if (lba >= frozen.sectors) continue
+      const values = [known.get(lba) ?? this.initialAt(lba)]
+      this.#add(lba, 1, values, times, { isFinal: !times.failed, isDurable: !times.failed })
     }
   }
 
@@ -118,6 +182,7 @@ export class GuestHistory {
         isDurable: true,
         resize: 0,
         isGrowth: false,
+        epoch: 0,
       }
       values.set(lba, candidates([first, ...changes], covered, time))
     }
@@ -129,7 +194,13 @@ export class GuestHistory {
           !this.#sizes.some((later) => isPromised(later, covered, time) && ended < later.submitted),
       )
     assert(sizes.length > 0, 'the disk has a size')
-    return { values, sizes }
+    const epochs = this.#epochs
+      .map(({ submitted }, epoch) => ({ epoch, submitted }))
+      .filter(({ epoch, submitted }) => {
+        const next = this.#epochs[epoch + 1]
+        return submitted <= time && (next === undefined || next.ended > time)
+      })
+    return { values, sizes, epochs, snapshots: this.#snapshots.at(time) }
   }
 
   /** What a read that ran from `submitted` to `ended` may have seen. */
@@ -145,6 +216,11 @@ export class GuestHistory {
     )
   }
 
+  #pushSize(sectors: number, times: RequestTimes, isDurable: boolean): void {
+    const epoch = this.#epochs.length - 1
+    this.#sizes.push({ sectors, submitted: times.submitted, ended: ended(times), isDurable, epoch })
+  }
+
   #add(
     lba: number,
     sectors: number,
@@ -153,7 +229,14 @@ export class GuestHistory {
     kind: { isFinal: boolean; isDurable: boolean },
     of: { resize: number; isGrowth: boolean } = { resize: 0, isGrowth: false },
   ): void {
-    const change = { values, submitted: times.submitted, ended: ended(times), ...kind, ...of }
+    const change = {
+      values,
+      submitted: times.submitted,
+      ended: ended(times),
+      ...kind,
+      ...of,
+      epoch: this.#epochs.length - 1,
+    }
     for (let at = lba; at < lba + sectors; at++) {
       const changes = this.#changes.get(at)
       if (changes === undefined) this.#changes.set(at, [change])
@@ -185,7 +268,10 @@ function candidates(changes: readonly Change[], covered: number, time: number): 
       const isOlder = growth.isGrowth && change.ended < growth.submitted
       if (isOlder) lastResize = Math.min(lastResize, growth.resize - 1)
     }
-    for (const value of change.values) found.push({ value, submitted: change.submitted, lastResize })
+    for (const value of change.values) {
+      const { submitted, epoch } = change
+      found.push({ value, submitted, lastResize, epoch })
+    }
   }
   return found
 }

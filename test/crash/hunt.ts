@@ -125,11 +125,18 @@ async function anyWorkload(mutant: Mutant, ground: HuntingGround, random: Seeded
 
 async function anySteps(mutant: Mutant, start: StartName, random: SeededRandom): Promise<Workload> {
   const clusterSize = start === 'near-table' ? 512 : random.pick(mutant.clusterSizes)
+  // What is done to snapshots takes long to look at, and hides no other rule.
+  const isNeeded = mutant.needs?.some((name) => name.startsWith('snapshot-')) ?? false
   if (random.chance(mutant.needs === undefined ? 0.8 : 0.15)) {
-    const workload = await randomWorkload(random.integer(2 ** 31), { steps: huntSteps, start, clusterSize })
+    const workload = await randomWorkload(random.integer(2 ** 31), {
+      steps: huntSteps,
+      start,
+      clusterSize,
+      isStill: !isNeeded,
+    })
     return mutant.isUncached === true ? { ...workload, uncached: true } : workload
   }
-  const known = operationsOn(start)
+  const known = operationsOn(start).filter((name) => isNeeded || !name.startsWith('snapshot-'))
   const needed = (mutant.needs ?? []).filter((name) => known.includes(name))
   const names: OperationName[] = [...needed]
   const extra = needed.length > 0 && random.chance(0.7) ? 0 : 1 + random.integer(4)

@@ -2,6 +2,12 @@ import { allocationMutants } from './allocation-mutants.js'
 import { formatMutants } from './format-mutants.js'
 import type { Mutant } from './mutant.js'
 import { queueMutants } from './queue-mutants.js'
+import { snapshotMutants } from './snapshot-mutants.js'
 
 /** All wrong implementations that crashes give away. */
-export const mutants: readonly Mutant[] = [...formatMutants, ...allocationMutants, ...queueMutants]
+export const mutants: readonly Mutant[] = [
+  ...formatMutants,
+  ...allocationMutants,
+  ...snapshotMutants,
+  ...queueMutants,
+]

@@ -21,6 +21,8 @@ function startFrom(before: Workload, sample: SampledState): StartImage | undefin
     bytes: sample.bytes,
     initial: sample.values,
     leaks: sample.leaks,
+    snapshots: sample.snapshots,
+    copied: sample.copied,
     mapped: [],
     free: [],
   }
@@ -35,7 +37,7 @@ export async function exploreReuse(
   const start = startFrom(before, sample)
   if (start === undefined) return undefined
   const random = new SeededRandom(seed)
-  const fresh = workloadOn(start, `reuse/${seed} of ${start.name}`, random, nestedSteps)
+  const fresh = workloadOn(start, `reuse/${seed} of ${start.name}`, random, { steps: nestedSteps })
   const workload = { ...fresh, setting: { ...before.setting, lazy: false } }
   return explore(await record(workload), { limits: nestedLimits, seed })
 }
@@ -63,6 +65,7 @@ export async function exploreRepair(before: Workload, sample: SampledState): Pro
     events: memory.log,
     requests: [],
     reads: [],
+    frozen: new Map(),
     errors: [],
     closeError: undefined,
   }

@@ -1,6 +1,7 @@
 import { assert } from '../../lib/base/assert.js'
 import type { CrashedDisk } from './disk-states.js'
-import { DiskWalk } from './disk-walk.js'
+import { type CopiedRule, DiskWalk, looser } from './disk-walk.js'
+import type { FrozenDisk } from './frozen-disk.js'
 import type { Allowed, GuestHistory } from './guest-history.js'
 import { describeValue } from './payload.js'
 import { RunningContent } from './running-content.js'
@@ -17,7 +18,6 @@ const usualWholeEvery = 256
  * From disk to disk only what has changed is looked at; what is not surely sound then is judged as a whole, by code of its own.
  */
 export class Oracle {
-  readonly #start: StartImage
   readonly #walk: DiskWalk
   readonly #running: RunningWalk
   readonly #content: RunningContent
@@ -26,6 +26,8 @@ export class Oracle {
   readonly #lbas: Int32Array
   /** By place in `#lbas`. */
   readonly #initial: Int32Array
+  /** What COPIED flags may be. */
+  readonly copied: CopiedRule
   #judged = 0
   #isWhole = false
 
@@ -43,14 +45,14 @@ export class Oracle {
       // Zeros over a backing file are something that can be lost.
       if (value !== 0 || lba < start.backingSectors) lbas.add(lba)
     })
-    this.#start = start
+    this.copied = looser(start.copied ?? 'exact', history.copied)
     this.#lbas = Int32Array.from(lbas).sort()
     this.#initial = this.#lbas.map((lba) => history.initialAt(lba))
     const touched = new Set(history.touched)
     this.#touched = Uint8Array.from(this.#lbas, (lba) => Number(touched.has(lba)))
     const watched = new Set<number>()
     for (const lba of this.#lbas) watched.add(Math.floor(lba / perCluster))
-    this.#walk = new DiskWalk(start, disk.bytes.length, [...watched])
+    this.#walk = new DiskWalk({ ...start, copied: this.copied }, disk.bytes.length, [...watched])
     this.#running = new RunningWalk(start, disk, this.#walk.slots, watched.size)
     this.#content = new RunningContent(start, this.#lbas, this.#initial, this.#touched, this.#walk.slots)
   }
@@ -99,7 +101,7 @@ export class Oracle {
     const time = Math.max(newest, since)
     this.#isWhole = false
     this.#judged++
-    if (!this.#isSurelySound(disk, allowed, time, since)) {
+    if (this.copied !== 'exact' || !this.#isSurelySound(disk, allowed, time, since)) {
       return this.judgeWhole(disk, allowed, time)
     }
     if (this.#judged % this.#wholeEvery === 0) {
@@ -114,10 +116,10 @@ export class Oracle {
   #isSurelySound(disk: CrashedDisk, allowed: Allowed, time: number, since: number): boolean {
     const running = this.#running
     if (!running.follow(disk)) return false
-    const size = sizeOf(running.sizeSectors, allowed, time)
+    const size = sizeOf(running.sizeSectors, allowed, time, 0)
     if (size === undefined) return false
     if (!this.#content.follow(disk, running, allowed, size.resize, time, since)) return false
-    if (running.snapshotsChanged && this.#judgeSnapshots(disk) !== undefined) return false
+    if (running.snapshotsChanged && this.#judgeSnapshots(disk, allowed, time) !== undefined) return false
     running.snapshotsChanged = false
     return true
   }
@@ -128,15 +130,32 @@ export class Oracle {
     this.#isWhole = true
     const broken = walk.walk(disk)
     if (broken !== undefined) return `corrupt: ${broken}`
-    const size = sizeOf(walk.sizeSectors, allowed, time)
-    if (size === undefined)
-      return `size: ${walk.sizeSectors} sectors, which nobody asked for or a flush has replaced`
-    const wrong = this.#judgeContent(allowed, time, size.resize)
-    if (wrong !== undefined) return wrong
-    return this.#judgeSnapshots(disk)
+    let wrong: string | undefined
+    // Whatever it shows is of one epoch: before a snapshot was applied, or after it.
+    for (const { epoch, submitted } of allowed.epochs) {
+      if (submitted > time) continue
+      const found = this.#judgeEpoch(allowed, time, epoch)
+      if (found === undefined) return this.#judgeSnapshots(disk, allowed, time)
+      wrong ??= found
+    }
+    return wrong ?? 'an epoch that has not begun'
   }
 
-  #judgeContent(allowed: Allowed, time: number, resize: number): string | undefined {
+  /** As `judgeWhole`, of the flags alone, of an image that no operation has left half done. */
+  judgeFlags(disk: CrashedDisk): string | undefined {
+    const broken = this.#walk.walk(disk, { exactly: true })
+    return broken === undefined ? undefined : `corrupt: ${broken}`
+  }
+
+  #judgeEpoch(allowed: Allowed, time: number, epoch: number): string | undefined {
+    const { sizeSectors } = this.#walk
+    const size = sizeOf(sizeSectors, allowed, time, epoch)
+    if (size === undefined)
+      return `size: ${sizeSectors} sectors, which nobody asked for or a flush has replaced`
+    return this.#judgeContent(allowed, time, size.resize, epoch)
+  }
+
+  #judgeContent(allowed: Allowed, time: number, resize: number, epoch: number): string | undefined {
     const walk = this.#walk
     const lbas = this.#lbas
     for (let index = 0; index < lbas.length; index++) {
@@ -151,20 +170,44 @@ export class Oracle {
       const isAllowed =
         candidates === undefined
           ? value === initial
-          : candidates.some((one) => one.value === value && one.submitted <= time && one.lastResize >= resize)
+          : candidates.some(
+              (one) =>
+                one.value === value &&
+                one.submitted <= time &&
+                one.lastResize >= resize &&
+                one.epoch === epoch,
+            )
       if (!isAllowed) return this.#describe(lba, value, candidates ?? [{ value: initial }])
     }
     return undefined
   }
 
-  #judgeSnapshots(disk: CrashedDisk): string | undefined {
-    for (const [index, frozen] of this.#start.snapshots.entries()) {
-      const values = this.#walk.snapshotValues(disk, index, frozen.length)
-      if (values.length === 0) return 'snapshot: it is gone'
-      const lba = values.findIndex((value, at) => value !== frozen[at])
-      if (lba >= 0) return `snapshot: lba ${lba} shows ${describeValue(values[lba] ?? 0)}`
+  #judgeSnapshots(disk: CrashedDisk, allowed: Allowed, time: number): string | undefined {
+    const names = this.#walk.snapshotNames(disk)
+    const known = allowed.snapshots.filter(({ submitted }) => submitted <= time)
+    for (const { frozen, requiredUpTo } of known) {
+      if (time < requiredUpTo && !names.includes(frozen.name)) return `snapshot: ${frozen.name} is gone`
+    }
+    for (const [index, name] of names.entries()) {
+      if (names.indexOf(name) !== index) return `snapshot: ${name} is there twice`
+      const one = known.find(({ frozen }) => frozen.name === name)
+      if (one === undefined) return `snapshot: ${name} is there, which nobody asked for or was deleted`
+      const { lbas, values: frozen } = one.frozen
+      const values = this.#walk.snapshotValues(disk, index, lbas)
+      const at = values.findIndex((value, place) => value !== frozen[place])
+      if (at >= 0) {
+        const what = `${describeValue(values[at] ?? 0)}, not ${describeValue(frozen[at] ?? 0)}`
+        return `snapshot: lba ${lbas[at]} of ${name} shows ${what}`
+      }
     }
     return undefined
+  }
+
+  /** The snapshots of the disk judged last, as they must be. */
+  snapshotsOf(disk: CrashedDisk, allowed: Allowed): FrozenDisk[] {
+    return this.#walk
+      .snapshotNames(disk)
+      .flatMap((name) => allowed.snapshots.find(({ frozen }) => frozen.name === name)?.frozen ?? [])
   }
 
   #describe(lba: number, value: number, candidates: readonly { value: number }[]): string {
@@ -173,6 +216,11 @@ export class Oracle {
   }
 }
 
-function sizeOf(sectors: number, { sizes }: Allowed, time: number): { resize: number } | undefined {
-  return sizes.find((one) => one.sectors === sectors && one.submitted <= time)
+function sizeOf(
+  sectors: number,
+  { sizes }: Allowed,
+  time: number,
+  epoch: number,
+): { resize: number } | undefined {
+  return sizes.find((one) => one.sectors === sectors && one.submitted <= time && one.epoch === epoch)
 }

@@ -8,6 +8,8 @@ export type RandomOptions = {
   readonly steps: number
   readonly start?: StartName
   readonly clusterSize?: 512 | 4096
+  /** Nothing is done to snapshots. */
+  readonly isStill?: boolean
 }
 
 /** A long workload, wholly decided by its seed: up to eight requests at once, in few clusters, so that freed ones are used again. */
@@ -23,13 +25,19 @@ export async function randomWorkload(seed: number, options: RandomOptions): Prom
   const anyStart = clusterSize === 512 && random.chance(0.04) ? 'near-table' : anyFree
   const start = options.start ?? anyStart
   const image = await startImage(start, clusterSize)
-  const named = [options.steps, options.start ?? '', options.clusterSize ?? ''].join(',')
-  return workloadOn(image, `random/${seed}/${named}`, random, options.steps)
+  const still = options.isStill === true ? ['still'] : []
+  const named = [options.steps, options.start ?? '', options.clusterSize ?? '', ...still].join(',')
+  return workloadOn(image, `random/${seed}/${named}`, random, options)
 }
 
 /** A random workload on an image. */
-export function workloadOn(start: StartImage, name: string, random: SeededRandom, steps: number): Workload {
-  const generator = new Generator(random, start)
+export function workloadOn(
+  start: StartImage,
+  name: string,
+  random: SeededRandom,
+  { steps, isStill = false }: { readonly steps: number; readonly isStill?: boolean },
+): Workload {
+  const generator = new Generator(random, start, isStill)
   return {
     name,
     start,
@@ -45,11 +53,12 @@ export function workloadOn(start: StartImage, name: string, random: SeededRandom
 /** The workload of a name, that of `randomWorkload`. */
 export function randomFromName(name: string): Promise<Workload> {
   const [, seed, options = ''] = name.split('/')
-  const [steps, start, clusterSize] = options.split(',')
+  const [steps, start, clusterSize, still] = options.split(',')
   return randomWorkload(Number(seed), {
     steps: Number(steps),
     ...(start ? { start: start as StartName } : {}),
     ...(clusterSize ? { clusterSize: Number(clusterSize) as 512 | 4096 } : {}),
+    ...(still === undefined ? {} : { isStill: true }),
   })
 }
 
@@ -59,17 +68,24 @@ class Generator {
   readonly #usual: number
   readonly #windows: { first: number; clusters: number }[]
   readonly #resizes: boolean
+  readonly #isVersion2: boolean
+  readonly #freezes: boolean
+  readonly #snapshots: { name: string; sectors: number }[]
+  #made = 0
   #sectors: number
 
-  constructor(random: SeededRandom, start: StartImage) {
+  constructor(random: SeededRandom, start: StartImage, isStill: boolean) {
     const sectors = start.initial.length
     const perCluster = start.clusterSize / 512
     this.#random = random
     this.#perCluster = perCluster
     this.#usual = sectors
     this.#sectors = sectors
-    // Images with snapshots cannot be resized yet.
-    this.#resizes = random.chance(0.3) && start.snapshots.length === 0
+    this.#isVersion2 = start.version === 2
+    this.#resizes = random.chance(0.3) && !(isStill && start.snapshots.length > 0)
+    this.#snapshots = start.snapshots.map(({ name, sectors: frozen }) => ({ name, sectors: frozen }))
+    // Counts of one bit have no room for a snapshot's references.
+    this.#freezes = !isStill && start.refcountBits > 1 && (start.snapshots.length > 0 || random.chance(0.4))
     const clusters = Math.floor(sectors / perCluster)
     // A few places where everything happens; sometimes one in each of many L2 tables.
     const count = random.pick([1, 2, 3, 20])
@@ -89,8 +105,31 @@ class Generator {
     if (choice < 78) return { kind: 'zero', ...this.#clusters() }
     if (choice < 82) return { kind: random.pick(['zero', 'unmap']), ...this.#sectorRun() }
     if (choice < 88) return { kind: 'read', ...this.#sectorRun() }
-    if (choice < 97 || !this.#resizes) return { kind: 'flush' }
+    if (choice < 93) return this.#freezes ? this.#onSnapshots() : { kind: 'flush' }
+    // Version 2 does not say how large the disk was in a snapshot.
+    const isBound = this.#isVersion2 && this.#snapshots.length > 0
+    if (choice < 97 || !this.#resizes || isBound) return { kind: 'flush' }
     return this.#resize()
+  }
+
+  #onSnapshots(): Step {
+    const random = this.#random
+    const kind = random.pick([
+      'snapshot-create',
+      'snapshot-create',
+      'snapshot-apply',
+      'snapshot-delete',
+    ] as const)
+    if (kind === 'snapshot-create' || this.#snapshots.length === 0) {
+      const name = `${random.integer(1_000_000)}-${this.#made++}`
+      this.#snapshots.push({ name, sectors: this.#sectors })
+      return { kind: 'snapshot-create', name }
+    }
+    const index = random.integer(this.#snapshots.length)
+    const { name, sectors } = this.#snapshots[index] as { name: string; sectors: number }
+    if (kind === 'snapshot-apply') this.#sectors = sectors
+    else this.#snapshots.splice(index, 1)
+    return { kind, name }
   }
 
   #write(): Step {

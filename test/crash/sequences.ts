@@ -26,6 +26,9 @@ export const operations = [
   'write-fua',
   'compress',
   'compress-over',
+  'snapshot-create',
+  'snapshot-apply',
+  'snapshot-delete',
 ] as const
 export type OperationName = (typeof operations)[number]
 
@@ -40,12 +43,15 @@ export const shortOperations: readonly OperationName[] = [
   'flush',
   'grow',
   'shrink',
+  'snapshot-create',
+  'snapshot-apply',
+  'snapshot-delete',
 ]
 
-/** What there is to do on an image. One with snapshots cannot be resized yet. */
+/** What there is to do on an image. Counts of one bit have no room for a snapshot's references. */
 export function operationsOn(start: StartName): readonly OperationName[] {
-  if (!start.startsWith('snapshot')) return operations
-  return operations.filter((name) => !name.startsWith('grow') && name !== 'shrink')
+  if (!start.startsWith('one-bit')) return operations
+  return operations.filter((name) => !name.startsWith('snapshot'))
 }
 
 /** All sequences of `length` operations, in a fixed order. */
@@ -99,6 +105,10 @@ export function sequenceFromName(name: string): Promise<Workload> {
   )
 }
 
+function preallocated(step: Step): Step {
+  return step.kind === 'resize' ? { ...step, preallocation: 'metadata' } : step
+}
+
 /** Places for operations: the same for the same sequence. */
 class Planner {
   readonly #start: StartImage
@@ -107,11 +117,14 @@ class Planner {
   #free: number[]
   #more: number[]
   #sectors: number
+  #made = 0
+  readonly #snapshots: { name: string; sectors: number }[]
 
   constructor(start: StartImage) {
     this.#start = start
     this.#perCluster = start.clusterSize / 512
     this.#sectors = start.initial.length
+    this.#snapshots = start.snapshots.map(({ name, sectors }) => ({ name, sectors }))
     const target = start.mapped[0] ?? start.free[0]
     assert(target !== undefined, 'the disk has clusters')
     this.#first = target
@@ -163,7 +176,15 @@ class Planner {
       case 'grow-l1':
         return this.#resize(this.#sectors + (this.#start.clusterSize / 8) ** 2 * one)
       case 'grow-filled':
-        return { ...this.#resize(this.#sectors + 3 * one + 1), preallocation: 'metadata' }
+        return preallocated(this.#resize(this.#sectors + 3 * one + 1))
+      case 'snapshot-create': {
+        const name = `snapshot-${this.#made++}`
+        this.#snapshots.push({ name, sectors: this.#sectors })
+        return { kind: 'snapshot-create', name }
+      }
+      case 'snapshot-apply':
+      case 'snapshot-delete':
+        return this.#oldSnapshot(name)
       case 'shrink':
         return this.#resize(Math.max(lba + one + 1, Math.floor(this.#sectors / 3)))
     }
@@ -173,7 +194,18 @@ class Planner {
     return this.#free.shift() ?? this.#first
   }
 
-  #resize(sectors: number): Step & { kind: 'resize' } {
+  /** The newest is applied, the oldest deleted. */
+  #oldSnapshot(kind: 'snapshot-apply' | 'snapshot-delete'): Step {
+    const known = this.#snapshots
+    const snapshot = kind === 'snapshot-apply' ? known.at(-1) : known.shift()
+    if (snapshot === undefined) return { kind: 'flush' }
+    if (kind === 'snapshot-apply') this.#sectors = snapshot.sectors
+    return { kind, name: snapshot.name }
+  }
+
+  #resize(sectors: number): Step {
+    // Version 2 does not say how large the disk was in a snapshot.
+    if (this.#start.version === 2 && this.#snapshots.length > 0) return { kind: 'flush' }
     this.#sectors = sectors
     // What lies behind the end is not written to.
     const clusters = Math.floor(sectors / this.#perCluster) - 4

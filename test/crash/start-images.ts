@@ -9,6 +9,8 @@ import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { qemuImg } from '../support/qemu.js'
 import { otherwise } from './altered-backend.js'
+import type { CopiedRule } from './disk-walk.js'
+import { type FrozenDisk, frozenFrom } from './frozen-disk.js'
 import { backingValue, stampedBytes, zeroValue } from './payload.js'
 
 /** An image that workloads begin with; everything in it is durable. */
@@ -23,8 +25,9 @@ export type StartImage = {
   readonly initial: Int32Array
   readonly backing: BackingSource | undefined
   readonly backingSectors: number
-  /** By LBA: what each snapshot shows. */
-  readonly snapshots: readonly Int32Array[]
+  readonly snapshots: readonly FrozenDisk[]
+  /** Whether COPIED flags are where the counts are 1; see DiskWalk. A crash of an operation on snapshots may have left others. */
+  readonly copied?: CopiedRule
   /** Clusters that nothing refers to from the start: after a crash. */
   readonly leaks: number
   /** Guest clusters that are mapped, and that are not, in the order in which workloads use them. */
@@ -219,7 +222,7 @@ class Maker {
       initial: this.#initial,
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
-      snapshots: this.#name === 'snapshot' ? [this.#initial.slice()] : [],
+      snapshots: this.#name === 'snapshot' ? [frozenFrom('frozen', this.#initial)] : [],
       leaks: 0,
       mapped: this.#mapped,
       free,

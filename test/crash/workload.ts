@@ -12,6 +12,13 @@ import type { DeviceEvent, Fault, GuestEvent } from '../../lib/queue/memory-devi
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
 import './steady-zlib.js'
+import {
+  freeze,
+  type FrozenDisk,
+  isSnapshotStep,
+  performSnapshotStep,
+  type SnapshotStep,
+} from './frozen-disk.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
 import { reservationOf, type Setting, startBytes, tinyQueueUnits } from './setting.js'
 import type { StartImage } from './start-images.js'
@@ -26,6 +33,7 @@ export type Step =
       readonly fua?: boolean
     }
   | { readonly kind: 'flush' }
+  | SnapshotStep
   | { readonly kind: 'resize'; readonly sectors: number; readonly preallocation?: 'metadata' }
 
 export type Workload = {
@@ -84,6 +92,8 @@ export type Recording = {
   readonly events: readonly DeviceEvent[]
   readonly requests: readonly NotedRequest[]
   readonly reads: readonly NotedRead[]
+  /** By the request that made it: what a snapshot froze. */
+  readonly frozen: ReadonlyMap<number, FrozenDisk>
   /** What rejected; empty unless failures were allowed. */
   readonly errors: readonly unknown[]
   /** What closing rejected with. */
@@ -115,6 +125,7 @@ class Run {
   readonly #running = new Map<number, Promise<void>>()
   readonly #requests: NotedRequest[] = []
   readonly #reads: NotedRead[] = []
+  readonly #frozen = new Map<number, FrozenDisk>()
   readonly #errors: unknown[] = []
   #frees: DeferredFrees | undefined
 
@@ -147,6 +158,9 @@ class Run {
     const { workload, image } = { workload: this.#workload, image: await this.#open() }
     for (const [id, step] of workload.steps.entries()) {
       while (this.#mustWait(image, step)) await Promise.race(this.#running.values())
+      if (step.kind === 'snapshot-create') {
+        this.#frozen.set(id, await freeze(image, step.name, watchedLbas(workload)))
+      }
       this.#begin(image, id, step)
       if (this.#options.atRest !== true) continue
       await Promise.all(this.#running.values())
@@ -167,6 +181,7 @@ class Run {
       events: this.#disk.events(),
       requests: this.#requests,
       reads: this.#reads,
+      frozen: this.#frozen,
       errors: this.#errors,
       closeError,
     }
@@ -200,7 +215,10 @@ class Run {
     })
   }
 
-  /** Requests for the same sectors run one after the other, but for discards, whose races are wanted; a resize with those for what it keeps. */
+  /**
+   * Requests for the same sectors run one after the other, but for discards, whose races are wanted; a resize with those for what it keeps. What is done to
+   * snapshots runs alone.
+   */
   #mustWait(image: DiskImage, step: Step): boolean {
     const { window, steps, start } = this.#workload
     if (this.#running.size >= window) return true
@@ -261,6 +279,12 @@ class Run {
         })
         return
       }
+      case 'snapshot-create':
+      case 'snapshot-apply':
+      case 'snapshot-delete': {
+        await performSnapshotStep(image, step)
+        return
+      }
       case 'read': {
         const bytes = new Uint8Array(step.sectors * sectorSize)
         await image.readInto(bytes, step.lba * sectorSize)
@@ -287,6 +311,16 @@ export function rangeOf({ lba, sectors }: { lba: number; sectors: number }): {
   return { offset: lba * sectorSize, length: sectors * sectorSize }
 }
 
+/** Every place that the disk has at first, or that requests write to. */
+export function watchedLbas({ start, steps }: Workload): number[] {
+  const lbas = new Set(start.initial.keys())
+  for (const step of steps) {
+    if (!('lba' in step)) continue
+    for (let lba = step.lba; lba < step.lba + step.sectors; lba++) lbas.add(lba)
+  }
+  return [...lbas].sort((a, b) => a - b)
+}
+
 /** How many sectors two steps leave to the disk, if one of them is a resize: whole clusters. */
 function keptSectors(image: DiskImage, start: StartImage, ...steps: readonly Step[]): number {
   const sizes = steps.map((step) => (step.kind === 'resize' ? step.sectors : Number.POSITIVE_INFINITY))
@@ -298,6 +332,7 @@ function keptSectors(image: DiskImage, start: StartImage, ...steps: readonly Ste
  * @param kept  sectors from the start of the disk that a resize leaves alone; 0: it has the disk for itself
  */
 export function conflict(one: Step, other: Step, kept = 0): boolean {
+  if (isSnapshotStep(one) || isSnapshotStep(other)) return true
   if (one.kind === 'resize' || other.kind === 'resize') {
     const beside = one.kind === 'resize' ? other : one
     if (kept === 0 || beside.kind === 'resize') return true

@@ -68,3 +68,16 @@ test('a table found at open can go, and another take its place', (t) => {
   map.remove(3 * size, size)
   t.is(map.kindOf(3), undefined)
 })
+
+test('when all tables are others, what was known before is forgotten', (t) => {
+  const map = mapWith(metadataEntry('header', 0), metadataEntry('L2 table', 5))
+  map.add('L1 table', 7 * size, size)
+  map.remove(5 * size, size)
+  map.replace([
+    Float64Array.of(metadataEntry('L2 table', 9), metadataEntry('header', 0), metadataEntry('L2 table', 5)),
+  ])
+  t.deepEqual(
+    [0, 5, 7, 9].map((cluster) => map.kindOf(cluster)),
+    ['header', 'L2 table', undefined, 'L2 table'],
+  )
+})

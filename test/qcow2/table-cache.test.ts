@@ -199,3 +199,17 @@ test('many loads at once into the smallest cache all come to an end', async (t) 
   )
   t.deepEqual(seen, [...Array(100).keys()])
 })
+
+test('cleared, it forgets all, and what is being loaded does not come back', async (t) => {
+  const { cache } = await setUp()
+  const slice = await loaded(cache, 1)
+  const loading = cache.load(place(2))
+  cache.clear()
+  await loading
+  t.deepEqual(present(cache), [])
+  t.is((await loaded(cache, 1)).bytes[0], 1)
+  slice.pins = 0
+  const pinned = await loaded(cache, 3)
+  pinned.pins++
+  t.throws(() => cache.clear(), { message: /in use/ })
+})

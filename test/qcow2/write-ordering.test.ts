@@ -152,3 +152,20 @@ test('where a flush syncs, requests end without one', async (t) => {
   await ordering.completed(ordering.linkData(table(0x800), noSection))
   t.is(backend.stats().syncsIssued, before)
 })
+
+test('entries that a snapshot is to share, or does not share after all, wait for nothing', async (t) => {
+  const { backend, ordering } = await setUp()
+  const shared = ordering.share(table(0x800))
+  t.deepEqual(sectionsOf(backend, 0x800), [shared])
+  t.is(ordering.unshare(table(0x800, 2)), shared, 'it is folded into the version that waits')
+  t.is(backend.stats().barriersAsked, 0)
+})
+
+test('entries become COPIED in a section behind the counts that have gone down', async (t) => {
+  const { backend, ordering } = await setUp()
+  const dropped = ordering.dropReferences(table(0x400), noSection)
+  const owned = ordering.ownAlone(table(0x800))
+  t.true(owned > dropped)
+  await backend.durable(owned)
+  t.true(ordering.ownAlone(table(0x800)) > owned)
+})
