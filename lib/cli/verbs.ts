@@ -24,7 +24,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   convert: {
     summary: 'copy an image into another format',
     syntax:
-      '[-f FORMAT] [-O FORMAT] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-S SIZE]\n' +
+      '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-S SIZE]\n' +
       '    [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },

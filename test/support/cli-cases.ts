@@ -66,7 +66,7 @@ export const readingCases: readonly Args[] = [
   ].map(words),
   // every verb on every kind of image
   ...[
-    'empty.qcow2 nothing.qcow2 data.qcow2 overlay.qcow2 version2.qcow2 big.qcow2 preallocated.qcow2 compressed.qcow2',
+    'empty.qcow2 nothing.qcow2 data.qcow2 overlay.qcow2 version2.qcow2 big.qcow2 preallocated.qcow2 compressed.qcow2 zstd.qcow2',
     'snapshots.qcow2 sub/overlay.qcow2 a.raw nothing.raw odd.raw unknown-feature.qcow2 version9.qcow2 truncated.qcow2',
     'three-bytes.qcow2 missing dangling a.raw/x dirty.qcow2 marked-corrupt.qcow2',
   ]
@@ -126,6 +126,7 @@ export const readingCases: readonly Args[] = [
   ...[
     'compare data.qcow2 data.qcow2',
     'compare data.qcow2 compressed.qcow2',
+    'compare compressed.qcow2 zstd.qcow2',
     'compare overlay.qcow2 data.qcow2',
     'compare -s overlay.qcow2 data.qcow2',
     'compare data.qcow2 overlay.qcow2',
@@ -328,6 +329,7 @@ export const writingCases: readonly (readonly Args[])[] = [
     '-f qcow2 -O raw data.qcow2 new',
     '-O raw overlay.qcow2 new',
     '-O raw compressed.qcow2 new',
+    '-O raw zstd.qcow2 new',
     '-O raw version2.qcow2 new',
     '-O raw -S 0 data.qcow2 new',
     '-O raw sub/overlay.qcow2 new',
