@@ -1,6 +1,6 @@
 import { promisify } from 'node:util'
 import { type ErrorContext, Qcow2Error } from '../base/errors.js'
-import { zstdCompress, zstdDecompress } from './zstd.js'
+import { ZstdCompressor, zstdDecompress } from './zstd.js'
 
 export type CompressionType = 'zlib' | 'zstd'
 
@@ -15,6 +15,7 @@ export class ClusterCodec {
   readonly type: CompressionType
   readonly #clusterSize: number
   readonly #path: string
+  readonly #zstd: ZstdCompressor
   #free = clustersAtWork
   readonly #waiting: (() => void)[] = []
 
@@ -23,6 +24,7 @@ export class ClusterCodec {
     this.type = type
     this.#clusterSize = clusterSize
     this.#path = path
+    this.#zstd = new ZstdCompressor(clusterSize)
   }
 
   /**
@@ -32,7 +34,7 @@ export class ClusterCodec {
    */
   async compress(cluster: Uint8Array): Promise<Uint8Array | undefined> {
     const payload = await this.#inTurn(() =>
-      this.type === 'zlib' ? zlibCompress(cluster) : zstdCompress(cluster),
+      this.type === 'zlib' ? zlibCompress(cluster) : this.#zstd.compress(cluster),
     )
     return payload.byteLength < cluster.byteLength ? payload : undefined
   }

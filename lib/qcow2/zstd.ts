@@ -1,24 +1,27 @@
+import type { Transform } from 'node:stream'
 import { notSupported } from '../base/errors.js'
 import { limitWindow, measureFrame } from './zstd-frames.js'
 
-type Done = (error: Error | null, result: Uint8Array) => void
-
 /** What node:zlib has from Node.js 22.15 and 23.8 on. */
 type ZstdOfNode = {
-  readonly zstdCompress: (bytes: Uint8Array, options: { chunkSize: number }, done: Done) => void
+  readonly createZstdCompress: (options: {
+    chunkSize: number
+    readableHighWaterMark: number
+    params: Record<number, number>
+  }) => ZstdStream
   readonly zstdDecompress: (
     bytes: Uint8Array,
     options: { chunkSize: number; maxOutputLength: number },
-    done: Done,
+    done: (error: Error | null, content: Uint8Array) => void,
   ) => void
+  readonly constants: { readonly ZSTD_c_windowLog: number; readonly ZSTD_e_end: number }
 }
 
+type ZstdStream = Transform & { flush(kind: number, done: () => void): void }
+
 async function zstdOfNode(): Promise<ZstdOfNode | undefined> {
-  const zlib = (await import('node:zlib')) as Partial<ZstdOfNode>
-  const { zstdCompress, zstdDecompress } = zlib
-  return zstdCompress === undefined || zstdDecompress === undefined
-    ? undefined
-    : { zstdCompress, zstdDecompress }
+  const zlib = (await import('node:zlib')) as unknown as Partial<ZstdOfNode>
+  return zlib.zstdDecompress === undefined ? undefined : (zlib as ZstdOfNode)
 }
 
 /** @throws ERR_NOT_SUPPORTED  this Node.js reads zstd only */
@@ -30,13 +33,48 @@ export async function requireZstdWriter(): Promise<ZstdOfNode> {
   )
 }
 
-/** One frame, by a thread of Node's pool. Its level is zstd's own default, as in QEMU. */
-export async function zstdCompress(cluster: Uint8Array): Promise<Uint8Array> {
-  const zlib = await requireZstdWriter()
+/**
+ * Makes a frame of each cluster, on Node's pool of threads, with zstd's own default level as in QEMU. To set up zstd takes longer than a cluster does:
+ * its streams are kept, as many as were ever at work at a time.
+ */
+export class ZstdCompressor {
+  readonly #clusterSize: number
+  readonly #idle: ZstdStream[] = []
+
+  constructor(clusterSize: number) {
+    this.#clusterSize = clusterSize
+  }
+
+  /** @throws ERR_NOT_SUPPORTED  as requireZstdWriter */
+  async compress(cluster: Uint8Array): Promise<Uint8Array> {
+    const zlib = await requireZstdWriter()
+    const stream = this.#idle.pop() ?? this.#open(zlib)
+    const frame = await nextFrame(stream, cluster, zlib.constants.ZSTD_e_end)
+    this.#idle.push(stream)
+    return frame
+  }
+
+  #open({ createZstdCompress, constants }: ZstdOfNode): ZstdStream {
+    const clusterSize = this.#clusterSize
+    return createZstdCompress({
+      chunkSize: clusterSize,
+      // Nobody reads before a frame is complete, and what did not get smaller is a little larger.
+      readableHighWaterMark: 2 * clusterSize + leastWindow,
+      params: { [constants.ZSTD_c_windowLog]: Math.log2(Math.max(clusterSize, leastWindow)) },
+    })
+  }
+}
+
+/** What zstd accepts. */
+const leastWindow = 1024
+
+function nextFrame(stream: ZstdStream, cluster: Uint8Array, end: number): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
-    zlib.zstdCompress(cluster, { chunkSize: cluster.byteLength }, (error, payload) => {
-      if (error === null) resolve(payload)
-      else reject(error)
+    stream.once('error', reject)
+    stream.write(cluster)
+    stream.flush(end, () => {
+      stream.off('error', reject)
+      resolve(stream.read() as Buffer)
     })
   })
 }

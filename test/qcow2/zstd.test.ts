@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto'
 import * as zlib from 'node:zlib'
 import test from 'ava'
-import { requireZstdWriter, zstdCompress, zstdDecompress } from '../../lib/qcow2/zstd.js'
+import { measureFrame } from '../../lib/qcow2/zstd-frames.js'
+import { requireZstdWriter, ZstdCompressor, zstdDecompress } from '../../lib/qcow2/zstd.js'
 import {
   sampleFrame,
   type SampleFrame,
@@ -94,16 +96,25 @@ test('damage within the blocks of a frame ends with an error or with a cluster, 
   t.true(refused > 50)
 })
 
+const compressor = new ZstdCompressor(4096)
+
 if (canWrite) {
-  test('what is compressed is smaller, and the same when it is unpacked', async (t) => {
-    const payload = await zstdCompress(cluster)
-    t.true(payload.length < cluster.length)
-    t.deepEqual(Buffer.from(await zstdDecompress(Buffer.concat([payload, behind]), 4096)), cluster)
+  test('clusters become a frame each, whichever stream makes it, and are the same when they are unpacked', async (t) => {
+    const noise = createHash('shake256', { outputLength: 4096 }).update('seed').digest()
+    const contents = Array.from({ length: 40 }, (_, index) =>
+      index % 5 === 4 ? noise : Buffer.from(cluster.map((byte) => byte ^ index)),
+    )
+    const frames = await Promise.all(contents.map((content) => compressor.compress(content)))
+    for (const [index, frame] of frames.entries()) {
+      t.like(measureFrame(frame), { type: 'data', bytes: frame.length })
+      t.is(frame.length < 4096, index % 5 !== 4)
+      t.deepEqual(Buffer.from(await zstdDecompress(Buffer.concat([frame, behind]), 4096)), contents[index])
+    }
   })
 } else {
   test('a Node.js that cannot write zstd says so, and which can', async (t) => {
     const expected = { code: 'ERR_NOT_SUPPORTED', message: /takes Node\.js 22\.15, .*this is v2/ }
     await t.throwsAsync(requireZstdWriter(), expected)
-    await t.throwsAsync(zstdCompress(cluster), expected)
+    await t.throwsAsync(compressor.compress(cluster), expected)
   })
 }
