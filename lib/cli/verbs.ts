@@ -43,6 +43,13 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-map.js')).map,
   },
+  measure: {
+    summary: 'tell how large an image would become',
+    syntax:
+      '[-O FORMAT] [-o OPTIONS] [--output=human|json] --size SIZE\n' +
+      '    or: [-O FORMAT] [-o OPTIONS] [--output=human|json] [-f FORMAT] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-measure.js')).measure,
+  },
   resize: {
     summary: "change the size of the guest's disk",
     syntax: '[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE',
