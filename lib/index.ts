@@ -21,6 +21,7 @@ export {
   type InfoOptions,
 } from './operations/info.js'
 export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
+export { type Measurement, measureImage, type MeasureOptions } from './operations/measure.js'
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'

@@ -38,5 +38,7 @@ await build({
   define: { 'import.meta.url': 'moduleUrl' },
   banner: { js: 'const moduleUrl=require("node:url").pathToFileURL(__filename).href;' },
   plugins: [verbsApart],
+  // Of use to few: loaded from where it is installed, when a cluster asks for it.
+  external: ['fzstd'],
   logLevel: 'warning',
 })

@@ -103,13 +103,18 @@ test('every folder of lib has its layer, and every import leads to a file', (t) 
   )
 })
 
-test('nothing but Node itself and the addon loader is imported from outside', (t) => {
-  const outside = imports.filter((entry) => !isLocal(entry) && !entry.specifier.startsWith('node:'))
+test('nothing but Node itself, the addon loader and a decoder is imported from outside', (t) => {
+  const outside = imports
+    .filter((entry) => !isLocal(entry) && !entry.specifier.startsWith('node:'))
+    .map(({ from, specifier }) => `${from} imports ${specifier}`)
+  const decoder = 'lib/qcow2/zstd.ts imports fzstd'
+  t.true(outside.includes(decoder))
   none(
     t,
-    outside.map(({ from, specifier }) => `${from} imports ${specifier}`),
+    outside.filter((entry) => entry !== decoder),
     'a dependency nobody decided on',
   )
+  none(t, linesMatching(lib, /^import .*'fzstd'/), 'the decoder is loaded when a cluster asks for it')
   none(
     t,
     linesMatching(
@@ -120,11 +125,11 @@ test('nothing but Node itself and the addon loader is imported from outside', (t
   )
 })
 
-test('the packages that users get are the two that were decided on', (t) => {
+test('the packages that users get are the three that were decided on', (t) => {
   const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>
   }
-  t.deepEqual(Object.keys(dependencies).sort(), ['node-addon-api', 'node-gyp-build'])
+  t.deepEqual(Object.keys(dependencies).sort(), ['fzstd', 'node-addon-api', 'node-gyp-build'])
 })
 
 test('no file is longer than anybody wants to read', (t) => {

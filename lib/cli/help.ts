@@ -76,6 +76,8 @@ const meanings: Readonly<Record<string, string>> = {
   '-u': 'do not look at the backing file, which need not exist',
   '-o': 'properties of the new image, KEY=VALUE,...; -o help lists them',
   '-O': 'format of the target, raw if it is not given',
+  '-c': 'compress the target',
+  '--size': 'bytes of an empty disk, in place of a source',
   '-n': 'write into a target that exists',
   '--target-is-zero': 'the existing target holds nothing but zeros',
   '-S': 'shortest run of zeros that becomes a hole, 4k if it is not given; 0: none does',

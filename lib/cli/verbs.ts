@@ -24,7 +24,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   convert: {
     summary: 'copy an image into another format',
     syntax:
-      '[-f FORMAT] [-O FORMAT] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
+      '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
       '    [-S SIZE] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
@@ -42,6 +42,13 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'list what is where in an image',
     syntax: '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-map.js')).map,
+  },
+  measure: {
+    summary: 'tell how large an image would become',
+    syntax:
+      '[-O FORMAT] [-o OPTIONS] [--output=human|json] --size SIZE\n' +
+      '    or: [-O FORMAT] [-o OPTIONS] [--output=human|json] [-f FORMAT] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-measure.js')).measure,
   },
   resize: {
     summary: "change the size of the guest's disk",

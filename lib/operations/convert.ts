@@ -23,6 +23,7 @@ import { openFile } from '../image/image-file.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
+import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { writeTarget } from './atomic-target.js'
 import { Concatenation } from './concatenation.js'
@@ -62,7 +63,7 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly sourceCache?: CacheMode | CacheOptions
     /** Pieces in flight at a time; default 8. */
     readonly requests?: number
-    /** Compress every cluster of the target, which must be qcow2. */
+    /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer. */
     readonly compress?: boolean
     readonly locking?: 'auto' | 'off'
   }
@@ -102,6 +103,7 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
  * @param source  a path, or several: their disks are put one behind the other
  * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
+ * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js
  * @throws as openImage and createImage; the signal's reason
  */
 export async function convertImage(
@@ -117,6 +119,7 @@ export async function convertImage(
     throw notSupported(`convertImage: an image of format '${format}' cannot hold compressed clusters`)
   }
   const shape = resolveShape('convertImage', given)
+  if (given.compress === true && shape.compressionType === 'zstd') await requireZstdWriter()
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')

@@ -39,7 +39,7 @@ export type ImageShape = {
   readonly lazyRefcounts?: boolean
   /** Not supported yet. */
   readonly extendedL2?: boolean
-  /** Stored for a later writer of compressed clusters. Default 'zlib'. */
+  /** What compressed clusters of the image are packed with. 'zstd' is read by every Node.js, and written by 22.15, 23.8 and newer. Default 'zlib'. */
   readonly compressionType?: 'zlib' | 'zstd'
   readonly preallocation?: PreallocationMode
   /** Stored as given; a relative name is relative to the new image's folder. */

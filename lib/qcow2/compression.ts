@@ -1,56 +1,102 @@
 import { promisify } from 'node:util'
-import { type ErrorContext, Qcow2Error, unsupported } from '../base/errors.js'
+import { type ErrorContext, Qcow2Error } from '../base/errors.js'
+import { ZstdCompressor, zstdDecompress } from './zstd.js'
+
+export type CompressionType = 'zlib' | 'zstd'
 
 /**
- * Decompress a zlib cluster: a raw deflate stream, without header. qcow2 spec, "Compressed Clusters Descriptor".
- * @param payload  the sectors of the descriptor: the stream, then whatever shares its last sector
- * @returns exactly one cluster
- * @throws ERR_IO  the stream is damaged or ends early; as in QEMU an error of the request, not of the image
+ * Clusters that are at work at a time, of one image: twice what Node's pool of threads works on by default. Each takes some 300 KiB beside its bytes,
+ * and a request may be of thousands.
  */
-export async function decompressCluster(
-  payload: Uint8Array,
-  clusterSize: number,
-  context: ErrorContext,
-): Promise<Uint8Array> {
-  // Loaded on first use: most images need it never, and command lines start often.
-  const { inflateRaw, constants } = await import('node:zlib')
-  const inflate = promisify<Uint8Array, { finishFlush: number; maxOutputLength: number }, Buffer>(inflateRaw)
-  let cluster: Buffer
-  try {
-    cluster = await inflate(payload, { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: clusterSize })
-  } catch (cause) {
-    throw new Qcow2Error('ERR_IO', 'A compressed cluster cannot be decompressed', {
-      ...context,
-      structure: 'compressed cluster',
-      cause,
-    })
+const clustersAtWork = 8
+
+/** Packs and unpacks an image's compressed clusters, several at a time, on Node's pool of threads. qcow2 spec, "Compressed Clusters Descriptor". */
+export class ClusterCodec {
+  readonly type: CompressionType
+  readonly #clusterSize: number
+  readonly #path: string
+  readonly #zstd: ZstdCompressor
+  #free = clustersAtWork
+  readonly #waiting: (() => void)[] = []
+
+  /** @param path  for errors */
+  constructor(type: CompressionType, clusterSize: number, path: string) {
+    this.type = type
+    this.#clusterSize = clusterSize
+    this.#path = path
+    this.#zstd = new ZstdCompressor(clusterSize)
   }
-  if (cluster.byteLength !== clusterSize) {
-    throw new Qcow2Error(
-      'ERR_IO',
-      `A compressed cluster holds ${cluster.byteLength} bytes instead of ${clusterSize}`,
-      {
-        ...context,
-        structure: 'compressed cluster',
-      },
+
+  /**
+   * @param cluster  as many bytes as a cluster has
+   * @returns undefined when it does not get smaller
+   * @throws ERR_NOT_SUPPORTED  this Node.js writes no zstd
+   */
+  async compress(cluster: Uint8Array): Promise<Uint8Array | undefined> {
+    const payload = await this.#inTurn(() =>
+      this.type === 'zlib' ? zlibCompress(cluster) : this.#zstd.compress(cluster),
     )
+    return payload.byteLength < cluster.byteLength ? payload : undefined
   }
-  return cluster
+
+  /**
+   * @param payload  the sectors of the descriptor: the compressed bytes, then whatever shares the last sector
+   * @param offset   of the payload, for errors
+   * @returns exactly one cluster
+   * @throws ERR_IO  the payload is damaged or ends early; as in QEMU an error of the request, not of the image
+   */
+  async decompress(payload: Uint8Array, offset: number): Promise<Uint8Array> {
+    const clusterSize = this.#clusterSize
+    const context = { path: this.#path, offset, structure: 'compressed cluster' } satisfies ErrorContext
+    let cluster: Uint8Array
+    try {
+      cluster = await this.#inTurn(() =>
+        this.type === 'zlib' ? zlibDecompress(payload, clusterSize) : zstdDecompress(payload, clusterSize),
+      )
+    } catch (cause) {
+      throw new Qcow2Error('ERR_IO', 'A compressed cluster cannot be decompressed', { ...context, cause })
+    }
+    if (cluster.byteLength === clusterSize) return cluster
+    const what = `A compressed cluster holds ${cluster.byteLength} bytes instead of ${clusterSize}`
+    throw new Qcow2Error('ERR_IO', what, context)
+  }
+
+  /** A turn that ends is handed on, in order. */
+  async #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#free > 0) this.#free--
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      const next = this.#waiting.shift()
+      if (next === undefined) this.#free++
+      else next()
+    }
+  }
 }
 
-/**
- * Compress one cluster, as QEMU does: a raw deflate stream whose window is 4 KiB, which is all that a reader need keep.
- * @returns undefined when it does not get smaller than the cluster
- * @throws ERR_UNSUPPORTED_FEATURE  a compression type that is not written here
- */
-export async function compressCluster(
-  cluster: Uint8Array,
-  type: 'zlib' | 'zstd',
-  path: string,
-): Promise<Uint8Array | undefined> {
-  if (type !== 'zlib') throw unsupported(`Writing ${type} compressed clusters is not supported`, { path })
+/** A raw deflate stream, without header; it may end anywhere in `payload`. */
+async function zlibDecompress(payload: Uint8Array, clusterSize: number): Promise<Uint8Array> {
+  // Loaded on first use: most images need it never, and command lines start often.
+  const { inflateRaw, constants } = await import('node:zlib')
+  const inflate = promisify<
+    Uint8Array,
+    { finishFlush: number; maxOutputLength: number; chunkSize: number },
+    Buffer
+  >(inflateRaw)
+  return inflate(payload, {
+    finishFlush: constants.Z_SYNC_FLUSH,
+    maxOutputLength: clusterSize,
+    // All in one piece, with a byte to spare by which what is too much shows itself.
+    chunkSize: clusterSize + 1,
+  })
+}
+
+/** As QEMU does: a raw deflate stream whose window is 4 KiB, which is all that a reader need keep. */
+async function zlibCompress(cluster: Uint8Array): Promise<Uint8Array> {
   const { deflateRaw } = await import('node:zlib')
-  const deflate = promisify<Uint8Array, { windowBits: number; memLevel: number }, Buffer>(deflateRaw)
-  const payload = await deflate(cluster, { windowBits: 12, memLevel: 9 })
-  return payload.byteLength < cluster.byteLength ? payload : undefined
+  const deflate = promisify<Uint8Array, { windowBits: number; memLevel: number; chunkSize: number }, Buffer>(
+    deflateRaw,
+  )
+  return deflate(cluster, { windowBits: 12, memLevel: 9, chunkSize: cluster.byteLength })
 }

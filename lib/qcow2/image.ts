@@ -12,6 +12,7 @@ import type {
 import { poisonedError } from '../queue/system-error.js'
 import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
+import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
 import { DeferredFrees } from './deferred-frees.js'
 import { makeGeometry } from './geometry.js'
@@ -122,7 +123,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
     locks: new RangeLocks(),
     header: headerCluster,
     backing: options.backing,
-    compressionType: header.compressionType,
+    codec: new ClusterCodec(header.compressionType, geometry.clusterSize, backend.path),
   }
 }
 

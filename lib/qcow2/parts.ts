@@ -2,6 +2,7 @@ import type { BackingSource } from '../queue/format-image.js'
 import type { ActiveRequests } from './active-requests.js'
 import type { Allocator } from './allocator.js'
 import type { RefcountParts } from './refcount-parts.js'
+import type { ClusterCodec } from './compression.js'
 import type { CompressedSpace } from './compressed-space.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import type { HeaderCluster } from './header-cluster.js'
@@ -25,7 +26,7 @@ export type Parts = RefcountParts & {
   readonly locks: RangeLocks
   readonly header: HeaderCluster
   readonly backing: BackingSource | undefined
-  readonly compressionType: 'zlib' | 'zstd'
+  readonly codec: ClusterCodec
 }
 
 /** Bytes of nodes that a request for one slice of mappings may queue: counts and L2 slices of its own, and a new L2 table and refcount block. */

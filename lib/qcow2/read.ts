@@ -1,6 +1,4 @@
-import { unsupported } from '../base/errors.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
-import { decompressCluster } from './compression.js'
 import type { MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 
@@ -46,19 +44,11 @@ export async function readRun(
       return
     }
     case 'compressed': {
-      if (parts.compressionType !== 'zlib') {
-        throw unsupported(`Reading ${parts.compressionType} compressed clusters is not supported`, {
-          path: parts.backend.path,
-        })
-      }
       const payload = new Uint8Array(entry.bytes)
       await parts.backend.read(payload, entry.host)
       parts.unsynced.refuse(entry.host, entry.bytes)
       const within = guest % parts.geometry.clusterSize
-      const cluster = await decompressCluster(payload, parts.geometry.clusterSize, {
-        path: parts.backend.path,
-        offset: entry.host,
-      })
+      const cluster = await parts.codec.decompress(payload, entry.host)
       bytes.set(cluster.subarray(within, within + bytes.byteLength))
     }
   }

@@ -1,7 +1,6 @@
 import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
-import { compressCluster } from './compression.js'
 import { storeCompressed } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
 import { freeReplaced, writeGuest } from './write.js'
@@ -25,8 +24,8 @@ export async function writeCompressedGuest(
 }
 
 async function writeCluster(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
-  const { geometry, compressionType, backend, locks } = parts
-  const payload = await compressCluster(padded(bytes, geometry.clusterSize), compressionType, backend.path)
+  const { geometry, codec, backend, locks } = parts
+  const payload = await codec.compress(padded(bytes, geometry.clusterSize))
   if (payload === undefined) {
     await writeGuest(parts, bytes, guest)
     return

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import * as zlib from 'node:zlib'
 import test from 'ava'
 import { cliPath, runCli } from '../support/cli.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -35,6 +36,25 @@ test('several sources are put one behind the other', async (t) => {
   await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'source.raw', 'two.qcow2'], folder)
   await runCli(['convert', 'two.qcow2', 'two.raw'], folder)
   t.true(Buffer.concat([bytes, bytes]).equals(await readFile(join(folder, 'two.raw'))))
+})
+
+test('with -c the target is compressed, with zstd where Node.js writes it', async (t) => {
+  const folder = await makeFolder(t)
+  const bytes = await makeSource(folder)
+  for (const type of ['zlib', 'zstd']) {
+    const args = ['-c', '-O', 'qcow2', '-o', `compression_type=${type}`, 'source.raw', `${type}.qcow2`]
+    const outcome = await runCli(['convert', ...args], folder)
+    if (type === 'zstd' && !('zstdCompress' in zlib)) {
+      t.is(outcome.code, 1)
+      t.regex(outcome.stderr, /^\S+: Writing zstd compressed clusters takes Node\.js 22\.15, [^\n]*\n$/)
+      t.false((await readdir(folder)).includes('zstd.qcow2'))
+      continue
+    }
+    t.deepEqual(outcome, { code: 0, stdout: '', stderr: '' })
+    t.true((await stat(join(folder, `${type}.qcow2`))).size < bytes.length / 2)
+    t.is((await runCli(['compare', 'source.raw', `${type}.qcow2`], folder)).code, 0)
+    t.regex((await runCli(['info', `${type}.qcow2`], folder)).stdout, new RegExp(`compression type: ${type}`))
+  }
 })
 
 test('with -B only the difference is written', async (t) => {

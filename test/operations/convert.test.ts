@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import * as zlib from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
 import {
   checkImage,
@@ -42,13 +43,17 @@ test('raw to qcow2 and back gives the same bytes, sparse', async (t) => {
   t.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'disk.raw', 'source.raw'])
 })
 
+/** The disk of the next tests: words, a part that does not get smaller, zeros, and an end within a cluster. */
+function mixedContent(): Buffer {
+  const content = Buffer.alloc(3 * 1024 * 1024 + 512, 'the quick brown fox jumps over the lazy dog; ')
+  content.fill(createHash('shake256', { outputLength: 300_000 }).update('seed').digest(), 500_000, 800_000)
+  return content.fill(0, 1_000_000, 1_500_000)
+}
+
 test('a compressed target holds the same disk in less, for us and for qemu-img', async (t) => {
   const folder = await makeFolder(t)
   const source = join(folder, 'source.raw')
-  // Words, a part that does not get smaller, and an end within a cluster.
-  const content = Buffer.alloc(3 * 1024 * 1024 + 512, 'the quick brown fox jumps over the lazy dog; ')
-  content.fill(createHash('shake256', { outputLength: 300_000 }).update('seed').digest(), 500_000, 800_000)
-  content.fill(0, 1_000_000, 1_500_000)
+  const content = mixedContent()
   await writeFile(source, content)
   for (const clusterSize of [512, 4096, 65536, 2 * 1024 * 1024]) {
     const path = join(folder, 'disk.qcow2')
@@ -71,6 +76,61 @@ test('a compressed target holds the same disk in less, for us and for qemu-img',
   const raw = { format: 'raw', compress: true } as const
   await t.throwsAsync(convertImage(source, join(folder, 'no.raw'), raw), { code: 'ERR_NOT_SUPPORTED' })
 })
+
+test('what qemu-img has compressed is read, with zlib and zstd, in large and small clusters', async (t) => {
+  const folder = await makeFolder(t)
+  const [source, path, back] = ['source.raw', 'disk.qcow2', 'back.raw'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ]
+  const content = mixedContent()
+  await writeFile(source, content)
+  for (const type of ['zlib', 'zstd'] as const) {
+    for (const clusterSize of [512, 65536, 2 * 1024 * 1024]) {
+      const shape = `compression_type=${type},cluster_size=${clusterSize}`
+      await qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', shape, source, path)
+      t.is((await imageInfo(path)).qcow2?.compressionType, type)
+      const result = await checkImage(path)
+      t.like(result, { corruptions: 0, leaks: 0 })
+      t.true('compressedClusters' in result && result.compressedClusters > 0)
+      t.true((await compareImages(source, path)).identical)
+      await convertImage(path, back, { format: 'raw', overwrite: true })
+      t.true((await readFile(back)).equals(content), shape)
+    }
+  }
+})
+
+test('a target compressed with zstd is written where Node.js can, and refused by name where not', async (t) => {
+  const folder = await makeFolder(t)
+  const source = join(folder, 'source.raw')
+  await writeFile(source, mixedContent())
+  for (const clusterSize of [512, 65536, 2 * 1024 * 1024]) {
+    const path = join(folder, `disk-${clusterSize}.qcow2`)
+    const options = { format: 'qcow2', compress: true, compressionType: 'zstd', clusterSize } as const
+    if (!('zstdCompress' in zlib)) {
+      const expected = { code: 'ERR_NOT_SUPPORTED', message: /zstd .*Node\.js 22\.15/ }
+      await t.throwsAsync(convertImage(source, path, options), expected)
+      t.deepEqual(await readdir(folder), ['source.raw'])
+      continue
+    }
+    await convertImage(source, path, options)
+    t.is(await qemuCheck(path), '')
+    await qemuImg('compare', '-f', 'raw', '-F', 'qcow2', source, path)
+    t.true((await compareImages(source, path)).identical)
+    const { incompatible, headerLength, type } = await headerOf(path)
+    t.deepEqual([incompatible, headerLength, type], [8n, 112, 1])
+  }
+})
+
+async function headerOf(path: string): Promise<{ incompatible: bigint; headerLength: number; type: number }> {
+  const header = (await readFile(path)).subarray(0, 112)
+  return {
+    incompatible: header.readBigUInt64BE(72),
+    headerLength: header.readUInt32BE(100),
+    type: header.readUInt8(104),
+  }
+}
 
 test('the target has the shape that was asked for', async (t) => {
   const { folder, source } = await makeSource(t)

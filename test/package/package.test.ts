@@ -91,7 +91,7 @@ test.serial('installing compiles the addon, and leaves no second copy of anythin
   const installed = join(project, 'node_modules', 'qcow2')
   t.true(existsSync(join(installed, 'build', 'Release', 'qcow2.node')))
   const packages = (await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'))
-  t.deepEqual(packages.sort(), ['node-addon-api', 'node-gyp-build', 'qcow2'])
+  t.deepEqual(packages.sort(), ['fzstd', 'node-addon-api', 'node-gyp-build', 'qcow2'])
 })
 
 const smoke = `
@@ -157,6 +157,15 @@ await import('qcow2/dist/lib/base/assert.js').catch((error) => console.log(error
 test('the command is installed under its name', async (t) => {
   const { stdout } = await run(project, join(project, 'node_modules/.bin/qcow2'), '--version')
   t.is(stdout, `qcow2 version ${manifest.version}\n`)
+})
+
+test('the installed command reads clusters that qemu-img has compressed with zstd', async (t) => {
+  const content = Buffer.alloc(300_032, 'the quick brown fox ')
+  await writeFile(join(project, 'words.raw'), content)
+  const shape = ['-f', 'raw', '-O', 'qcow2', '-o', 'compression_type=zstd']
+  await run(project, 'qemu-img', 'convert', '-c', ...shape, 'words.raw', 'words.qcow2')
+  await run(project, join(project, 'node_modules/.bin/qcow2'), 'convert', 'words.qcow2', 'words.back')
+  t.true(readFileSync(join(project, 'words.back')).equals(content))
 })
 
 /** Compile a file as a consumer would, with every check on. */

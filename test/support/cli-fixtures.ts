@@ -46,6 +46,8 @@ export async function makeFixtures(folder: string): Promise<void> {
   await writeFile(at('odd.raw'), 'less than a sector')
   await writeFile(at('odder.raw'), 'less than a sector, but longer')
   await stock(folder, 'qemu-img', 'convert', '-c', '-O', 'qcow2', 'data.qcow2', 'compressed.qcow2')
+  const zstd = ['-o', 'compression_type=zstd']
+  await stock(folder, 'qemu-img', 'convert', '-c', '-O', 'qcow2', ...zstd, 'data.qcow2', 'zstd.qcow2')
   await copyFile(at('data.qcow2'), at('snapshots.qcow2'))
   await stock(folder, 'qemu-img', 'snapshot', '-c', 'before the update', 'snapshots.qcow2')
   await stock(folder, 'qemu-img', 'snapshot', '-c', 'second', 'snapshots.qcow2')

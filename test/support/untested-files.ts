@@ -13,6 +13,7 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'cli/verb-create.ts': comparedWithStockTool,
   'cli/verb-info.ts': comparedWithStockTool,
   'cli/verb-map.ts': comparedWithStockTool,
+  'cli/verb-measure.ts': comparedWithStockTool,
   'cli/verb-resize.ts': comparedWithStockTool,
   'cli/verb-snapshot.ts': comparedWithStockTool,
   'cli/verb.ts': 'what all verbs share; every verb goes through it',
