@@ -84,7 +84,9 @@ export class GuestHistory {
     this.#snapshots = new SnapshotHistory(snapshots)
     this.#initial = initial
     this.#backingSectors = backingSectors
-    this.#used = [...new Set([...initial.keys(), ...written])].sort((a, b) => a - b)
+    // A disk that has shrunk since shows again what lay behind its end, when a snapshot is applied.
+    const frozen = snapshots.flatMap(({ lbas }) => [...lbas])
+    this.#used = [...new Set([...initial.keys(), ...written, ...frozen])].sort((a, b) => a - b)
     this.#sizes = [{ sectors: initial.length, submitted: -1, ended: -1, isDurable: false, epoch: 0 }]
   }
 
