@@ -1,12 +1,10 @@
 import test from 'ava'
 import { seedOfRun } from '../support/seeded-random.js'
 import { type FaultKind, faultKinds } from './fault-kinds.js'
-import { type FaultMutant, faultMutants } from './fault-mutants.js'
+import { huntInFaults } from './fault-hunt.js'
+import { faultMutants } from './fault-mutants.js'
 import { faultWorkloads, slowWorkload } from './fault-workloads.js'
 import { faultLoop, faultRun } from './faults.js'
-import { fullLoop } from './full-device.js'
-import { heldInOrder } from './held-order.js'
-import type { Workload } from './workload.js'
 
 /** Of all that can fail, one in so many; which ones is up to the seed. */
 const share = 6
@@ -63,31 +61,9 @@ for (const mutant of faultMutants) {
     t.timeout(10 * 60_000)
     const workloads = await faultWorkloads()
     for (const way of mutant.foundBy) {
-      const problem = await found(mutant, way, workloads)
+      const problem = await huntInFaults(mutant, way, workloads)
       t.log(`${way}: ${problem?.split('\n')[0]}`)
       t.not(problem, undefined, `not by ${way}`)
     }
   })
-}
-
-async function found(
-  mutant: FaultMutant,
-  way: FaultMutant['foundBy'][number],
-  workloads: readonly Workload[],
-): Promise<string | undefined> {
-  if (way === 'order') {
-    for (let index = 0; index < 30; index++) {
-      const { problem } = await heldInOrder(index, 1, mutant)
-      if (problem !== undefined) return problem
-    }
-    return undefined
-  }
-  for (const workload of workloads) {
-    const loop =
-      way === 'full'
-        ? await fullLoop(workload, { seed: 1, mutant })
-        : await faultLoop(workload, way, { mutant })
-    if (loop.problem !== undefined) return loop.problem
-  }
-  return undefined
 }

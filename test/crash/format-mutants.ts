@@ -349,8 +349,9 @@ export const formatMutants: readonly Mutant[] = [
     name: 'R2',
     lacks: 'counts of reserved clusters -> what refers to them',
     starts: ['near-block'],
-    clusterSizes: anySize,
-    needs: ['write', 'flush', 'write', 'flush'],
+    clusterSizes: [512],
+    needs: ['write', 'write', 'write', 'flush'],
+    window: 2,
     hidden: withoutReservation,
     install: () =>
       replace(Reservation.prototype, 'take', (original) => {

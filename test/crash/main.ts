@@ -10,6 +10,7 @@ import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
 import { describeGround, hunt, huntingGrounds } from './hunt.js'
 import { mutants } from './mutants.js'
+import { huntInFaults } from './fault-hunt.js'
 import { faultMutants } from './fault-mutants.js'
 import { replayLine } from './replay.js'
 import { shortOperations, shortStarts } from './sequences.js'
@@ -142,17 +143,16 @@ async function failed(): Promise<boolean> {
     }
   }
   say(`${faults} faults in ${workloads.length} workloads: all clean`)
+  let survivors = 0
   for (const mutant of faultMutants) {
-    let problem: string | undefined
-    for (const kind of faultKinds) {
-      for (const workload of workloads) problem ??= (await faultLoop(workload, kind, { mutant })).problem
+    for (const way of mutant.foundBy) {
+      const problem = await huntInFaults(mutant, way, workloads)
+      if (problem === undefined) survivors++
+      const fate = problem === undefined ? 'SURVIVES' : `killed: ${problem}`
+      say(`${mutant.name.padEnd(10)} without "${mutant.lacks}", ${way}: ${fate}`)
     }
-    say(
-      `${mutant.name.padEnd(10)} without "${mutant.lacks}": ${problem === undefined ? 'SURVIVES' : `killed: ${problem}`}`,
-    )
-    if (problem === undefined) return false
   }
-  return true
+  return survivors === 0
 }
 
 async function replayed(text: string): Promise<boolean> {
