@@ -6,10 +6,12 @@ export { DiskImage } from './image/disk-image.js'
 export type { ImageEvent, OnError } from './image/failure-policy.js'
 export type { Extent } from './image/layers.js'
 export { openImage, type OpenOptions } from './image/open.js'
+export type { OverlayOptions } from './image/overlay.js'
 export type { ImageFormat } from './image/probe.js'
 export type { DiskSnapshots, SnapshotOptions } from './image/snapshots.js'
 export type { ReadStreamOptions, WriteStreamOptions } from './image/streams.js'
 export { checkImage, type CheckImageOptions, type NothingToCheck } from './operations/check.js'
+export { type CommitOptions, commitImage, type CommittedImage } from './operations/commit.js'
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
 export { type CreatedImage, createImage, type CreateOptions } from './operations/create.js'
@@ -22,6 +24,13 @@ export {
 } from './operations/info.js'
 export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
 export { type Measurement, measureImage, type MeasureOptions } from './operations/measure.js'
+export {
+  flattenImage,
+  type FlattenOptions,
+  type RebasedImage,
+  rebaseImage,
+  type RebaseOptions,
+} from './operations/rebase.js'
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'

@@ -23,3 +23,9 @@ export function cacheArgument(what: string, text: string | undefined): { cache?:
   if (mode === undefined) throw new UsageError(`Invalid ${what} option: ${text}`)
   return { cache: mode }
 }
+
+/** The argument of -T where both are given. */
+export function sourceCacheArgument(text: string | undefined): { sourceCache?: CacheMode } {
+  const { cache } = cacheArgument('source cache', text)
+  return cache === undefined ? {} : { sourceCache: cache }
+}

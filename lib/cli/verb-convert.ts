@@ -1,6 +1,6 @@
 import type { ConvertOptions } from '../operations/convert.js'
 import type { ImageFormat } from '../image/probe.js'
-import { cacheArgument } from './cache-argument.js'
+import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import {
   asksForHelp,
@@ -60,7 +60,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
   const numbers = { ...sparseSize(line), ...requests(line) }
   const caches = {
     ...cacheArgument('cache', line.value('cache')),
-    ...sourceCache(line.value('sourceCache')),
+    ...sourceCacheArgument(line.value('sourceCache')),
   }
   checkTogether(line)
   const names = line.operands.slice(0, -1)
@@ -189,11 +189,6 @@ function requests(line: Line): { requests?: number } {
   throw new UsageError(
     `Invalid number of coroutines. Allowed number of coroutines is between 1 and ${mostRequests}`,
   )
-}
-
-function sourceCache(text: string | undefined): Pick<ConvertOptions, 'sourceCache'> {
-  const { cache } = cacheArgument('source cache', text)
-  return cache === undefined ? {} : { sourceCache: cache }
 }
 
 /** @throws UsageError  options that contradict each other */

@@ -1,4 +1,5 @@
 import type { OptionSpec } from './command-line.js'
+import type { ImageName } from './image-name.js'
 import { parseOptionList } from './option-list.js'
 import { printError } from './output.js'
 import { UsageError } from './usage-error.js'
@@ -72,4 +73,12 @@ export function warnOfGuessedRaw(name: string): void {
          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
          Specify the 'raw' format explicitly to remove the restrictions.
 `)
+}
+
+/** The same for an image that is about to be opened, if its name brings no format. What is wrong with it is told by whoever opens it. */
+export async function warnIfGuessedRaw(name: ImageName): Promise<void> {
+  if (name.format !== undefined) return
+  const { imageInfo } = await import('../operations/info.js')
+  const info = await imageInfo(name.path, { forceShare: true }).catch(() => undefined)
+  if (info?.format === 'raw') warnOfGuessedRaw(name.text)
 }

@@ -16,6 +16,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
     load: async () => (await import('./verb-check.js')).check,
   },
+  commit: {
+    summary: 'write what an image changes into its backing file',
+    syntax: '[-f FORMAT] [-b BASE] [-d] [-t CACHE] [-r RATE] [-p] [-q] [--image-opts] FILE',
+    load: async () => (await import('./verb-commit.js')).commit,
+  },
   compare: {
     summary: 'tell whether two images hold the same',
     syntax: '[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',
@@ -49,6 +54,12 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
       '[-O FORMAT] [-o OPTIONS] [--output=human|json] --size SIZE\n' +
       '    or: [-O FORMAT] [-o OPTIONS] [--output=human|json] [-f FORMAT] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-measure.js')).measure,
+  },
+  rebase: {
+    summary: 'put an image on another backing file, or on none',
+    syntax:
+      '[-f FORMAT] [-u] -b BACKING_FILE [-F FORMAT] [-t CACHE] [-T CACHE] [-p] [-q] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-rebase.js')).rebase,
   },
   resize: {
     summary: "change the size of the guest's disk",

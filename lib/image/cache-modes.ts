@@ -82,3 +82,8 @@ export const defaultCache: CacheSettings = cacheModes.writeback
 export function cacheOptionsOf({ syncPolicy, ...rest }: CacheSettings): CacheOptions {
   return { sync: syncPolicy, ...rest }
 }
+
+/** For work that copies much and syncs at its end: clusters reserved ahead would only spread what it writes, and spare it no sync. */
+export function withoutReservation(settings: CacheSettings): CacheSettings {
+  return { reservation: 0, ...settings }
+}

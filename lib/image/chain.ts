@@ -3,7 +3,7 @@ import type { BlockBackend } from '../queue/backend.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import type { Header } from '../qcow2/header.js'
 import { escapeName } from '../qcow2/header-extensions.js'
-import { openQcow2 } from '../qcow2/image.js'
+import { openQcow2, type Qcow2Image } from '../qcow2/image.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import { incompatible } from '../qcow2/spec.js'
 import { RawImage } from '../raw/raw-image.js'
@@ -24,13 +24,15 @@ export type ChainSettings = {
   readonly forceShare: boolean
   readonly locking: boolean
   readonly cache: CacheSettings
-  readonly gate: BackingGate
+  /** 'ignore': the backing file is not even asked for; the image shows zeros in its place. For work on the header alone. */
+  readonly gate: BackingGate | 'ignore'
   readonly signal: AbortSignal | undefined
   /** Of the first. */
   readonly snapshot: SnapshotReference | undefined
 }
 
-type Layers = readonly [Layer, ...Layer[]]
+/** An image and what it stands on, from the top. */
+export type Layers = readonly [Layer, ...Layer[]]
 
 export type Chain = {
   readonly layers: Layers
@@ -54,18 +56,36 @@ export async function openChain(
   if (typeof source === 'string') {
     const identity = await identifyFile(source)
     const backend = await openSuited(source, { readOnly: settings.readOnly, cache: settings.cache })
-    return openLayers(backend, format, settings, [identity])
+    return openLayers(backend, format, settings, {
+      above: [identity],
+      reference: undefined,
+      wasGuessed: format === undefined,
+    })
   }
-  return openLayers(source, format, settings, [])
+  return openLayers(source, format, settings, {
+    above: [],
+    reference: undefined,
+    wasGuessed: format === undefined,
+  })
 }
 
-/** @param above  the files from the top to this one, which is the last */
+/** How a file of a chain was come by. */
+type Origin = {
+  /** The files from the top to this one, which is the last. */
+  readonly above: readonly FileIdentity[]
+  /** Undefined: the top. */
+  readonly reference: string | undefined
+  /** Its format is what it looks like, since nobody has named one. */
+  readonly wasGuessed: boolean
+}
+
 async function openLayers(
   backend: BlockBackend,
   format: ImageFormat | undefined,
   settings: ChainSettings,
-  above: readonly FileIdentity[],
+  origin: Origin,
 ): Promise<Chain> {
+  const common = { backend, identity: origin.above.at(-1), reference: origin.reference }
   let below: Chain | undefined
   try {
     const found = await lockAndProbe(backend, format, settings)
@@ -74,24 +94,19 @@ async function openLayers(
       if (settings.snapshot !== undefined) {
         throw new Qcow2Error('ERR_SNAPSHOT_NOT_FOUND', 'A raw image has no snapshots', { path: backend.path })
       }
-      const layer = { format: new RawImage(backend), backend }
-      return { layers: [layer], owned: [layer], rawWasGuessed: format === undefined }
+      const layer = { ...common, format: new RawImage(backend), rawWasGuessed: origin.wasGuessed }
+      return { layers: [layer], owned: [layer], rawWasGuessed: origin.wasGuessed }
     }
     const { header } = await readHeader(backend)
-    if (!settings.readOnly && isDirty(header)) await repairDirty(backend, settings.signal)
-    if (header.backingFile !== undefined) {
-      below = await openBacking(header, header.backingFile, backend.path, settings, above)
+    if (header.backingFile !== undefined && settings.gate !== 'ignore') {
+      below = await openBacking(header, header.backingFile, backend.path, {
+        ...settings,
+        gate: settings.gate,
+        above: origin.above,
+      })
     }
-    const { l2CacheBytes, refcountCacheBytes, reservation } = settings.cache
-    const image = await openQcow2(backend, {
-      readOnly: settings.readOnly,
-      backing: below && new LayersBelow(below.layers),
-      snapshot: settings.snapshot,
-      ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
-      ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
-      ...(reservation === undefined ? {} : { reservation }),
-    })
-    const layer = { format: image, backend }
+    const image = await openQcow2Layer(backend, below?.layers, settings)
+    const layer = { ...common, format: image }
     return {
       layers: [layer, ...(below?.layers ?? [])],
       owned: [layer, ...(below?.owned ?? [])],
@@ -103,6 +118,29 @@ async function openLayers(
     for (const { format: image } of below?.owned ?? []) await image.close().catch(() => undefined)
     throw error
   }
+}
+
+/**
+ * Open the qcow2 image in a file that is locked as it must be.
+ * @param below  what it stands on, from its backing file down
+ */
+export async function openQcow2Layer(
+  backend: BlockBackend,
+  below: Layers | undefined,
+  settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot'>,
+): Promise<Qcow2Image> {
+  if (!settings.readOnly && isDirty((await readHeader(backend)).header)) {
+    await repairDirty(backend, settings.signal)
+  }
+  const { l2CacheBytes, refcountCacheBytes, reservation } = settings.cache
+  return openQcow2(backend, {
+    readOnly: settings.readOnly,
+    backing: below && new LayersBelow(below),
+    snapshot: settings.snapshot,
+    ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
+    ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
+    ...(reservation === undefined ? {} : { reservation }),
+  })
 }
 
 /** Lock for what the file looks like, then make sure that it was that under the lock. */
@@ -139,14 +177,16 @@ async function openBacking(
   header: Header,
   name: string,
   image: string,
-  settings: ChainSettings,
-  above: readonly FileIdentity[],
+  settings: ChainSettings & { readonly gate: BackingGate; readonly above: readonly FileIdentity[] },
 ): Promise<Chain> {
+  const { above } = settings
   const reference = { name, format: header.backingFormat, image }
   const backing = await passGate(settings.gate, reference)
   settings.signal?.throwIfAborted()
   if (backing.type === 'image') {
-    return { layers: DiskImage.layersOf(backing.image), owned: [], rawWasGuessed: false }
+    const [first, ...others] = DiskImage.layersOf(backing.image)
+    const borrowed = (layer: Layer): Layer => ({ ...layer, isBorrowed: true })
+    return { layers: [borrowed(first), ...others.map(borrowed)], owned: [], rawWasGuessed: false }
   }
   if (above.length >= maxBackingDepth) {
     throw new Qcow2Error('ERR_BACKING_LOOP', `The backing chain is longer than ${maxBackingDepth} files`, {
@@ -169,7 +209,11 @@ async function openBacking(
       throw error
     })
   }
-  return openLayers(backend, format, readOnly, [...above, identity])
+  return openLayers(backend, format, readOnly, {
+    above: [...above, identity],
+    reference: name,
+    wasGuessed: backing.format === undefined,
+  })
 }
 
 /**

@@ -1,15 +1,25 @@
 import type { Readable, Writable } from 'node:stream'
-import { isUint8Array } from 'node:util/types'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { invalid, notSupported, outOfRange, Qcow2Error } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
-import { booleanOption, type Checked, checkOptions, enumOption, longWorkSchema } from '../base/options.js'
+import {
+  booleanOption,
+  type Checked,
+  checkOptions,
+  checkPath,
+  enumOption,
+  longWorkSchema,
+} from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
 import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
+import type { DiskParts } from './disk-parts.js'
 import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
+import { freezeTop } from './freeze-top.js'
+import { checkBytes, newBytes } from './guest-bytes.js'
 import type { Extent, Layer } from './layers.js'
+import type { Opening, OverlayOptions } from './overlay.js'
 import { hasMagic } from './probe.js'
 import { DiskSnapshots } from './snapshots.js'
 import {
@@ -18,20 +28,6 @@ import {
   type ReadStreamOptions,
   type WriteStreamOptions,
 } from './streams.js'
-
-/** What `openImage` hands to a disk. */
-export type DiskParts = {
-  readonly path: string
-  readonly readOnly: boolean
-  /** The image and its backing files, from the top. */
-  readonly layers: readonly [Layer, ...Layer[]]
-  /** Those that are closed with this disk. */
-  readonly owned: readonly Layer[]
-  /** Raw was a guess: then the guest must not make the file look like another format. */
-  readonly rawWasGuessed: boolean
-  /** Undefined where every failure is simply reported. */
-  readonly failurePolicy: FailurePolicy | undefined
-}
 
 type Range = { readonly offset: number; readonly length: number }
 
@@ -63,13 +59,18 @@ const resizeSchema = {
  * - Qcow2Error ERR_IO, ERR_NO_SPACE, ERR_CORRUPT, ERR_POISONED  the file, the host or the image
  */
 export class DiskImage implements AsyncDisposable {
-  readonly path: string
   readonly readOnly: boolean
-  readonly #layers: readonly [Layer, ...Layer[]]
-  readonly #owned: readonly Layer[]
-  readonly #top: FormatImage
-  readonly #rawWasGuessed: boolean
+  #path: string
+  #layers: readonly [Layer, ...Layer[]]
+  #owned: readonly Layer[]
+  #top: FormatImage
+  #rawWasGuessed: boolean
+  readonly #opening: Opening | undefined
   readonly #failurePolicy: FailurePolicy | undefined
+  /** Set while an overlay takes the place of the top: changes wait for it. */
+  #replacing: Promise<void> | undefined
+  /** The end of the last resize or overlay that was asked for: they run one after the other. */
+  #reshaped: Promise<void> = Promise.resolve()
   /** Requests of several steps: closing waits for the last one. The format itself waits for what it was handed. */
   readonly #stepping = new Set<Promise<void>>()
   #closed: Promise<void> | undefined
@@ -78,24 +79,35 @@ export class DiskImage implements AsyncDisposable {
   /** The layers of a disk, for what stands another disk on it and for what copies it. */
   static layersOf: (image: DiskImage) => readonly [Layer, ...Layer[]]
 
+  /** Put a layer that stands on those of a disk in the place of its top, as `createOverlay` does. */
+  static putOnTop: (image: DiskImage, layer: Layer, path: string, locking: boolean) => Promise<void>
+
   static {
     DiskImage.layersOf = (image) => image.#layers
+    DiskImage.putOnTop = (image, layer, path, locking) => image.#putOnTop(layer, path, locking)
   }
 
   /** Use `openImage`. */
   constructor(parts: DiskParts) {
-    this.path = parts.path
+    this.#path = parts.path
     this.readOnly = parts.readOnly
     this.#layers = parts.layers
     this.#owned = parts.owned
     this.#top = parts.layers[0].format
     this.#rawWasGuessed = parts.rawWasGuessed
+    this.#opening = parts.opening
     this.#failurePolicy = parts.failurePolicy
-    this.#snapshots = new DiskSnapshots(parts.path, this.#top, {
+    this.#snapshots = new DiskSnapshots(() => this.#layers[0], {
       checkOpen: () => this.#checkOpen(),
       checkWritable: () => this.#checkWritable(),
-      change: (request) => this.#change(request, false),
+      // Of the top that it began on: no overlay takes its place meanwhile.
+      change: (request) => this.#reshape(() => this.#change(request, false)),
     })
+  }
+
+  /** Of the image that is written to: `createOverlay` changes it. */
+  get path(): string {
+    return this.#path
   }
 
   get format(): 'qcow2' | 'raw' {
@@ -162,7 +174,8 @@ export class DiskImage implements AsyncDisposable {
     if (this.#rawWasGuessed && offset < magicBytes) {
       return this.#change(() => this.#writeFirstBytes(bytes, offset), fua)
     }
-    if (this.#failurePolicy !== undefined) return this.#change(() => this.#top.write(bytes, offset), fua)
+    if (this.#failurePolicy !== undefined || this.#replacing !== undefined)
+      return this.#change(() => this.#top.write(bytes, offset), fua)
     const written = this.#top.write(bytes, offset)
     return fua ? this.#track(written.then(() => this.#top.flush())) : written
   }
@@ -281,11 +294,46 @@ export class DiskImage implements AsyncDisposable {
     }
     work.signal?.throwIfAborted()
     const added = preallocation === 'off' ? 0 : wanted - this.size
-    await this.#change(async () => {
+    const resized = async (): Promise<void> => {
       const progress = new ProgressReporter(work.onProgress, 'resize', added)
       const onBytes = (done: number): void => progress.reach(done)
       await this.#top.resize(wanted, { shrink, preallocation, signal: work.signal, onBytes })
-    }, false)
+    }
+    await this.#reshape(() => this.#change(resized, false))
+  }
+
+  /**
+   * Freeze the disk as it is under a new image, which takes all changes from now on: an external snapshot. Guests may go on reading and
+   * writing meanwhile; for a moment changes are held until those under way have ended, where they began, and are durable.
+   * When it resolves, this image is the new one (`path`, `stats()`), and the former one is a backing file: read-only, durable, and lockable
+   * by other readers. If it fails, everything is as before.
+   * @param path  of the new image, which must be in no use
+   * @throws ERR_EXISTS, ERR_NO_SPACE and others of createImage
+   * @throws ERR_NOT_SUPPORTED  the image was not opened by its path
+   */
+  async createOverlay(path: string, options?: OverlayOptions): Promise<void> {
+    checkPath('createOverlay', path)
+    this.#checkWritable()
+    const opening = this.#opening
+    if (opening === undefined) {
+      const why = 'createOverlay: only an image that was opened by its path can be named by another one'
+      throw notSupported(why, { path: this.path })
+    }
+    await this.#reshape(async () => {
+      // Loaded when it is needed, which is seldom: opening must be quick.
+      const { makeOverlay, overlaySchema } = await import('./overlay.js')
+      const given = checkOptions('createOverlay', options, overlaySchema)
+      this.#checkWritable()
+      const { layer, abandon } = await makeOverlay(path, this.#layers, given, opening)
+      try {
+        // What can be durable already need not be waited for while changes are held.
+        await this.#top.flush()
+        await this.#putOnTop(layer, path, opening.locking)
+      } catch (error) {
+        await abandon()
+        throw error
+      }
+    })
   }
 
   /** The internal snapshots of the image. */
@@ -339,9 +387,44 @@ export class DiskImage implements AsyncDisposable {
     if (failures.length > 0) throw failures[0]
   }
 
+  /** Let changes end, make them durable, and switch; in between, others wait. */
+  async #putOnTop(layer: Layer, path: string, locking: boolean): Promise<void> {
+    let release = (): void => undefined
+    this.#replacing = new Promise((resolve) => {
+      release = resolve
+    })
+    try {
+      const letGo = await freezeTop(this.#layers[0], locking)
+      // From here on nothing can fail.
+      this.#layers = [layer, ...this.#layers]
+      this.#owned = [layer, ...this.#owned]
+      this.#top = layer.format
+      this.#path = path
+      this.#rawWasGuessed = false
+      this.#failurePolicy?.watch(layer.backend)
+      letGo()
+    } finally {
+      this.#replacing = undefined
+      release()
+    }
+  }
+
+  /** Run what changes the disk's size or its layers, one after the other. */
+  #reshape(work: () => Promise<void>): Promise<void> {
+    const done = this.#track(this.#reshaped.then(work))
+    this.#reshaped = done.catch(() => undefined)
+    return done
+  }
+
   /** Run a change, then a flush if it is to be durable. */
   #change(request: () => Promise<void>, fua: boolean): Promise<void> {
-    return this.#track(this.#changeInSteps(request, fua))
+    return this.#track(this.#changeInSteps(() => this.#onTop(request), fua))
+  }
+
+  /** Run a change on the top that it then finds there. */
+  async #onTop(request: () => Promise<void>): Promise<void> {
+    while (this.#replacing !== undefined) await this.#replacing
+    await request()
   }
 
   async #changeInSteps(request: () => Promise<void>, fua: boolean): Promise<void> {
@@ -375,7 +458,7 @@ export class DiskImage implements AsyncDisposable {
         { path: this.path, offset },
       )
     }
-    await this.#top.write(bytes, offset)
+    await this.#onTop(() => this.#top.write(bytes, offset))
   }
 
   #checkOpen(): void {
@@ -405,23 +488,5 @@ export class DiskImage implements AsyncDisposable {
     if (typeof offset !== 'number') throw invalid('the offset must be a number of bytes')
     if (typeof length !== 'number') throw invalid('the length must be a number of bytes')
     throw outOfRange(`offset ${offset}, length ${length}: not within the disk of ${size} bytes`)
-  }
-}
-
-/** @throws ERR_OUT_OF_RANGE  more than one array can hold, or than there is memory for */
-function newBytes(length: number): Uint8Array {
-  try {
-    return new Uint8Array(length)
-  } catch {
-    throw outOfRange(`read: ${length} bytes do not fit into memory at once; read them in pieces`)
-  }
-}
-
-/** Memory that stays where it is, and whose bytes nobody else changes, until a request has completed. */
-function checkBytes(bytes: Uint8Array): void {
-  if (!isUint8Array(bytes)) throw invalid('the bytes must be a Uint8Array')
-  const { buffer } = bytes as { buffer: { resizable?: boolean } }
-  if (buffer instanceof SharedArrayBuffer || buffer.resizable === true) {
-    throw invalid('the bytes must not lie in a shared or resizable buffer')
   }
 }

@@ -1,4 +1,5 @@
 import { Qcow2Error } from '../base/errors.js'
+import type { BlockBackend } from '../queue/backend.js'
 
 /**
  * What a failed change of the guest's does: 'report' rejects it; 'enospc' holds it back while the host has no space, and
@@ -57,6 +58,16 @@ export class FailurePolicy {
       if (error instanceof Qcow2Error) this.#tell(error, false)
       throw error
     }
+  }
+
+  /** The queue of a file fails by itself, between two requests: its owner is to know before the guest's next flush does. */
+  watch(backend: BlockBackend): void {
+    backend.onProgress(() => {
+      const cause = backend.poisoned
+      if (cause === undefined) return
+      const message = `Writing '${backend.path}' failed, what the disk holds is not known: ${cause.message}`
+      this.notice(new Qcow2Error('ERR_POISONED', message, { path: backend.path, cause }))
+    })
   }
 
   /** Tell of a failure that no request has met yet. */

@@ -2,12 +2,21 @@ import { stat } from 'node:fs/promises'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { BackingSource, FormatImage } from '../queue/format-image.js'
+import type { FileIdentity } from './image-file.js'
 
 /** One image of a chain. */
 export type Layer = {
   readonly format: FormatImage
   /** The file that `format` reads: for holes. `format.close()` closes it. */
   readonly backend: BlockBackend
+  /** Which file it is, if it was opened by its path. */
+  readonly identity?: FileIdentity | undefined
+  /** The name that the image above has for it. */
+  readonly reference?: string | undefined
+  /** Nobody named its format, and it looked like nothing else. */
+  readonly rawWasGuessed?: boolean
+  /** It belongs to another disk, which is open: see BackingAnswer. */
+  readonly isBorrowed?: boolean
 }
 
 /** What a chain of layers stores at a run of guest bytes. */

@@ -61,6 +61,37 @@ export function lockBytes(use: LockUse): { held: number[]; tested: number[] } {
  */
 export function takeLocks(backend: BlockBackend, use: LockUse, name = backend.path): void {
   const { held, tested } = lockBytes(use)
+  takeBytes(backend, held, tested, name)
+}
+
+/**
+ * Use a file otherwise than so far, first half: hold what the new use takes beside what the old one holds, or leave all as it is.
+ * @throws ERR_IMAGE_LOCKED  somebody else's use excludes the new one
+ */
+export function addLocks(backend: BlockBackend, from: LockUse, to: LockUse): void {
+  const before = lockBytes(from).held
+  const { held, tested } = lockBytes(to)
+  takeBytes(
+    backend,
+    held.filter((byte) => !before.includes(byte)),
+    tested,
+    backend.path,
+  )
+}
+
+/** Second half: let go of what the new use does not need. */
+export function dropLocks(backend: BlockBackend, from: LockUse, to: LockUse): void {
+  const after = lockBytes(to).held
+  const dropped = lockBytes(from).held.filter((byte) => !after.includes(byte))
+  if (dropped.length > 0) backend.unlock(dropped)
+}
+
+function takeBytes(
+  backend: BlockBackend,
+  held: readonly number[],
+  tested: readonly number[],
+  name: string,
+): void {
   const conflict = lockWherePossible(backend, held, tested)
   if (conflict === undefined) return
   throw new Qcow2Error(

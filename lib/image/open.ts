@@ -1,4 +1,4 @@
-import { invalid, Qcow2Error } from '../base/errors.js'
+import { invalid } from '../base/errors.js'
 import {
   booleanOption,
   checkOptions,
@@ -82,7 +82,7 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     throw invalid('openImage: snapshot needs readOnly: what was frozen does not change', 'ERR_INVALID_OPTION')
   }
   signal?.throwIfAborted()
-  const chain = await openChain(source, given.format, {
+  const settings = {
     readOnly,
     forceShare,
     gate,
@@ -90,30 +90,23 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     snapshot: given.snapshot,
     locking: given.locking !== 'off',
     cache: given.cache ?? defaultCache,
-  }).catch((error: unknown) => {
+  }
+  const chain = await openChain(source, given.format, settings).catch((error: unknown) => {
     throw openFailure(path, error)
   })
   const watched = onError !== 'report' || given.onEvent !== undefined
   const failurePolicy = watched ? new FailurePolicy(onError, given.onEvent) : undefined
-  const { backend } = chain.layers[0]
-  if (failurePolicy !== undefined) backend.onProgress(() => tellOfPoison(backend, failurePolicy))
+  failurePolicy?.watch(chain.layers[0].backend)
   return new DiskImage({
     path,
     readOnly,
     ...chain,
     failurePolicy,
+    ...(isBackend(source) ? {} : { opening: { cache: settings.cache, locking: settings.locking } }),
   })
 }
 
 /** Else whatever an untyped caller passes for a path would fail where nothing tells of it. */
 function isBackend(source: string | BlockBackend): source is BlockBackend {
   return typeof source === 'object' && source !== null && typeof source.close === 'function'
-}
-
-/** The queue fails by itself, between two requests: its owner is to know before the guest's next flush does. */
-function tellOfPoison(backend: BlockBackend, policy: FailurePolicy): void {
-  const cause = backend.poisoned
-  if (cause === undefined) return
-  const message = `Writing '${backend.path}' failed, what the disk holds is not known: ${cause.message}`
-  policy.notice(new Qcow2Error('ERR_POISONED', message, { path: backend.path, cause }))
 }

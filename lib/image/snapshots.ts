@@ -1,7 +1,8 @@
 import type { LongWork } from '../base/abort.js'
 import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import { checkOptions, longWorkSchema, type OptionCheck } from '../base/options.js'
-import type { FormatImage, FormatSnapshots, Snapshot, SnapshotReference } from '../queue/format-image.js'
+import type { FormatSnapshots, Snapshot, SnapshotReference } from '../queue/format-image.js'
+import type { Layer } from './layers.js'
 
 /** Aborting leaves the image as it was. Once the operation is on its way to the disk it can no longer be aborted, and ends. */
 export type SnapshotOptions = LongWork
@@ -31,20 +32,19 @@ const longestName = 255
  * Of a rejection with ERR_NO_SPACE or ERR_IO `list()` tells whether it has happened all the same: what was queued is written by a later flush.
  */
 export class DiskSnapshots {
-  readonly #path: string
-  readonly #format: FormatImage
+  readonly #top: () => Layer
   readonly #access: SnapshotAccess
 
-  constructor(path: string, format: FormatImage, access: SnapshotAccess) {
-    this.#path = path
-    this.#format = format
+  /** @param top  of the disk: an overlay may take its place, but not while a change runs */
+  constructor(top: () => Layer, access: SnapshotAccess) {
+    this.#top = top
     this.#access = access
   }
 
   /** All of them, in the order in which they were made. Of a format without snapshots: none. */
   async list(): Promise<Snapshot[]> {
     this.#access.checkOpen()
-    return (await this.#format.snapshots?.list()) ?? []
+    return (await this.#top().format.snapshots?.list()) ?? []
   }
 
   /**
@@ -60,9 +60,11 @@ export class DiskSnapshots {
     if (Buffer.byteLength(name) > longestName) {
       throw outOfRange(`snapshots.create: the name must have at most ${longestName} bytes of UTF-8`)
     }
-    const create = this.#snapshots().creating(name, work)
+    let create: (() => Promise<Snapshot>) | undefined
     const created: Snapshot[] = []
     await this.#access.change(async () => {
+      // Once, also if the request runs again after a failure.
+      create ??= this.#snapshots().creating(name, work)
       created.push(await create())
     })
     return created[0] as Snapshot
@@ -76,7 +78,8 @@ export class DiskSnapshots {
     this.#access.checkWritable()
     const work = checkOptions('snapshots.apply', options, longWorkSchema)
     const reference = checkReference('snapshots.apply', nameOrId)
-    await this.#access.change(this.#snapshots().applying(reference, work))
+    let apply: (() => Promise<void>) | undefined
+    await this.#access.change(() => (apply ??= this.#snapshots().applying(reference, work))())
   }
 
   /**
@@ -87,13 +90,14 @@ export class DiskSnapshots {
     this.#access.checkWritable()
     const work = checkOptions('snapshots.delete', options, longWorkSchema)
     const reference = checkReference('snapshots.delete', nameOrId)
-    await this.#access.change(this.#snapshots().deleting(reference, work))
+    let remove: (() => Promise<void>) | undefined
+    await this.#access.change(() => (remove ??= this.#snapshots().deleting(reference, work))())
   }
 
   #snapshots(): FormatSnapshots {
-    const { snapshots, format } = this.#format
-    if (snapshots !== undefined) return snapshots
-    throw notSupported(`A ${format} image cannot hold snapshots`, { path: this.#path })
+    const { format, backend } = this.#top()
+    if (format.snapshots !== undefined) return format.snapshots
+    throw notSupported(`A ${format.format} image cannot hold snapshots`, { path: backend.path })
   }
 }
 

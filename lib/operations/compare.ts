@@ -8,6 +8,7 @@ import type { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { type Pair, pairs } from './extent-pairs.js'
 import { isZero } from './zero-scan.js'
 
 export type CompareOptions = LongWork & {
@@ -105,26 +106,6 @@ export async function compareDisks(
     if (offset !== undefined) return { identical: false, sizes, difference: { type: 'content', offset } }
   }
   return { identical: true, sizes }
-}
-
-type Pair = { readonly offset: number; readonly length: number; readonly a: Extent; readonly b: Extent }
-
-/** Walk two disks at once: runs within which both are stored alike throughout. */
-async function* pairs(
-  as: AsyncIterator<Extent>,
-  bs: AsyncIterator<Extent>,
-): AsyncGenerator<Pair, void, undefined> {
-  let a = await as.next()
-  let b = await bs.next()
-  for (let offset = 0; a.done !== true && b.done !== true;) {
-    const aEnd = a.value.offset + a.value.length
-    const bEnd = b.value.offset + b.value.length
-    const end = Math.min(aEnd, bEnd)
-    if (end > offset) yield { offset, length: end - offset, a: a.value, b: b.value }
-    offset = end
-    if (aEnd === end) a = await as.next()
-    if (bEnd === end) b = await bs.next()
-  }
 }
 
 function storedAlike(a: Extent, b: Extent): boolean {

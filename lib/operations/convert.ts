@@ -25,7 +25,7 @@ import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
 import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
-import { writeTarget } from './atomic-target.js'
+import { writeTarget } from '../image/atomic-target.js'
 import { Concatenation } from './concatenation.js'
 import { copyDisk } from './copy-disk.js'
 import {

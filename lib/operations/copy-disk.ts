@@ -2,7 +2,8 @@ import { alignUp } from '../base/integers.js'
 import type { DiskImage } from '../image/disk-image.js'
 import type { Concatenation } from './concatenation.js'
 import { cutIntoPieces, type Piece } from './copy-pieces.js'
-import { zeroRuns } from './zero-scan.js'
+import { runPieces } from './run-pieces.js'
+import { differentRuns, zeroRuns } from './zero-scan.js'
 
 /** Bytes of data in one piece, at least: long enough to pay for its requests, short enough to run many side by side. */
 const pieceSize = 1024 * 1024
@@ -46,28 +47,15 @@ export async function copyDisk(
     data,
     zero: dense ? data : alignUp(zeroPieceSize, unit),
   })
-  let failed = false
-  const worker = async (): Promise<void> => {
-    const memory = new Uint8Array(data)
-    // A generator answers one at a time, in order: the workers share it.
-    for (;;) {
-      if (failed) return
-      options.signal?.throwIfAborted()
-      const next = await pieces.next()
-      if (next.done === true) return
-      await copier.copy(next.value, memory)
-      options.onCopied(next.value.length)
-    }
-  }
-  const workers = Array.from({ length: options.requests }, () =>
-    worker().catch((error: unknown) => {
-      failed = true
-      throw error
-    }),
+  await runPieces(
+    pieces,
+    data,
+    async (piece, memory) => {
+      await copier.copy(piece, memory)
+      options.onCopied(piece.length)
+    },
+    options,
   )
-  // Nobody may still use its memory or the target when this returns.
-  const outcomes = await Promise.allSettled(workers)
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
   return copier.bytesWritten
 }
 
@@ -126,17 +114,4 @@ class Copier {
     for await (const extent of this.#target.extents({ offset, length })) if (!extent.zero) return false
     return true
   }
-}
-
-/** The runs of whole units in which two equally long pieces differ. */
-function differentRuns(a: Uint8Array, b: Uint8Array, unit: number): { start: number; end: number }[] {
-  const runs: { start: number; end: number }[] = []
-  for (let start = 0; start < a.length; start += unit) {
-    const end = Math.min(start + unit, a.length)
-    if (Buffer.compare(a.subarray(start, end), b.subarray(start, end)) === 0) continue
-    const last = runs.at(-1)
-    if (last?.end === start) last.end = end
-    else runs.push({ start, end })
-  }
-  return runs
 }

@@ -24,7 +24,7 @@ import { readHeader } from '../qcow2/open-metadata.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { createRaw } from '../raw/create.js'
-import { writeTarget } from './atomic-target.js'
+import { writeTarget } from '../image/atomic-target.js'
 
 /** What an image is to be like. */
 export type ImageShape = {

@@ -36,3 +36,16 @@ export function zeroRuns(bytes: Uint8Array, unit: number): Run[] {
   if (zero !== undefined) runs.push({ start, end: bytes.length, zero })
   return runs
 }
+
+/** The runs of whole units in which two equally long pieces differ. */
+export function differentRuns(a: Uint8Array, b: Uint8Array, unit: number): { start: number; end: number }[] {
+  const runs: { start: number; end: number }[] = []
+  for (let start = 0; start < a.length; start += unit) {
+    const end = Math.min(start + unit, a.length)
+    if (Buffer.compare(a.subarray(start, end), b.subarray(start, end)) === 0) continue
+    const last = runs.at(-1)
+    if (last?.end === start) last.end = end
+    else runs.push({ start, end })
+  }
+  return runs
+}

@@ -97,7 +97,8 @@ function putFields(
   cluster[compressionTypeAt] = zstd ? 1 : 0
 }
 
-function encodeFormat(format: string): Uint8Array {
+/** @throws ERR_INVALID_OPTION  it is longer than any format's name */
+export function encodeFormat(format: string): Uint8Array {
   const bytes = Buffer.from(format, 'utf8')
   if (bytes.length > limits.backingFormatBytes) {
     const what = `Backing format '${format}' has ${bytes.length} bytes`

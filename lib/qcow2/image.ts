@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.js'
 import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
+import { Pending } from '../base/pending.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type {
@@ -15,9 +16,11 @@ import { Allocator } from './allocator.js'
 import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
 import { DeferredFrees } from './deferred-frees.js'
+import { emptyGuest } from './empty.js'
 import { makeGeometry } from './geometry.js'
 import { type Header, refuseUnsupported } from './header.js'
 import { HeaderCluster } from './header-cluster.js'
+import { type BackingStrings, planBacking } from './header-strings.js'
 import { L1Table } from './l1-table.js'
 import { L2Tables } from './l2-tables.js'
 import { findMetadata } from './find-metadata.js'
@@ -40,7 +43,7 @@ import { UnsyncedClusters } from './unsynced-clusters.js'
 import { writeCompressedGuest } from './write-compressed.js'
 import { writeGuest, writeInPlace } from './write.js'
 import { WriteOrdering } from './write-ordering.js'
-import { discardGuest, writeZeroesGuest } from './zero-discard.js'
+import { discardGuest, hideBacking, writeZeroesGuest } from './zero-discard.js'
 
 export type OpenQcow2Options = {
   readonly readOnly: boolean
@@ -134,7 +137,8 @@ export class Qcow2Image implements FormatImage {
   readonly #parts: Parts
   readonly snapshots: Snapshots
   readonly #list: SnapshotList
-  readonly #readOnly: boolean
+  readonly #changes = new Pending()
+  #readOnly: boolean
   #size: number
   readonly #marks: SessionMarks
 
@@ -201,6 +205,13 @@ export class Qcow2Image implements FormatImage {
     )
   }
 
+  /** Make whole clusters read as zeros, on this backing file and on any other. */
+  async hideBacking(offset: number, length: number): Promise<void> {
+    await this.#change(offset, length, () =>
+      hideBacking(this.#parts, guestOffset(offset), length, { size: this.#size }),
+    )
+  }
+
   async discard(offset: number, length: number): Promise<void> {
     await this.#change(offset, length, () =>
       discardGuest(this.#parts, guestOffset(offset), length, { size: this.#size }),
@@ -247,13 +258,10 @@ export class Qcow2Image implements FormatImage {
   async resize(size: number, options: { readonly shrink: boolean } & GrowOptions): Promise<void> {
     const parts = this.#parts
     const check = (): void => {
-      if (parts.backend.poisoned !== undefined)
-        throw poisonedError(parts.backend.poisoned, parts.backend.path)
       checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#list })
     }
     check()
-    await this.#marks.set()
-    await parts.active.exclusively(async () => {
+    await this.#alone(async () => {
       // Again: what ran before may have been another resize.
       check()
       const from = this.#size
@@ -284,6 +292,26 @@ export class Qcow2Image implements FormatImage {
     }
   }
 
+  /**
+   * Say that the backing file is another one, or that there is none; durable when it resolves. What the guest sees must not change by that:
+   * that is the caller's to see to, and to have written what only the old one holds. This image goes on reading where it has read.
+   * @throws ERR_NOT_SUPPORTED  the name does not fit the header
+   */
+  async rewriteBacking(backing: BackingStrings | undefined): Promise<void> {
+    const { header, ordering, backend } = this.#parts
+    const plan = (): Uint8Array[] => planBacking(header.copy(), backing, backend.path)
+    // What does not fit is refused before anything is changed.
+    plan()
+    await this.#alone(async () => {
+      for (const cluster of plan()) await ordering.rewriteHeader(() => header.rewrite(cluster))
+    })
+  }
+
+  /** Give up all that this image maps: its disk shows the backing file, which durably holds what the guest must go on seeing. */
+  async empty(): Promise<void> {
+    await this.#alone(() => emptyGuest(this.#parts))
+  }
+
   /** Map the whole disk ahead of its use. For new images. */
   async preallocate(
     mode: Preallocation,
@@ -298,43 +326,83 @@ export class Qcow2Image implements FormatImage {
     return this.#parts.backend.stats()
   }
 
+  changesEnded(): Promise<void> {
+    return this.#changes.ended()
+  }
+
+  async freeze(): Promise<void> {
+    const { active, backend } = this.#parts
+    await active.exclusively(async () => {
+      await this.#finish()
+      // The counts that went down last, and what the marks have left.
+      await backend.flush()
+      this.#readOnly = true
+    })
+  }
+
   async close(): Promise<void> {
-    const { active, backend, frees, allocator, compressedSpace } = this.#parts
+    const { active, backend } = this.#parts
     try {
       await active.exclusively(async () => {
-        if (this.#readOnly) return
-        const left = await this.snapshots.finish().then(
-          () => undefined,
-          (error: unknown) => ({ error }),
-        )
-        await allocator.giveBackReserved()
-        // Each flush makes removals durable, whose frees are then queued, to ride with the next; the last one is the backend's own.
-        do {
-          await backend.flush()
-          await frees.settled()
-        } while (frees.pending)
-        // Now that nothing is being punched out any more at the end of the file.
-        await compressedSpace.padFile()
-        await this.#marks.takeBack()
-        // Clusters are leaked that the last operation on snapshots has not freed.
-        if (left !== undefined) throw left.error
+        if (!this.#readOnly) await this.#finish()
       })
     } finally {
       await backend.close()
     }
   }
 
+  /** Nothing is reserved or about to be freed any more, and the marks of a running session are gone. The last flush is the caller's. */
+  async #finish(): Promise<void> {
+    const { backend, frees, allocator, compressedSpace } = this.#parts
+    const left = await this.snapshots.finish().then(
+      () => undefined,
+      (error: unknown) => ({ error }),
+    )
+    await allocator.giveBackReserved()
+    // Each flush makes removals durable, whose frees are then queued, to ride with the next.
+    do {
+      await backend.flush()
+      await frees.settled()
+    } while (frees.pending)
+    // Now that nothing is being punched out any more at the end of the file.
+    await compressedSpace.padFile()
+    await this.#marks.takeBack()
+    // Clusters are leaked that the last operation on snapshots has not freed.
+    if (left !== undefined) throw left.error
+  }
+
+  /** Change the image as a whole, while no request runs. */
+  async #alone(work: () => Promise<void>): Promise<void> {
+    const { active, backend } = this.#parts
+    this.#changes.begin()
+    try {
+      await this.#marks.set()
+      await active.exclusively(async () => {
+        if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
+        if (this.#readOnly) throw readOnlyError(backend.path)
+        await work()
+      })
+    } finally {
+      this.#changes.end()
+    }
+  }
+
   /** Run a request that changes the image. */
   async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    const ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
+    this.#changes.begin()
+    let ticket: number | undefined
     try {
+      ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
       await work()
     } catch (error) {
-      if (!isNoSpace(error) || !this.#parts.frees.pending) throw namingFile(error, this.#parts.backend.path)
+      const mayFree = ticket !== undefined && isNoSpace(error) && this.#parts.frees.pending
+      if (!mayFree) throw namingFile(error, this.#parts.backend.path)
       this.#end(ticket)
+      ticket = undefined
       await this.#changeAfterFreeing(offset, length, work)
     } finally {
       this.#end(ticket)
+      this.#changes.end()
     }
   }
 
@@ -353,6 +421,7 @@ export class Qcow2Image implements FormatImage {
   /** @returns the ticket of a request that changes the image; undefined when it has to wait first */
   #beginChange(offset: number, length: number): number | undefined {
     const { active, backend } = this.#parts
+    if (this.#readOnly) throw readOnlyError(backend.path)
     if (this.#marks.due || active.gate !== undefined) return undefined
     if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
     this.#refuseOutside(offset, length)
@@ -374,10 +443,14 @@ export class Qcow2Image implements FormatImage {
     throw outOfRange(`bytes ${offset} to ${offset + length} are not within the disk's ${this.#size}`)
   }
 
-  #end(ticket: number): void {
-    this.#parts.active.end(ticket)
+  #end(ticket: number | undefined): void {
+    if (ticket !== undefined) this.#parts.active.end(ticket)
     if (this.#parts.frees.pending) this.#parts.frees.release()
   }
+}
+
+function readOnlyError(path: string): Qcow2Error {
+  return new Qcow2Error('ERR_READ_ONLY', `The image '${path}' is read-only`, { path })
 }
 
 function isNoSpace(error: unknown): boolean {

@@ -72,13 +72,20 @@ export async function shrink(
   size: number,
   switched: () => void,
 ): Promise<void> {
-  const { geometry, backend, frees } = parts
+  const { geometry, frees } = parts
   const kept = alignUp(size, geometry.clusterSize)
   const end = alignUp(oldSize, geometry.clusterSize)
   await changeMapping(parts, guestOffset(kept), Math.max(0, end - kept), 'unallocate')
   await dropTables(parts, kept)
   await switchSize(parts, size, switched)
   await frees.settled()
+  await cutTail(parts)
+}
+
+/** Give the file's tail back to the host, when what was dropped before is free. The removals are durable already, or become so here. */
+export async function cutTail(parts: Parts): Promise<void> {
+  const { backend, frees } = parts
+  // The counts of what is cut off are down before it is gone.
   await backend.flush()
   await frees.settled()
   await parts.allocator.giveBackReserved()
@@ -100,7 +107,7 @@ async function dropVmState(parts: Parts, size: number): Promise<void> {
 }
 
 /** Drop the L2 tables that map nothing below `kept`. */
-async function dropTables(parts: Parts, kept: number): Promise<void> {
+export async function dropTables(parts: Parts, kept: number): Promise<void> {
   const { geometry, l1, ordering, frees, backend } = parts
   for (let index = Math.ceil(kept / geometry.l2TableCoverage); index < l1.entries; index++) {
     const table = l1.table(index)

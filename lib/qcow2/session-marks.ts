@@ -49,10 +49,11 @@ export class SessionMarks {
     }
   }
 
-  /** The session is over, and all that it wrote is queued: the dirty bit goes behind the last count. */
+  /** The session is over, and all that it wrote is queued: the dirty bit goes behind the last count. If it goes on after all, the bit is due again. */
   async takeBack(): Promise<void> {
     if (!this.#isLazy || this.due) return
     const { incompatibleFeatures } = this.#header
+    this.#due = { incompatibleFeatures: incompatibleFeatures | incompatible.dirty }
     await this.#ordering.switchHeader(() => this.#headerCluster.change({ incompatibleFeatures }))
   }
 }

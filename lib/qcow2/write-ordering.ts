@@ -176,6 +176,29 @@ export class WriteOrdering {
     await this.#backend.durable(placed)
   }
 
+  /**
+   * Give the header other strings, which may reach behind its first sector (E23). Everything before is durable first: of a header that names another
+   * backing file, the clusters that only the old one had. Resolves when it is durable.
+   * @param change  makes the change in memory and returns what to queue: see `HeaderCluster.rewrite`; called when everything before is durable
+   */
+  async rewriteHeader(change: () => { beyond: readonly TableBytes[]; first: TableBytes }): Promise<void> {
+    // Guards against a header with the new name whose disk still lacks what was copied from the old backing file.
+    await this.#backend.flush()
+    const { beyond, first } = change()
+    // Guards the next step, which re-uses the places of strings that this one has left, and whoever then deletes the old backing file.
+    await this.#backend.durable(this.replaceStrings(beyond, first))
+  }
+
+  /** The new strings, then the sector that points to them (E23). */
+  replaceStrings(beyond: readonly TableBytes[], first: TableBytes): Section {
+    return this.#chain((context) => {
+      for (const piece of beyond) context.write(piece.bytes, piece.host)
+      // Guards against a first sector that points to strings which are not there: another file's name, or half of one.
+      if (beyond.length > 0) context.barrier()
+      context.write(first.bytes, first.host)
+    })
+  }
+
   /** The section with which all data is durable that has been written by now: a sync stands behind it that has not started. */
   durableWithData(): Section {
     return section(this.#backend.sectionAfterData() - 1)

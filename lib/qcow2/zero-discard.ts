@@ -12,15 +12,38 @@ import { refuseMetadata, writeGuest } from './write.js'
  * What a range of whole clusters is to become.
  * 'discard': reads as zeros, clusters given back; where the format cannot say so, unchanged.
  * 'zero': reads as zeros, clusters kept. 'zero-unmap': reads as zeros, clusters given back.
+ * 'zero-over': as 'zero-unmap', whatever the backing file is: not only where this one has something to hide.
  * 'unallocate': the mapping is dropped, whatever shows then (shrinking).
  */
-export type MappingChange = 'discard' | 'zero' | 'zero-unmap' | 'unallocate'
+export type MappingChange = 'discard' | 'zero' | 'zero-unmap' | 'zero-over' | 'unallocate'
 
 /** What one run of entries becomes: their new form, and whether their clusters lose a reference. */
 type Outcome = { readonly entry: 'unallocated' | 'zero'; readonly keep: boolean }
 
 /** Zeros are written in pieces of at most this many bytes, where the format has no flag for them. */
 const zeroPieceBytes = 1024 * 1024
+
+/**
+ * Make whole clusters read as zeros, and go on doing so on another backing file, of any length.
+ * @param guest  aligned to clusters, as is the end of the range unless the disk ends there
+ */
+export async function hideBacking(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  options: { size: number },
+): Promise<void> {
+  const whole = wholeClusters(parts, guest, length, options.size)
+  assert(whole.start === guest && whole.length >= length, 'whole clusters')
+  if (parts.version === 3) await changeMapping(parts, guest, whole.length, 'zero-over')
+  else {
+    for (let done = 0; done < length; done += zeroPieceBytes) {
+      const piece = new Uint8Array(Math.min(zeroPieceBytes, length - done))
+      await writeGuest(parts, piece, guestOffset(guest + done))
+    }
+  }
+  await parts.ordering.unchanged()
+}
 
 /** Make a range read as zeros. Parts of clusters are written, unless they read as zeros already. */
 export async function writeZeroesGuest(
@@ -210,6 +233,7 @@ function outcomeOf(
     return entry.type === 'unallocated' ? undefined : { entry: 'unallocated', keep: false }
   if (entry.type === 'unallocated') {
     // Without backing bytes it reads as zeros already. A plain zero entry needs no cluster.
+    if (change === 'zero-over') return { entry: 'zero', keep: false }
     return hiddenBytes(parts, guest, run.length) === 0 ? undefined : { entry: 'zero', keep: false }
   }
   if (entry.type === 'zero') {

@@ -88,6 +88,13 @@ export interface FormatImage {
   /** When it fails to preallocate what growing adds, or is stopped there, the size is the old one again, if that can be had. */
   resize(size: number, options: { readonly shrink: boolean } & GrowOptions): Promise<void>
   stats(): QueueStats
+  /** Resolves when all changes that were asked for have ended. The caller lets none begin meanwhile. */
+  changesEnded(): Promise<void>
+  /**
+   * Make the file what it is after a close, durably, and go on as a read-only image: another one is about to stand on it. No change
+   * is under way, and none comes any more. If it fails, the image can be changed as before.
+   */
+  freeze(): Promise<void>
   /** Finishes all requests, flushes, frees the file and its lock also on failure. */
   close(): Promise<void>
 }

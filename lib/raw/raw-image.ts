@@ -1,29 +1,10 @@
 import { notSupported } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
+import { Pending } from '../base/pending.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type { FormatImage, GrowOptions, Mapping } from '../queue/format-image.js'
 import { preallocateRaw } from './create.js'
-
-/** The changes that began between two resizes, so that the second one can wait for them. */
-class Changes {
-  #pending = 0
-  #idle: (() => void) | undefined
-
-  begin(): void {
-    this.#pending++
-  }
-
-  readonly end = (): void => {
-    this.#pending--
-    if (this.#pending === 0) this.#idle?.()
-  }
-
-  /** Resolves when all have ended. Nothing may begin any more. */
-  async ended(): Promise<void> {
-    if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve))
-  }
-}
 
 /**
  * A raw image: guest offsets are file offsets. Holes of the file are zeros that take no space.
@@ -36,7 +17,8 @@ export class RawImage implements FormatImage {
   readonly #backend: BlockBackend
   readonly #syncsWrites: boolean
   #size: number
-  #changes = new Changes()
+  /** The changes that began between two resizes, so that the second one can wait for them. */
+  #changes = new Pending()
   /** The end of the last resize that was asked for: they run one after the other. */
   #resized: Promise<void> = Promise.resolve()
 
@@ -95,9 +77,18 @@ export class RawImage implements FormatImage {
     return this.#backend.stats()
   }
 
-  async close(): Promise<void> {
+  async changesEnded(): Promise<void> {
     await this.#resized
     await this.#changes.ended()
+  }
+
+  /** A file has nothing of its own to finish: that no change comes is its owner's doing. */
+  freeze(): Promise<void> {
+    return this.#backend.flush()
+  }
+
+  async close(): Promise<void> {
+    await this.changesEnded()
     await this.#backend.close()
   }
 
@@ -115,7 +106,7 @@ export class RawImage implements FormatImage {
       // A write that is on its way beyond the new end would bring the old length back: no new ones, then wait for those.
       this.#size = size
       const begun = this.#changes
-      this.#changes = new Changes()
+      this.#changes = new Pending()
       await begun.ended()
     }
     try {

@@ -8,7 +8,13 @@ import { disagreement, qemuDisagreement } from './cross-check.js'
 import { explore, type Explored, type Finding, type SampledState } from './explore.js'
 import { exploreRepair, exploreReuse } from './nested.js'
 import { randomWorkload } from './random-workload.js'
-import { type OperationName, operationsOn, sequencesOf, sequenceWorkload } from './sequences.js'
+import {
+  headerOperation,
+  type OperationName,
+  operationsOn,
+  sequencesOf,
+  sequenceWorkload,
+} from './sequences.js'
 import { type Setting, usual, withSetting } from './setting.js'
 import { type StartName, startsOf } from './start-images.js'
 import { record, type Workload } from './workload.js'
@@ -106,7 +112,8 @@ export class Campaign {
     const setting = of.setting ?? usual
     for (const clusterSize of clusterSizes) {
       for (const start of of.starts ?? startsOf(clusterSize)) {
-        const known = operationsOn(start).filter((name) => of.operations?.includes(name) ?? true)
+        const all = [...operationsOn(start), headerOperation] as const
+        const known = all.filter((name) => of.operations?.includes(name) ?? name !== headerOperation)
         for (const names of sequencesOf(length, known)) {
           const made = this.#plansOf(start, clusterSize, names, plans.length)
           plans.push(...made.map((make) => async () => inSetting(await make(), setting)))

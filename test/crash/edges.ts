@@ -133,13 +133,17 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
     { workload: 'sequence/half-full/512/shrink,flush/1/0|flush,exact', mutants: ['E22'] },
     { workload: 'sequence/half-full/512/shrink/1/0|flush,exact', mutants: ['M24'] },
   ],
+  E23: [
+    { workload: 'sequence/half-full/4096/rename,rename,rename/1/0|flush,exact', mutants: ['M25'] },
+    { workload: 'sequence/version-2/4096/write,rename,overwrite,rename/2/3|flush,exact', mutants: ['M25'] },
+    { workload: 'sequence/backing/4096/write,rename,flush,rename/2/5|flush,exact', mutants: ['M25'] },
+  ],
 }
 
 /** Edges of what is not built yet. */
 export const waiting: Readonly<Record<string, string>> = {
   E4: 'subclusters',
   E20: 'storing bitmaps',
-  E23: 'rewriting more of the header than its first sector',
   E24: 'encryption',
 }
 

@@ -7,6 +7,7 @@ import type { CopiedRule } from './disk-walk.js'
 import { DurableDisk } from './durable-disk.js'
 import { type FrozenDisk, isSnapshotStep } from './frozen-disk.js'
 import { GuestHistory } from './guest-history.js'
+import { HeaderHistory } from './header-walk.js'
 import { Oracle } from './oracle.js'
 import { isDirty, type Recording, type Step, type Workload } from './workload.js'
 
@@ -92,6 +93,7 @@ class Exploration {
   readonly #random: SeededRandom
   readonly #durable: DurableDisk
   readonly #history: GuestHistory
+  readonly #header: HeaderHistory
   readonly #promisesMade: readonly number[]
   #oracle: Oracle | undefined
   #states = 0
@@ -108,6 +110,7 @@ class Exploration {
     this.#random = new SeededRandom(options.seed ?? 1)
     this.#durable = new DurableDisk(recording.start, log)
     this.#history = historyOf(recording, log)
+    this.#header = new HeaderHistory(recording, log)
     this.#promisesMade = promisesMade(recording, log)
   }
 
@@ -134,7 +137,9 @@ class Exploration {
     states.chooseDescribed(choice)
     states.settleLength()
     const at = Math.max(states.newestPresent(), this.#obligedSince(time))
-    const problem = this.#theOracle(states.disk).judgeWhole(states.disk, this.#history.at(time), at)
+    const problem =
+      this.#theOracle(states.disk).judgeWhole(states.disk, this.#history.at(time), at) ??
+      this.#header.judge(states.disk.bytes, time)
     return this.#sampleOf(states, time, problem)
   }
 
@@ -155,7 +160,7 @@ class Exploration {
       if (seen.has(signature)) return false
       seen.add(signature)
       this.#states++
-      const problem = this.#judge(states, allowed, since)
+      const problem = this.#judge(states, allowed, since) ?? this.#header.judge(states.disk.bytes, time)
       const { leaks } = this.#theOracle(states.disk)
       this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
       const wrong = problem ?? (isEnd ? this.#leftOver(states.disk, leaks) : undefined)
@@ -272,7 +277,7 @@ function promisesMade(recording: Recording, log: DeviceLog): number[] {
 
 /** Whether a request is durable when it ends. */
 function isDurable(step: Step, { setting }: Workload): boolean {
-  if (step.kind === 'write' && step.fua === true) return true
+  if (step.kind === 'rename' || (step.kind === 'write' && step.fua === true)) return true
   if (isSnapshotStep(step)) return true
   return setting.syncPolicy === 'write' && step.kind !== 'read' && step.kind !== 'discard'
 }
@@ -323,6 +328,7 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
         history.deleteSnapshot(step.name, times)
         break
       }
+      case 'rename':
       case 'read':
         break
     }

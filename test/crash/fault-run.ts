@@ -205,6 +205,8 @@ class FaultyRun {
         return image.discard(rangeOf(step))
       case 'flush':
         return image.flush()
+      case 'rename':
+        throw new Error('the public face has no such request')
       case 'resize':
         return image.resize(step.sectors * sectorSize, {
           shrink: true,

@@ -3,7 +3,7 @@ import { disagreement, qemuDisagreement } from './cross-check.js'
 import { type Explored, explore, type ExploreOptions, type SampledState } from './explore.js'
 import type { Mutant } from './mutant.js'
 import { randomWorkload } from './random-workload.js'
-import { type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
+import { headerOperation, type OperationName, operationsOn, sequenceWorkload } from './sequences.js'
 import { usual, withSetting } from './setting.js'
 import { type StartName, withFree } from './start-images.js'
 import { record, type Workload } from './workload.js'
@@ -137,7 +137,7 @@ async function anySteps(mutant: Mutant, start: StartName, random: SeededRandom):
     return mutant.isUncached === true ? { ...workload, uncached: true } : workload
   }
   const known = operationsOn(start).filter((name) => isNeeded || !name.startsWith('snapshot-'))
-  const needed = (mutant.needs ?? []).filter((name) => known.includes(name))
+  const needed = (mutant.needs ?? []).filter((name) => known.includes(name) || name === headerOperation)
   const names: OperationName[] = [...needed]
   const extra = needed.length > 0 && random.chance(0.7) ? 0 : 1 + random.integer(4)
   while (names.length < needed.length + extra) {

@@ -13,7 +13,7 @@ import { mutants } from './mutants.js'
 import { huntInFaults } from './fault-hunt.js'
 import { faultMutants } from './fault-mutants.js'
 import { replayLine } from './replay.js'
-import { shortOperations, shortStarts } from './sequences.js'
+import { headerOperation, shortOperations, shortStarts } from './sequences.js'
 
 /**
  * npm run crash -- [--budget STATES] [--all] [--seed N] [--no-mutants] [--no-faults] [--qemu SAMPLES]
@@ -38,6 +38,12 @@ const say = (line: string): void => {
   process.stdout.write(`${line}\n`)
 }
 
+/** Beside what a guest does. */
+const headerSequences = {
+  title: 'header strings, 3',
+  operations: [headerOperation, 'write', 'overwrite', 'flush', 'grow'],
+} as const
+
 /** The specification's limit: a mutant that takes longer is a hole in the tests. */
 const mutantStates = 10_000
 
@@ -51,6 +57,7 @@ async function explored(budget: number, seed: number): Promise<boolean> {
     all.push(await campaign.sequences(2, share(0.2)))
     const short = { title: 'sequences of 3', starts: shortStarts, operations: shortOperations }
     all.push(await campaign.sequences(3, share(0.3), short))
+    await campaign.sequences(3, budget * 0.02, headerSequences)
     await campaign.sequences(3, budget * 0.1, { title: 'other sequences of 3' })
     // Enough of these, whatever came before.
     await campaign.random(200, Math.max(budget - campaign.states, budget * 0.3))

@@ -11,7 +11,7 @@ import type { SyncWatch, Tampering } from './workload.js'
 
 /** What mutants are made of: ways to leave out one rule of the right implementation while a test runs. */
 
-type OrderingMethod = 'linkData' | 'linkL2Table' | 'publishRefcountBlock' | 'ownAlone'
+type OrderingMethod = 'linkData' | 'linkL2Table' | 'publishRefcountBlock' | 'ownAlone' | 'replaceStrings'
 
 /** Leave out a call of the policy's. @param applies  whether to do it this time */
 export function without(

@@ -1,5 +1,6 @@
 import { allocationMutants } from './allocation-mutants.js'
 import { formatMutants } from './format-mutants.js'
+import { headerMutants } from './header-mutants.js'
 import type { Mutant } from './mutant.js'
 import { queueMutants } from './queue-mutants.js'
 import { snapshotMutants } from './snapshot-mutants.js'
@@ -9,5 +10,6 @@ export const mutants: readonly Mutant[] = [
   ...formatMutants,
   ...allocationMutants,
   ...snapshotMutants,
+  ...headerMutants,
   ...queueMutants,
 ]

@@ -30,7 +30,10 @@ export const operations = [
   'snapshot-apply',
   'snapshot-delete',
 ] as const
-export type OperationName = (typeof operations)[number]
+
+/** The header names another backing file: a whole header's affair, which has sequences of its own. */
+export const headerOperation = 'rename'
+export type OperationName = (typeof operations)[number] | typeof headerOperation
 
 /** The short lists: of these all sequences of three are looked at in a full run. */
 export const shortStarts: readonly StartName[] = ['empty', 'half-full', 'backing', 'near-block']
@@ -119,6 +122,7 @@ class Planner {
   #sectors: number
   #made = 0
   readonly #snapshots: { name: string; sectors: number }[]
+  #renames = 0
 
   constructor(start: StartImage) {
     this.#start = start
@@ -171,6 +175,8 @@ class Planner {
         return { kind: 'discard', lba: (this.#more.shift() ?? this.#first) * one, sectors: 3 * one }
       case 'flush':
         return { kind: 'flush' }
+      case 'rename':
+        return this.#rename()
       case 'grow':
         return this.#resize(this.#sectors + 3 * one + 1)
       case 'grow-l1':
@@ -188,6 +194,14 @@ class Planner {
       case 'shrink':
         return this.#resize(Math.max(lba + one + 1, Math.floor(this.#sectors / 3)))
     }
+  }
+
+  /** Names that reach behind the first sector, if there is more than that. */
+  #rename(): Step {
+    const letter = 'abcdefgh'.charAt(this.#renames % 8)
+    const length = this.#start.clusterSize === 512 ? 100 : 700 + 10 * this.#renames
+    const format = this.#renames++ % 2 === 0 ? 'raw' : 'qcow2'
+    return { kind: 'rename', file: letter.repeat(length), format }
   }
 
   #next(): number {

@@ -34,6 +34,8 @@ export type Step =
     }
   | { readonly kind: 'flush' }
   | SnapshotStep
+  /** The header names another backing file. Not the image's affair what that holds: nothing is opened. */
+  | { readonly kind: 'rename'; readonly file: string; readonly format: string }
   | { readonly kind: 'resize'; readonly sectors: number; readonly preallocation?: 'metadata' }
 
 export type Workload = {
@@ -128,6 +130,7 @@ class Run {
   readonly #frozen = new Map<number, FrozenDisk>()
   readonly #errors: unknown[] = []
   #frees: DeferredFrees | undefined
+  #format: Qcow2Image | undefined
 
   constructor(workload: Workload, options: RunOptions) {
     this.#workload = workload
@@ -204,7 +207,8 @@ class Run {
     const parts = assemble(backend, metadata, options)
     this.#frees = parts.frees
     tampering?.opened?.(parts)
-    const layer = { format: new Qcow2Image(parts, metadata, options), backend }
+    this.#format = new Qcow2Image(parts, metadata, options)
+    const layer = { format: this.#format, backend }
     return new DiskImage({
       path: backend.path,
       readOnly: false,
@@ -270,6 +274,10 @@ class Run {
       }
       case 'flush': {
         await image.flush()
+        return
+      }
+      case 'rename': {
+        await this.#format?.rewriteBacking({ file: step.file, format: step.format })
         return
       }
       case 'resize': {
@@ -338,6 +346,7 @@ export function conflict(one: Step, other: Step, kept = 0): boolean {
     if (kept === 0 || beside.kind === 'resize') return true
     return 'lba' in beside && beside.lba + beside.sectors > kept
   }
+  if (one.kind === 'rename' && other.kind === 'rename') return true
   if (!('lba' in one) || !('lba' in other)) return false
   if (one.kind === 'read' || other.kind === 'read') return false
   // Where one compressed cluster ends within a sector, the next one begins: which of them a crash keeps is not told apart here.

@@ -113,9 +113,14 @@ test('a chain of 200 files is opened, one of more is refused', async (t) => {
     )
     return (await Promise.all(targets)).filter((target) => target.startsWith(folder)).length
   }
+  const threads = async (): Promise<number> => (await readdir('/proc/self/task')).length
+  const began = performance.now()
   const image = await openImage(join(folder, name(199)), { readOnly: true })
+  t.log(`opened in ${Math.round(performance.now() - began)} ms`)
+  const threadsBefore = await threads()
   t.is(await byteAt(image, 1000), 7)
   t.is(await openInFolder(), 200)
+  t.true((await threads()) <= threadsBefore + 2, 'reading takes I/O threads, but no ordering threads')
   await image.close()
   await t.throwsAsync(openImage(join(folder, name(200)), { readOnly: true }), { code: 'ERR_BACKING_LOOP' })
   t.is(await openInFolder(), 0, 'all that was opened is closed again')

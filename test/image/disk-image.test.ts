@@ -1,5 +1,6 @@
 import test from 'ava'
-import { DiskImage, type DiskParts } from '../../lib/image/disk-image.js'
+import { DiskImage } from '../../lib/image/disk-image.js'
+import type { DiskParts } from '../../lib/image/disk-parts.js'
 import { FailurePolicy } from '../../lib/image/failure-policy.js'
 import { MemoryBackend, type MemoryBackendOptions } from '../../lib/queue/memory-backend.js'
 import { RawImage } from '../../lib/raw/raw-image.js'

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { Qcow2Error } from '../../lib/base/errors.js'
-import { lockBytes, type LockUse, lockUse, takeLocks } from '../../lib/image/locks.js'
+import { addLocks, dropLocks, lockBytes, type LockUse, lockUse, takeLocks } from '../../lib/image/locks.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 
 test("who takes which bytes is QEMU's table", (t) => {
@@ -35,6 +35,32 @@ class LockedElsewhere extends MemoryBackend {
     return this.conflict as unknown as undefined
   }
 }
+
+test('a use that changes takes what is new and tests all of it, and drops the rest afterwards', (t) => {
+  const calls: unknown[] = []
+  class Locked extends MemoryBackend {
+    override lock(held?: unknown, tested?: unknown): undefined {
+      calls.push(['lock', held, tested])
+      return undefined
+    }
+    override unlock(held?: unknown): void {
+      calls.push(['unlock', held])
+    }
+  }
+  const backend = new Locked()
+  addLocks(backend, 'read-only', 'qcow2 read-write')
+  dropLocks(backend, 'read-only', 'qcow2 read-write')
+  addLocks(backend, 'raw read-write', 'read-only')
+  dropLocks(backend, 'raw read-write', 'read-only')
+  t.deepEqual(calls, [
+    ['lock', [101, 103], [200, 201, 203, 101, 103]],
+    ['lock', [203], [200, 101, 103]],
+    ['unlock', [101, 103]],
+  ])
+  t.throws(() => addLocks(new LockedElsewhere(201), 'read-only', 'qcow2 read-write'), {
+    code: 'ERR_IMAGE_LOCKED',
+  })
+})
 
 test('a conflict is told in the words of QEMU', (t) => {
   const words: [number, string][] = [

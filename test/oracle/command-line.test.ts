@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import test from 'ava'
 import { cliPath, type CliOutcome, runCommand } from '../support/cli.js'
 import { makeFixtures } from '../support/cli-fixtures.js'
+import { chainReadingCases, chainWritingCases, tooLongName } from '../support/chain-cases.js'
 import { readingCases, writingCases } from '../support/cli-cases.js'
 import { qemuVersion } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -33,6 +34,7 @@ const otherWords = new Set([
     `${verb} --output=json truncated.qcow2`,
   ]),
   'info -f qcow2 truncated.qcow2',
+  tooLongName.join(' '),
 ])
 
 /** How much of a file a file system stores is not the tool's doing. */
@@ -84,14 +86,16 @@ test.after.always(async () => {
   if (fixtures !== '') await rm(dirname(fixtures), { recursive: true, force: true })
 })
 
-for (const verb of new Set(readingCases.map(([first = '(none)']) => first))) {
+const allReadingCases = [...readingCases, ...chainReadingCases]
+
+for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) {
   oracle(`${verb}: prints what qemu-img prints where nothing is written, and exits alike`, async (t) => {
     t.timeout(300_000)
     // A copy for each: images are locked while somebody looks at them.
     const folder = join(await makeFolder(t), 'files')
     await runCommand(['cp', '-a', fixtures, folder], dirname(fixtures))
     const differences: unknown[] = []
-    for (const args of readingCases.filter(([first = '(none)']) => first === verb)) {
+    for (const args of allReadingCases.filter(([first = '(none)']) => first === verb)) {
       const ours = await runCommand([...link, ...args], folder)
       const theirs = await runCommand(['qemu-img', ...args], folder)
       differences.push(...difference(args, ours, theirs))
@@ -100,7 +104,7 @@ for (const verb of new Set(readingCases.map(([first = '(none)']) => first))) {
   })
 }
 
-for (const [part, cases] of parts(writingCases, 3).entries()) {
+for (const [part, cases] of parts([...writingCases, ...chainWritingCases], 3).entries()) {
   oracle(
     `commands that write print the same, exit alike, and leave the like behind (part ${part + 1})`,
     async (t) => {

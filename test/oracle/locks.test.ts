@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { stat, symlink } from 'node:fs/promises'
+import { symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { convertImage, createImage, imageInfo, openImage, type OpenOptions } from '../../lib/index.js'
 import { cliPath, runCommand } from '../support/cli.js'
+import { lockedBytes } from '../support/lock-bytes.js'
 import { qemuImg, run } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -26,18 +26,6 @@ async function heldByQemu(
   child.stdin.write('length\n')
   await once(child.stdout, 'data')
   return end
-}
-
-/** The bytes of a file that somebody holds an OFD lock on. */
-async function lockedBytes(path: string): Promise<number[]> {
-  const { ino } = await stat(path)
-  const bytes: number[] = []
-  for (const line of readFileSync('/proc/locks', 'utf8').split('\n')) {
-    const match = /OFDLCK +ADVISORY +READ .*:(\d+) (\d+) (\d+)$/.exec(line)
-    if (match === null || Number(match[1]) !== ino) continue
-    for (let byte = Number(match[2]); byte <= Number(match[3]); byte++) bytes.push(byte)
-  }
-  return bytes.sort((a, b) => a - b)
 }
 
 async function makeImages(t: ExecutionContext): Promise<{ qcow2: string; raw: string }> {

@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:
 import { join } from 'node:path'
 import test from 'ava'
 import { openImage, Qcow2Error } from '../../lib/index.js'
-import { writeTarget } from '../../lib/operations/atomic-target.js'
+import { writeTarget } from '../../lib/image/atomic-target.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const options = { overwrite: false, locking: true, signal: undefined }

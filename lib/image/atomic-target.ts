@@ -2,12 +2,12 @@ import { randomBytes } from 'node:crypto'
 import { link, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { Qcow2Error } from '../base/errors.js'
-import { defaultCache } from '../image/cache-modes.js'
-import { couldNotOpen, openFile } from '../image/image-file.js'
-import { takeLocks } from '../image/locks.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { systemError } from '../queue/system-error.js'
+import { defaultCache } from './cache-modes.js'
+import { couldNotOpen, openFile } from './image-file.js'
+import { takeLocks } from './locks.js'
 
 /** Longest file name of the usual file systems, in bytes. */
 const longestName = 255

@@ -1,0 +1,69 @@
+import type { CommitOptions } from '../operations/commit.js'
+import { cacheArgument } from './cache-argument.js'
+import { parseCommandLine } from './command-line.js'
+import { parseImageName } from './image-name.js'
+import { interruptible } from './interrupts.js'
+import { print } from './output.js'
+import { progressMeter } from './progress-meter.js'
+import { sizeArgument } from './sizes.js'
+import { UsageError } from './usage-error.js'
+import {
+  checkObjects,
+  commonOptions,
+  jsonProgressOption,
+  onlyOperand,
+  progressOption,
+  quietOption,
+  warnIfGuessedRaw,
+} from './verb.js'
+
+const options = {
+  help: commonOptions.help,
+  object: commonOptions.object,
+  imageOpts: commonOptions.imageOpts,
+  format: { short: 'f', takesValue: true },
+  cache: { short: 't', takesValue: true },
+  base: { short: 'b', takesValue: true },
+  rate: { short: 'r', takesValue: true },
+  keep: { short: 'd', takesValue: false },
+  progress: progressOption,
+  jsonProgress: jsonProgressOption,
+  quiet: quietOption,
+} as const
+
+/** `qcow2 commit`: what an image changes goes into its backing file. */
+export async function commit(argv: readonly string[]): Promise<number> {
+  const line = parseCommandLine(options, argv)
+  const rate = line.value('rate')
+  if (rate !== undefined) sizeArgument('rate limit', rate)
+  checkObjects(line.values('object'))
+  const operand = onlyOperand(line.operands)
+  const cache = cacheArgument('cache', line.value('cache'))
+  const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
+  await warnIfGuessedRaw(name)
+  const base = line.value('base')
+  if (base === '') throw new UsageError(`Did not find '' in the backing chain of '${name.text}'`)
+  const work: CommitOptions = {
+    ...cache,
+    ...(name.format === undefined ? {} : { format: name.format }),
+    ...(base === undefined ? {} : { base }),
+    // As the stock tool: who names the base decides for himself what becomes of the image.
+    keep: line.has('keep') || base !== undefined,
+    backing: 'allow',
+  }
+  const { commitImage } = await import('../operations/commit.js')
+  const meter = progressMeter({
+    asked: line.has('progress'),
+    quiet: line.has('quiet'),
+    json: line.has('jsonProgress'),
+  })
+  try {
+    await interruptible((signal) => commitImage(name.path, { ...work, signal, onProgress: meter.listener }))
+  } catch (error) {
+    meter.finish('failed')
+    throw error
+  }
+  meter.finish('done')
+  if (!line.has('quiet')) print('Image committed.\n')
+  return 0
+}

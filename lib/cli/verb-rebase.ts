@@ -1,0 +1,82 @@
+import type { RebaseOptions } from '../operations/rebase.js'
+import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
+import { parseCommandLine } from './command-line.js'
+import { parseImageName } from './image-name.js'
+import { interruptible } from './interrupts.js'
+import { progressMeter } from './progress-meter.js'
+import { UsageError } from './usage-error.js'
+import {
+  checkObjects,
+  commonOptions,
+  jsonProgressOption,
+  onlyOperand,
+  progressOption,
+  quietOption,
+  warnIfGuessedRaw,
+} from './verb.js'
+
+const options = {
+  ...commonOptions,
+  format: { short: 'f', takesValue: true },
+  backing: { short: 'b', takesValue: true },
+  backingFormat: { short: 'F', takesValue: true },
+  unsafe: { short: 'u', takesValue: false },
+  cache: { short: 't', takesValue: true },
+  sourceCache: { short: 'T', takesValue: true },
+  progress: progressOption,
+  jsonProgress: jsonProgressOption,
+  quiet: quietOption,
+} as const
+
+/** `qcow2 rebase`: another backing file, or none. */
+export async function rebase(argv: readonly string[]): Promise<number> {
+  const line = parseCommandLine(options, argv)
+  const operand = onlyOperand(line.operands)
+  const unsafe = line.has('unsafe')
+  const backing = line.value('backing')
+  if (backing === undefined && !unsafe) {
+    throw new UsageError('Must specify backing file (-b) or use unsafe mode (-u)', { showHelpHint: true })
+  }
+  checkObjects(line.values('object'))
+  const caches = {
+    ...cacheArgument('cache', line.value('cache')),
+    ...sourceCacheArgument(line.value('sourceCache')),
+  }
+  const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
+  await warnIfGuessedRaw(name)
+  const work: RebaseOptions = {
+    ...caches,
+    ...(name.format === undefined ? {} : { format: name.format }),
+    ...newBacking(backing, line.value('backingFormat')),
+    unsafe,
+    forceShare: line.has('forceShare'),
+    backing: 'allow',
+  }
+  const { rebaseImage } = await import('../operations/rebase.js')
+  const meter = progressMeter({
+    asked: line.has('progress'),
+    quiet: line.has('quiet'),
+    json: line.has('jsonProgress'),
+  })
+  try {
+    await interruptible((signal) => rebaseImage(name.path, { ...work, signal, onProgress: meter.listener }))
+  } catch (error) {
+    meter.finish('failed')
+    throw error
+  }
+  meter.finish('done')
+  return 0
+}
+
+/** @throws UsageError  a format that there is not, or none */
+function newBacking(
+  file: string | undefined,
+  format: string | undefined,
+): Pick<RebaseOptions, 'backingFile' | 'backingFormat'> {
+  if (format !== undefined && format !== 'qcow2' && format !== 'raw') {
+    throw new UsageError(`Invalid format name: '${format}'`)
+  }
+  if (file === undefined || file === '') return { backingFile: null }
+  if (format !== undefined) return { backingFile: file, backingFormat: format }
+  throw new UsageError(`Could not change the backing file to '${file}': backing format must be specified`)
+}

@@ -1,0 +1,112 @@
+import { realpath, unlink } from 'node:fs/promises'
+import { dirname, relative, resolve } from 'node:path'
+import { type Checked, booleanOption, enumOption, powerOfTwoOption, stringOption } from '../base/options.js'
+import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
+import { writeTarget } from './atomic-target.js'
+import { hasProtocol } from './backing-gate.js'
+import { type CacheSettings, defaultCache } from './cache-modes.js'
+import { type Layers, openQcow2Layer } from './chain.js'
+import { identifyFile, openFile } from './image-file.js'
+import type { Layer } from './layers.js'
+import { takeLocks } from './locks.js'
+import { openSuited } from './open-suited.js'
+
+export type OverlayOptions = {
+  /** Replace a file that exists. */
+  readonly overwrite?: boolean
+  /** Bytes, a power of two from 512 to 2 MiB. Default 65536. */
+  readonly clusterSize?: number
+  /** Default '1.1'. */
+  readonly compat?: '1.1' | '0.10'
+  /** 1, 2, 4, ... 64; default 16. */
+  readonly refcountBits?: number
+  readonly lazyRefcounts?: boolean
+  /** The name by which the new image refers to this one; default: its path as seen from the new image's folder. */
+  readonly backingFile?: string
+}
+
+export const overlaySchema = {
+  overwrite: booleanOption,
+  clusterSize: powerOfTwoOption({ min: 512, max: 2 * 1024 * 1024 }),
+  compat: enumOption(['1.1', '0.10']),
+  refcountBits: powerOfTwoOption({ min: 1, max: 64 }),
+  lazyRefcounts: booleanOption,
+  backingFile: stringOption,
+}
+
+/** How the disk that gets an overlay was opened: the overlay is opened alike. */
+export type Opening = { readonly cache: CacheSettings; readonly locking: boolean }
+
+/** A new image, open, on top of the layers of a disk that is still written to. */
+export type NewTop = {
+  readonly layer: Layer
+  /** Nobody wants it: close it and remove the file. */
+  readonly abandon: () => Promise<void>
+}
+
+/**
+ * Create an empty overlay of a disk, durable under its name, and open it for writing. Nothing is read through it yet.
+ * @throws as createImage
+ */
+export async function makeOverlay(
+  path: string,
+  layers: Layers,
+  given: Checked<typeof overlaySchema>,
+  { cache, locking }: Opening,
+): Promise<NewTop> {
+  const { format, backend } = layers[0]
+  const shape = {
+    size: format.size,
+    clusterSize: given.clusterSize ?? 65536,
+    version: given.compat === '0.10' ? 2 : 3,
+    refcountBits: given.refcountBits ?? 16,
+    lazyRefcounts: given.lazyRefcounts ?? false,
+    backingFile: given.backingFile ?? (await nameFrom(path, backend.path)),
+    // Named, so that nobody ever has to guess what a guest may have written.
+    backingFormat: format.format,
+  } as const
+  checkCreateOptions(shape)
+  const overwrite = given.overwrite === true
+  await writeTarget(path, { overwrite, locking, signal: undefined }, async (temporary) => {
+    const empty = await openFile(temporary, { readOnly: false, cache: defaultCache })
+    try {
+      await createQcow2(empty, shape)
+    } finally {
+      await empty.close()
+    }
+  })
+  try {
+    const layer = await openTop(path, layers, { cache, locking })
+    const abandon = async (): Promise<void> => {
+      await layer.format.close().catch(() => undefined)
+      await unlink(path).catch(() => undefined)
+    }
+    return { layer, abandon }
+  } catch (error) {
+    await unlink(path).catch(() => undefined)
+    throw error
+  }
+}
+
+async function openTop(path: string, below: Layers, { cache, locking }: Opening): Promise<Layer> {
+  const backend = await openSuited(path, { readOnly: false, cache })
+  try {
+    if (locking) takeLocks(backend, 'qcow2 read-write')
+    const settings = { readOnly: false, cache, signal: undefined, snapshot: undefined }
+    const format = await openQcow2Layer(backend, below, settings)
+    return { format, backend, identity: await identifyFile(path) }
+  } catch (error) {
+    await backend.close().catch(() => undefined)
+    throw error
+  }
+}
+
+/** How an image in one place names one in another: alone if they are neighbours. */
+async function nameFrom(path: string, backing: string): Promise<string> {
+  const folder = await realpath(dirname(resolve(path))).catch(() => dirname(resolve(path)))
+  const real = await realpath(backing)
+  const name = relative(folder, real)
+  // Upwards it depends on where both stay; and a colon would make it a protocol.
+  if (name.startsWith('..')) return real
+  return hasProtocol(name) ? `./${name}` : name
+}

@@ -1,0 +1,78 @@
+import { assert } from '../base/assert.js'
+import { notSupported, Qcow2Error } from '../base/errors.js'
+import { escapeName } from '../qcow2/header-extensions.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { RawImage } from '../raw/raw-image.js'
+import { type ChainSettings, type Layers, openQcow2Layer } from './chain.js'
+import { DiskImage } from './disk-image.js'
+import { identifyFile } from './image-file.js'
+import type { Layer } from './layers.js'
+import { addLocks, dropLocks, lockUse } from './locks.js'
+import { openSuited } from './open-suited.js'
+
+/**
+ * Make a backing file of an open chain writable, as a disk of its own that stands on what is below. Its locks become a writer's, unless
+ * somebody else uses the file: another overlay's user does.
+ *
+ * The chain's own view of the file is what it was: nothing may be read through that where this one has written. It keeps the locks, so that it is to
+ * be closed after this one.
+ * @param depth  of the file in `layers`; not 0
+ * @throws ERR_IMAGE_LOCKED     somebody else uses it
+ * @throws ERR_NOT_SUPPORTED    it is another disk that is open in this process
+ * @throws ERR_READ_ONLY, ERR_PERMISSION, ERR_CORRUPT and others of openImage
+ */
+export async function openWritable(
+  layers: Layers,
+  depth: number,
+  settings: Pick<ChainSettings, 'cache' | 'locking' | 'signal'>,
+): Promise<DiskImage> {
+  const layer = layers[depth]
+  assert(layer !== undefined && depth > 0, 'a backing file of the chain')
+  const { backend: reader, identity } = layer
+  const { path } = reader
+  if (layer.isBorrowed === true) {
+    throw notSupported(
+      `'${escapeName(path)}' is open already, and would be written behind its owner's back`,
+      {
+        path,
+      },
+    )
+  }
+  const writing = lockUse(layer.format.format, { readOnly: false, forceShare: false })
+  if (settings.locking) addLocks(reader, 'read-only', writing)
+  let writer: BlockBackend | undefined
+  try {
+    // The locks are on the file, whoever opens it: this descriptor takes none of its own.
+    writer = await openSuited(path, { readOnly: false, cache: settings.cache })
+    if (identity !== undefined && (await identifyFile(path)) !== identity) {
+      throw new Qcow2Error('ERR_IMAGE_LOCKED', `'${escapeName(path)}' is another file now`, { path })
+    }
+    return await openOn(writer, layer, layers.slice(depth + 1), settings)
+  } catch (error) {
+    await writer?.close().catch(() => undefined)
+    if (settings.locking) dropLocks(reader, writing, 'read-only')
+    throw error
+  }
+}
+
+async function openOn(
+  writer: BlockBackend,
+  layer: Layer,
+  [first, ...others]: readonly Layer[],
+  settings: Pick<ChainSettings, 'cache' | 'signal'>,
+): Promise<DiskImage> {
+  const below: Layers | undefined = first && [first, ...others]
+  const format =
+    layer.format.format === 'raw'
+      ? new RawImage(writer)
+      : await openQcow2Layer(writer, below, { ...settings, readOnly: false, snapshot: undefined })
+  const writable = { ...layer, format, backend: writer }
+  return new DiskImage({
+    path: writer.path,
+    readOnly: false,
+    layers: [writable, ...(below ?? [])],
+    owned: [writable],
+    rawWasGuessed: layer.rawWasGuessed === true,
+    failurePolicy: undefined,
+  })
+}

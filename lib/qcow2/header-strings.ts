@@ -1,0 +1,176 @@
+import { Qcow2Error } from '../base/errors.js'
+import { alignUp } from '../base/integers.js'
+import { sectorSize } from '../base/units.js'
+import { encodeFormat } from './create-header.js'
+import { parseHeader } from './header.js'
+import type { Extension } from './header-extensions.js'
+import { extensionHeader, extensionTypes, headerV2, limits } from './spec.js'
+
+/** What a header says of the backing file. */
+export type BackingStrings = { readonly file: string; readonly format: string | undefined }
+
+/** Extensions and name of one form of the header. */
+type Form = {
+  readonly extensions: readonly Pick<Extension, 'type' | 'data'>[]
+  readonly name: Uint8Array
+}
+
+/**
+ * Give a header another backing file, in one or more steps: first clusters to be written one after the other. Pure: nothing is written here.
+ *
+ * Of each step only the first sector switches; what stands behind it and is new goes to places that the header before does not use, so that a
+ * crash between the two leaves that one whole. qcow2 spec, "Header extensions"; in clusters of 512 bytes all of it is one sector.
+ * Unknown fields and extensions stay.
+ *
+ * @param cluster  the whole first cluster; not changed
+ * @param backing  undefined: none
+ * @throws ERR_INVALID_OPTION  a format's name that is too long
+ * @throws ERR_NOT_SUPPORTED   the name does not fit the header, or there is no place beside the old one
+ */
+export function planBacking(
+  cluster: Uint8Array,
+  backing: BackingStrings | undefined,
+  path: string,
+): Uint8Array[] {
+  const now = formOf(cluster, path)
+  const name = Buffer.from(backing?.file ?? '', 'utf8')
+  const wanted = { extensions: withFormat(now.extensions, backing?.format), name }
+  const room = cluster.length - endOfExtensions(cluster, wanted, path)
+  if (name.length > Math.min(limits.backingFileBytes, room)) throw noRoom(name.length, room, path)
+
+  const direct = place(cluster, wanted, path)
+  if (direct !== undefined) return [direct]
+  // By way of another form with the old strings: with less in front of the name, or the name somewhere else. The feature names only
+  // serve messages; without them the rest nearly always fits the first sector.
+  const short = { ...now, extensions: withoutFeatureNames(now.extensions) }
+  for (const between of [[short], [now], [short, now], [short, short]]) {
+    const steps = throughForms(cluster, [...between, wanted], path)
+    if (steps !== undefined) return steps
+  }
+  throw noRoom(name.length, room, path)
+}
+
+function throughForms(cluster: Uint8Array, forms: readonly Form[], path: string): Uint8Array[] | undefined {
+  const steps: Uint8Array[] = []
+  for (const [index, form] of forms.entries()) {
+    const before = steps.at(-1) ?? cluster
+    const isLast = index === forms.length - 1
+    const next = place(before, form, path, isLast ? 'near' : index === 0 && forms.length > 2 ? 'same' : 'far')
+    if (next === undefined) return undefined
+    steps.push(next)
+  }
+  return steps
+}
+
+/**
+ * A form of the header, in a place where it disturbs nothing that the header before uses behind the first sector.
+ * @param where  'near': the name behind the extensions if possible, as QEMU has it. 'same': where it is. 'far': as far back as possible
+ * @returns undefined when there is no such place
+ */
+function place(
+  before: Uint8Array,
+  form: Form,
+  path: string,
+  where: 'near' | 'same' | 'far' = 'near',
+): Uint8Array | undefined {
+  const used = usedRanges(before, path)
+  const end = endOfExtensions(before, form, path)
+  const last = before.length - form.name.length
+  const { backingFileOffset } = headerV2.decode(before, 0, 0)
+  const candidates = {
+    // Behind the extensions, behind the old name, or at the end.
+    near: [end, ...used.map((range) => range.end), last],
+    same: [backingFileOffset === 0 ? end : backingFileOffset],
+    far: [last],
+  }[where]
+  for (const at of candidates) {
+    if (at < end || at > last) continue
+    const after = compose(before, form, at, path)
+    if (used.every((range) => sameBytes(before, after, range))) return after
+  }
+  return undefined
+}
+
+/** What stands behind the first sector and is in use: extensions with their end marker, and the name. */
+function usedRanges(cluster: Uint8Array, path: string): { start: number; end: number }[] {
+  const { backingFileOffset, backingFileSize } = headerV2.decode(cluster, 0, 0)
+  const extensions = endOfExtensions(cluster, formOf(cluster, path), path)
+  const extensionsEnd = backingFileOffset === 0 ? extensions : Math.min(extensions, backingFileOffset)
+  return [
+    { start: sectorSize, end: extensionsEnd },
+    { start: Math.max(sectorSize, backingFileOffset), end: backingFileOffset + backingFileSize },
+  ].filter(({ start, end }) => start < end)
+}
+
+function sameBytes(
+  one: Uint8Array,
+  other: Uint8Array,
+  { start, end }: { start: number; end: number },
+): boolean {
+  return Buffer.compare(one.subarray(start, end), other.subarray(start, end)) === 0
+}
+
+function compose(before: Uint8Array, form: Form, nameAt: number, path: string): Uint8Array {
+  const cluster = before.slice()
+  let at = parseHeader(before, path).headerLength
+  for (const { type, data } of form.extensions) {
+    cluster.set(extensionHeader.encode({ type, length: data.length }), at)
+    const padded = alignUp(data.length, 8)
+    cluster.fill(0, at + extensionHeader.sizeBytes, at + extensionHeader.sizeBytes + padded)
+    cluster.set(data, at + extensionHeader.sizeBytes)
+    at += extensionHeader.sizeBytes + padded
+  }
+  cluster.fill(0, at, at + extensionHeader.sizeBytes) // the end marker
+  cluster.set(form.name, nameAt)
+  headerV2.patch(cluster, 0, {
+    backingFileOffset: form.name.length === 0 ? 0 : nameAt,
+    backingFileSize: form.name.length,
+  })
+  return cluster
+}
+
+/** Where the end marker ends. */
+function endOfExtensions(cluster: Uint8Array, { extensions }: Form, path: string): number {
+  let at = parseHeader(cluster, path).headerLength
+  for (const { data } of extensions) at += extensionHeader.sizeBytes + alignUp(data.length, 8)
+  return at + extensionHeader.sizeBytes
+}
+
+function formOf(cluster: Uint8Array, path: string): Form {
+  const { backingFileOffset, backingFileSize } = headerV2.decode(cluster, 0, 0)
+  const name = cluster.subarray(backingFileOffset, backingFileOffset + backingFileSize)
+  return {
+    extensions: parseHeader(cluster, path).extensions,
+    name: backingFileOffset === 0 ? new Uint8Array(0) : name,
+  }
+}
+
+/** The format takes the place of the old one; a new one goes in front, as QEMU has it. */
+function withFormat(extensions: Form['extensions'], format: string | undefined): Form['extensions'] {
+  const isFormat = ({ type }: Form['extensions'][number]): boolean => type === extensionTypes.backingFormat
+  const others = extensions.filter((extension) => !isFormat(extension))
+  if (format === undefined) return others
+  const at = Math.max(0, extensions.findIndex(isFormat))
+  return [
+    ...others.slice(0, at),
+    { type: extensionTypes.backingFormat, data: encodeFormat(format) },
+    ...others.slice(at),
+  ]
+}
+
+function withoutFeatureNames(extensions: Form['extensions']): Form['extensions'] {
+  return extensions.filter(({ type }) => type !== extensionTypes.featureNames)
+}
+
+function noRoom(length: number, room: number, path: string): Qcow2Error {
+  const fits = Math.min(limits.backingFileBytes, Math.max(0, room))
+  const why =
+    length > fits
+      ? `at most ${fits} fit`
+      : 'and there is no place for it beside the present one, which a crash must not destroy'
+  return new Qcow2Error(
+    'ERR_NOT_SUPPORTED',
+    `No space left in the file header: the backing file name has ${length} bytes, ${why}`,
+    { path, structure: 'backing file name' },
+  )
+}
