@@ -226,7 +226,9 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   admit(bytes: number): Promise<void> | undefined {
-    return this.#admission.admit(bytes)
+    const room = this.#admission.admit(bytes)
+    if (room !== undefined) this.#requests.keep(this, room)
+    return room
   }
 
   release(bytes: number): void {

@@ -41,8 +41,12 @@ class Requests {
   #collected = 0
   readonly #completions: Float64Array
   readonly #files: Float64Array
-  /** Weak: a file that nobody uses any more is closed by the garbage collector. */
+  /**
+   * Weak: a file that nobody uses any more is closed by the garbage collector. Whoever waits for a request uses it: see #out, and
+   * `keep` for those who wait for something else.
+   */
   readonly #requesters = new Map<number, WeakRef<Requester>>()
+  readonly #kept = new Map<Promise<void>, Requester>()
   readonly #forgotten = new FinalizationRegistry<number>((number) => this.#requesters.delete(number))
   readonly #ring = (): void => this.#submit()
 
@@ -70,6 +74,16 @@ class Requests {
   remove(requester: Requester): void {
     this.#requesters.delete(requester.number)
     this.#forgotten.unregister(requester)
+  }
+
+  /**
+   * Keep a file that somebody waits for, until he need not any more. He himself may be known to nobody but the file that he waits for,
+   * and would be collected with it.
+   */
+  keep(requester: Requester, until: Promise<void>): void {
+    this.#kept.set(until, requester)
+    const over = (): void => void this.#kept.delete(until)
+    until.then(over, over)
   }
 
   /**

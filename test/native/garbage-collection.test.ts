@@ -11,3 +11,10 @@ test('a file that was forgotten without being closed is written out and its desc
   t.is(left, 0)
   t.is(written, 20)
 })
+
+test('a file is not forgotten while somebody waits for room in its queue, whom nobody else knows', async (t) => {
+  const program = new URL('./programs/wait-for-room.js', import.meta.url)
+  const result = await runProgram(program, [await makeFolder(t)], { nodeArguments: ['--expose-gc'] })
+  t.is(result.code, 0, result.stderr)
+  t.is(result.stdout, '10', 'all have come to their end')
+})
