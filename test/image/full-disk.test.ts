@@ -140,9 +140,9 @@ for (const kind of ['tmpfs', 'ext4'] as const) {
           isStopped = true
           stops++
           void (async () => {
-            const next = ballast.shift()
             // At first nothing has changed: the guest is stopped once more.
-            if (next !== undefined && stops > 1) await rm(next)
+            const next = stops > 1 ? ballast.shift() : undefined
+            if (next !== undefined) await rm(next)
             isStopped = false
             image.resume()
           })()
