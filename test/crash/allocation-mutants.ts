@@ -1,4 +1,5 @@
 import { noSection } from '../../lib/base/units.js'
+import { ActiveRequests } from '../../lib/qcow2/active-requests.js'
 import { RefcountGrowth } from '../../lib/qcow2/refcount-growth.js'
 import { Reservation } from '../../lib/qcow2/reservation.js'
 import { anySize, type Mutant, nothing } from './mutant.js'
@@ -60,5 +61,40 @@ export const allocationMutants: readonly Mutant[] = [
         }
       },
     }),
+  },
+  {
+    name: 'late frees',
+    lacks: 'what is durably gone is counted down soon',
+    starts: ['half-full', 'backing'],
+    clusterSizes: anySize,
+    // More than are reserved; and then nothing but flushes, which would have seen them off.
+    needs: [...Array.from({ length: 18 }, () => 'discard-more' as const), 'flush', 'flush', 'flush', 'flush'],
+    window: 1,
+    install: nothing,
+    // All of it waits for the image to be closed.
+    tampering: () => ({
+      opened: ({ frees }) => {
+        const release = frees.release.bind(frees)
+        frees.release = () => undefined
+        const settled = frees.settled.bind(frees)
+        frees.settled = async () => {
+          frees.release = release
+          await settled()
+        }
+      },
+    }),
+  },
+  {
+    name: 'H10',
+    lacks: 'a resize waits for the requests that run',
+    starts: ['half-full', 'backing'],
+    clusterSizes: anySize,
+    needs: ['far', 'grow-l1', 'flush'],
+    window: 4,
+    isRace: true,
+    install: () =>
+      replace(ActiveRequests.prototype, 'exclusively', () => async (work) => {
+        return await work()
+      }),
   },
 ]

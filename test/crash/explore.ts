@@ -8,6 +8,7 @@ import { DurableDisk } from './durable-disk.js'
 import { type FrozenDisk, isSnapshotStep } from './frozen-disk.js'
 import { GuestHistory } from './guest-history.js'
 import { HeaderHistory } from './header-walk.js'
+import { LeakBound } from './leak-bound.js'
 import { Oracle } from './oracle.js'
 import { isDirty, type Recording, type Step, type Workload } from './workload.js'
 
@@ -63,6 +64,8 @@ export type ExploreOptions = {
   readonly wholeEvery?: number
   /** Some requests failed on purpose: clusters may be left over at the end. */
   readonly mayLeak?: boolean
+  /** Clusters that a crash may leak; default: what the requests explain, see LeakBound. */
+  readonly mostLeaks?: number
 }
 
 /** Look at the disks that a crash could have left at any time of a recorded run. Stops at the first that is wrong. */
@@ -95,6 +98,7 @@ class Exploration {
   readonly #history: GuestHistory
   readonly #header: HeaderHistory
   readonly #promisesMade: readonly number[]
+  readonly #leakBound: LeakBound
   #oracle: Oracle | undefined
   #states = 0
   #samples = 0
@@ -112,6 +116,7 @@ class Exploration {
     this.#history = historyOf(recording, log)
     this.#header = new HeaderHistory(recording, log)
     this.#promisesMade = promisesMade(recording, log)
+    this.#leakBound = new LeakBound(recording, log)
   }
 
   run(): Explored {
@@ -153,6 +158,7 @@ class Exploration {
     const since = this.#obligedSince(time)
     const seen = new Set<number>()
     const isEnd = time >= this.#log.end
+    const mostLeaks = this.#mostLeaksAt(time)
     this.#points++
     const visit = (): boolean => {
       states.settleLength()
@@ -163,7 +169,10 @@ class Exploration {
       const problem = this.#judge(states, allowed, since) ?? this.#header.judge(states.disk.bytes, time)
       const { leaks } = this.#theOracle(states.disk)
       this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
-      const wrong = problem ?? (isEnd ? this.#leftOver(states.disk, leaks) : undefined)
+      const wrong =
+        problem ??
+        (isEnd ? this.#leftOver(states.disk, leaks) : undefined) ??
+        (leaks > mostLeaks ? `leaks: ${leaks} clusters, where ${mostLeaks} can be explained` : undefined)
       this.#sample(states, time, problem)
       if (wrong === undefined) return this.#states >= this.#most
       const { name } = this.#recording.workload
@@ -182,6 +191,11 @@ class Exploration {
   #theOracle(disk: CrashedDisk): Oracle {
     this.#oracle ??= new Oracle(this.#recording.workload.start, this.#history, disk, this.#options.wholeEvery)
     return this.#oracle
+  }
+
+  #mostLeaksAt(time: number): number {
+    if (this.#options.mayLeak === true) return Number.POSITIVE_INFINITY
+    return this.#options.mostLeaks ?? this.#leakBound.at(time)
   }
 
   /** Closed in order, nothing is left over. */

@@ -69,7 +69,9 @@ export async function exploreRepair(before: Workload, sample: SampledState): Pro
     errors: [],
     closeError: undefined,
   }
-  const explored = explore(recording, { limits: nestedLimits })
+  // Repairing makes no new ones. Counts that are known to be wrong say nothing.
+  const mostLeaks = sample.isDirty ? Number.POSITIVE_INFINITY : sample.leaks
+  const explored = explore(recording, { limits: nestedLimits, mostLeaks })
   if (result.leaks + result.corruptions === 0 || explored.finding !== undefined) return explored
   const problem = `repair leaves ${result.leaks} leaks and ${result.corruptions} corruptions`
   return { ...explored, finding: { workload: workload.name, time: 0, choice: '', problem } }
