@@ -25,18 +25,21 @@ export function hasOldBytes(parts: Parts, run: MappedRun, guest: GuestOffset): b
  * on disk where the cluster held something before). Resolves when all of it is written: then the clusters may be linked.
  */
 export function fillClusters(parts: Parts, write: NewClusters): Promise<void> {
-  const { geometry, backend } = parts
+  const { geometry, data } = parts
   const { guest, bytes } = write
   const { host, clusters, fresh } = write.allocation
   const within = guest % geometry.clusterSize
   const capacity = clusters * geometry.clusterSize
-  if (bytes.byteLength === capacity) return backend.write(bytes, host)
-  if (hasOldBytes(parts, write.run, guestOffset(guest - within))) {
-    return surrounded(parts, write, within, capacity).then((merged) => backend.write(merged, host))
+  const start = guest - within
+  if (bytes.byteLength === capacity) return data.write(bytes, host, guest)
+  if (hasOldBytes(parts, write.run, guestOffset(start))) {
+    return surrounded(parts, write, within, capacity).then((merged) => data.write(merged, host, start))
   }
-  if (fresh) return backend.write(bytes, host + within)
+  if (fresh) return data.write(bytes, host + within, guest)
   // One after the other: both may touch the same block of the host.
-  return backend.writeZeroes(host, capacity, { unmap: false }).then(() => backend.write(bytes, host + within))
+  return data
+    .writeZeroes(host, capacity, { unmap: false }, start)
+    .then(() => data.write(bytes, host + within, guest))
 }
 
 /** The bytes to write between the old ones before and after them. A cluster or few: see `writeRun`. */
@@ -65,5 +68,5 @@ function readTail(parts: Parts, write: NewClusters, into: Uint8Array, end: numbe
   const at = guestOffset(start + end)
   if (entry.type !== 'normal') return readRun(parts, write.run, into, at)
   // The run's host is that of its first cluster; the tail may lie in a later one.
-  return parts.backend.read(into, entry.host + end)
+  return parts.data.read(into, entry.host + end, at)
 }

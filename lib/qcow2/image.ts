@@ -120,6 +120,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced }
   return {
     ...tables,
+    data: backend,
     l2: new L2Tables(tables),
     compressedSpace: new CompressedSpace(refcounts, allocator),
     active,
@@ -167,18 +168,18 @@ export class Qcow2Image implements FormatImage {
   }
 
   async read(bytes: Uint8Array, offset: number): Promise<void> {
-    const { active, l2, backend, unsynced } = this.#parts
+    const { active, l2, data, unsynced } = this.#parts
     while (active.gate !== undefined) await active.gate
     this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
     try {
       const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
       if (host >= 0) {
-        await backend.read(bytes, host)
+        await data.read(bytes, host, offset)
         unsynced.refuse(host, bytes.byteLength)
       } else await readGuest(this.#parts, bytes, guestOffset(offset))
     } catch (error) {
-      throw namingFile(error, backend.path)
+      throw namingFile(error, this.#parts.backend.path)
     } finally {
       this.#end(ticket)
     }

@@ -5,6 +5,7 @@ import type { RefcountParts } from './refcount-parts.js'
 import type { ClusterCodec } from './compression.js'
 import type { CompressedSpace } from './compressed-space.js'
 import type { DeferredFrees } from './deferred-frees.js'
+import type { GuestData } from './guest-data.js'
 import type { HeaderCluster } from './header-cluster.js'
 import type { L1Table } from './l1-table.js'
 import type { L2Tables } from './l2-tables.js'
@@ -15,6 +16,7 @@ import type { UnsyncedClusters } from './unsynced-clusters.js'
 /** The parts of an open image, shared by what reads and writes it. Made in image.ts, once for each image. */
 export type Parts = RefcountParts & {
   readonly version: 2 | 3
+  readonly data: GuestData
   readonly l1: L1Table
   readonly l2: L2Tables
   readonly l2Cache: TableCache

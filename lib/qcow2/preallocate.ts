@@ -37,7 +37,7 @@ export async function preallocate(
 export async function releasePreallocated(parts: Parts, range: { from: number; to: number }): Promise<void> {
   for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to;) {
     const { entry, length } = await parts.l2.find(guestOffset(at), range.to - at)
-    if (entry.type === 'normal' && entry.copied) await parts.backend.punch(entry.host, length)
+    if (entry.type === 'normal' && entry.copied) await parts.data.punch(entry.host, length)
     at += length
   }
 }
@@ -74,14 +74,13 @@ async function preallocateRun(
       try {
         await reserve(
           parts,
-          allocation.host,
-          bytes,
+          { host: allocation.host, guest, bytes },
           allocation.fresh ? mode : mode === 'metadata' ? 'falloc' : mode,
         )
         await ordering.dataWritten()
       } catch (error) {
         // Written in part, perhaps, and then for lack of space.
-        await backend.punch(allocation.host, bytes).catch(() => undefined)
+        await parts.data.punch(allocation.host, bytes).catch(() => undefined)
         await allocator.cancel(allocation)
         throw error
       }
@@ -109,17 +108,21 @@ function pieceClusters(clusterSize: number): number {
 }
 
 /** Make the clusters read as zeros, and the file reach behind them: an entry that points past its end is damage. */
-async function reserve(parts: Parts, host: number, bytes: number, mode: Preallocation): Promise<void> {
-  const { backend } = parts
+async function reserve(
+  parts: Parts,
+  { host, guest, bytes }: { host: number; guest: number; bytes: number },
+  mode: Preallocation,
+): Promise<void> {
+  const { data } = parts
   switch (mode) {
     case 'metadata':
-      if (backend.length < host + bytes) await backend.truncate(host + bytes)
+      if (data.length < host + bytes) await data.truncate(host + bytes)
       return
     case 'falloc':
-      await backend.writeZeroes(host, bytes, { unmap: false })
+      await data.writeZeroes(host, bytes, { unmap: false }, guest)
       return
     case 'full':
-      await backend.write(new Uint8Array(bytes), host)
+      await data.write(new Uint8Array(bytes), host, guest)
       return
   }
 }

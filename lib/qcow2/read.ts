@@ -39,7 +39,7 @@ export async function readRun(
       return
     case 'normal': {
       const host = entry.host + (guest % parts.geometry.clusterSize)
-      await parts.backend.read(bytes, host)
+      await parts.data.read(bytes, host, guest)
       parts.unsynced.refuse(host, bytes.byteLength)
       return
     }

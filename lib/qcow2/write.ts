@@ -41,7 +41,7 @@ export function writeInPlace(parts: Parts, bytes: Uint8Array, guest: GuestOffset
   const host = parts.l2.contiguousHost(guest, bytes.byteLength, { inPlace: true })
   if (host < 0) return undefined
   parts.metadata.refuse('guest data', host, bytes.byteLength)
-  const written = parts.backend.write(bytes, host)
+  const written = parts.data.write(bytes, host, guest)
   return parts.backend.syncPolicy === 'write' ? written.then(() => parts.ordering.dataWritten()) : written
 }
 
@@ -79,7 +79,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   if (entry.type === 'normal' && entry.copied) {
     const piece = bytes.subarray(0, run.length)
     parts.metadata.refuse('guest data', entry.host, run.length)
-    await parts.backend.write(piece, entry.host + (guest % geometry.clusterSize))
+    await parts.data.write(piece, entry.host + (guest % geometry.clusterSize), guest)
     await parts.ordering.dataWritten()
     return run.length
   }
