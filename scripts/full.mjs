@@ -40,12 +40,19 @@ const steps = {
   'file faults': ['npx', 'ava', 'dist/test/crash/faulty-file.test.js'],
   kills: ['npm', 'run', 'kills', '--', '--count', count(500), '--seed', seed],
   sequences: ['npx', 'ava', 'dist/test/oracle/**/*.test.js', 'dist/test/properties/**/*.test.js'],
+  conformance: ['npx', 'ava', 'dist/test/conformance/*.test.js'],
   schedules: ['npm', 'run', 'schedules'],
   stress: ['npm', 'run', 'stress', '--', '--minutes', count(10), '--seed', seed],
   figures: ['node', 'scripts/figures.mjs'],
 }
 /** What tests take from the environment, where they take their numbers from there. */
-const environment = { QCOW2_SEQUENCES: count(1000), QCOW2_FILE_FAULTS: count(2000), QCOW2_SEED: seed }
+const environment = {
+  QCOW2_SEQUENCES: count(1000),
+  QCOW2_FILE_FAULTS: count(2000),
+  QCOW2_CONFORMANCE: '3',
+  QCOW2_SEED: seed,
+}
+const takesEnvironment = ['sequences', 'file faults', 'conformance']
 
 const unknown = positionals.filter((name) => !(name in steps))
 if (unknown.length > 0) {
@@ -59,8 +66,7 @@ for (const [name, [program, ...words]] of Object.entries(steps)) {
   if (positionals.length > 0 && name !== 'build' && !positionals.includes(name)) continue
   console.log(`\n=== ${name}: ${program} ${words.join(' ')}`)
   const started = performance.now()
-  const isLong = name === 'sequences' || name === 'file faults'
-  const env = isLong ? { ...process.env, ...environment } : process.env
+  const env = takesEnvironment.includes(name) ? { ...process.env, ...environment } : process.env
   const { status } = spawnSync(program, words, { cwd: root, stdio: 'inherit', env })
   if (status !== 0) process.exitCode = 1
   const seconds = ((performance.now() - started) / 1000).toFixed(0)

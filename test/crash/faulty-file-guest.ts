@@ -148,6 +148,10 @@ async function obey(order: FaultOrder, isForStock: boolean): Promise<FaultOutcom
   tellLibrary(`/faulty-calls/${call}/${errno}/${from}/${every}`)
   const guest = new FaultyGuest(image, seed)
   await Promise.all(Array.from({ length: writers }, (_, lane) => guest.work(lane)))
+  // Nothing of what the guest expects: but the file grows, and is cut.
+  const { size } = image
+  await guest.attempt(() => image.resize(size + stripe * 512, { preallocation: 'metadata' }))
+  if (image.size > size) await guest.attempt(() => image.resize(size, { shrink: true }))
   const isClosed = await guest.attempt(() => image.close())
   tellLibrary('/faulty-calls-report')
   const [hit = 0, seen = 0] = readFileSync(reportFile, 'utf8').split(' ').map(Number)

@@ -22,7 +22,7 @@ const faults = countOfRun('QCOW2_FILE_FAULTS', 100)
 
 const tail = 'faulty-disk.qcow2'
 /** About so many calls a run makes. */
-const mostCalls = { pread: 3, pwrite: 50, fallocate: 40, ftruncate: 1 } as const
+const mostCalls = { pread: 3, pwrite: 50, fallocate: 40, ftruncate: 3 } as const
 
 const caches = ['writeback', 'writethrough'] as const satisfies readonly CacheMode[]
 

@@ -11,6 +11,8 @@ export type FrozenDisk = {
   readonly lbas: Int32Array
   /** By place in `lbas`. */
   readonly values: Int32Array
+  /** By LBA: what may show as well, where a write had failed that may still take effect. */
+  readonly others?: ReadonlyMap<number, readonly number[]>
 }
 
 /** An operation on snapshots; a snapshot is meant by its name. */
@@ -46,6 +48,13 @@ export async function freeze(image: DiskImage, name: string, lbas: readonly numb
     first = end
   }
   return { name, sectors, lbas: Int32Array.from(within), values }
+}
+
+/** The first place of `lbas` where a snapshot shows something else than it may; -1: none. */
+export function firstChanged({ lbas, values, others }: FrozenDisk, seen: readonly number[]): number {
+  return seen.findIndex((value, place) => {
+    return value !== values[place] && others?.get(lbas[place] as number)?.includes(value) !== true
+  })
 }
 
 export async function performSnapshotStep(image: DiskImage, step: SnapshotStep): Promise<void> {

@@ -137,8 +137,23 @@ export class GuestHistory {
 
   createSnapshot(frozen: FrozenDisk, times: RequestTimes): void {
     this.#copied = 'may-differ'
+    this.#snapshots.create({ ...frozen, others: this.#undecided(frozen, times) }, times)
     if (!times.failed) this.flush(times)
-    this.#snapshots.create(frozen, times)
+  }
+
+  /** What a failed write leaves is old or new: a snapshot freezes that too. */
+  #undecided({ lbas }: FrozenDisk, { submitted }: RequestTimes): Map<number, number[]> {
+    const others = new Map<number, number[]>()
+    for (const lba of lbas) {
+      const changes = this.#changes.get(lba) ?? []
+      if (!changes.some((one) => one.submitted < submitted && one.ended > submitted)) continue
+      const found = candidates([this.#first(lba), ...changes], submitted, submitted)
+      others.set(
+        lba,
+        found.map(({ value }) => value),
+      )
+    }
+    return others
   }
 
   deleteSnapshot(name: string, times: RequestTimes): void {
@@ -163,7 +178,7 @@ export class GuestHistory {
     const known = new Map([...frozen.lbas].map((lba, at) => [lba, frozen.values[at] as number]))
     for (const lba of this.#used) {
       if (lba >= frozen.sectors) continue
-      const values = [known.get(lba) ?? this.initialAt(lba)]
+      const values = [known.get(lba) ?? this.initialAt(lba), ...(frozen.others?.get(lba) ?? [])]
       this.#add(lba, 1, values, times, { isFinal: !times.failed, isDurable: !times.failed })
     }
   }
@@ -176,17 +191,7 @@ export class GuestHistory {
     }
     const values = new Map<number, Candidate[]>()
     for (const [lba, changes] of this.#changes) {
-      const first: Change = {
-        values: [this.initialAt(lba)],
-        submitted: -1,
-        ended: -1,
-        isFinal: true,
-        isDurable: true,
-        resize: 0,
-        isGrowth: false,
-        epoch: 0,
-      }
-      values.set(lba, candidates([first, ...changes], covered, time))
+      values.set(lba, candidates([this.#first(lba), ...changes], covered, time))
     }
     const sizes = this.#sizes
       .map((size, resize) => ({ ...size, resize }))
@@ -203,6 +208,20 @@ export class GuestHistory {
         return submitted <= time && (next === undefined || next.ended > time)
       })
     return { values, sizes, epochs, snapshots: this.#snapshots.at(time) }
+  }
+
+  /** What was there before anything was done. */
+  #first(lba: number): Change {
+    return {
+      values: [this.initialAt(lba)],
+      submitted: -1,
+      ended: -1,
+      isFinal: true,
+      isDurable: true,
+      resize: 0,
+      isGrowth: false,
+      epoch: 0,
+    }
   }
 
   /** What a read that ran from `submitted` to `ended` may have seen. */

@@ -1,7 +1,7 @@
 import { assert } from '../../lib/base/assert.js'
 import type { CrashedDisk } from './disk-states.js'
 import { type CopiedRule, DiskWalk, looser } from './disk-walk.js'
-import type { FrozenDisk } from './frozen-disk.js'
+import { firstChanged, type FrozenDisk } from './frozen-disk.js'
 import type { Allowed, GuestHistory } from './guest-history.js'
 import { describeValue } from './payload.js'
 import { RunningContent } from './running-content.js'
@@ -194,7 +194,7 @@ export class Oracle {
       if (one === undefined) return `snapshot: ${name} is there, which nobody asked for or was deleted`
       const { lbas, values: frozen } = one.frozen
       const values = this.#walk.snapshotValues(disk, index, lbas)
-      const at = values.findIndex((value, place) => value !== frozen[place])
+      const at = firstChanged(one.frozen, values)
       if (at >= 0) {
         const what = `${describeValue(values[at] ?? 0)}, not ${describeValue(frozen[at] ?? 0)}`
         return `snapshot: lba ${lbas[at]} of ${name} shows ${what}`

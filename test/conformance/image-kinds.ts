@@ -1,0 +1,95 @@
+import type { CreateOptions, OpenOptions } from '../../lib/index.js'
+import type { Choices, Row } from './coverage.js'
+
+/** All that an image can be, in the words of `qemu-img create -o` where there is one. */
+export const choices = {
+  version: [3, 2],
+  clusterSize: [65536, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072, 262144, 524288, 1048576, 2097152],
+  refcountBits: [16, 1, 2, 4, 8, 32, 64],
+  compressionType: ['zlib', 'zstd'],
+  compressed: ['no', 'yes'],
+  backing: ['none', 'raw shorter', 'qcow2 shorter', 'qcow2 longer'],
+  preallocation: ['off', 'metadata', 'falloc', 'full'],
+  lazyRefcounts: ['off', 'on'],
+  snapshot: ['no', 'yes'],
+  size: ['odd', 'whole'],
+} as const satisfies Choices
+
+export type ImageKind = { readonly [Name in keyof typeof choices]: (typeof choices)[Name][number] }
+
+/** Pairs that the format, or the stock tool, does not know. */
+const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
+  ({ version, refcountBits = 16 }) => version === 2 && refcountBits !== 16,
+  ({ version, compressionType }) => version === 2 && compressionType === 'zstd',
+  ({ version, lazyRefcounts }) => version === 2 && lazyRefcounts === 'on',
+  // Only subclusters tell apart what is allocated and what is not yet written.
+  ({ backing = 'none', preallocation = 'off' }) => backing !== 'none' && preallocation !== 'off',
+  // A count of one bit has no room for a second reference.
+  ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
+]
+
+export const mayBe = (partial: Row): boolean => !impossible.some((isImpossible) => isImpossible(partial))
+
+export function describeKind(kind: ImageKind): string {
+  return Object.entries(kind)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ')
+}
+
+/** Guest bytes: some clusters, and of small ones not many. */
+export function sizeOf({ clusterSize, size }: ImageKind): number {
+  const clusters = Math.max(3, Math.min(37, Math.ceil((2 * 1024 * 1024) / clusterSize)))
+  return clusters * clusterSize - (size === 'odd' ? Math.min(clusterSize / 2, 512 * 5) & ~511 : 0)
+}
+
+export function backingOf(kind: ImageKind): { format: 'raw' | 'qcow2'; size: number } | undefined {
+  const size = sizeOf(kind)
+  const shorter = Math.ceil((size * 0.6) / 512) * 512
+  switch (kind.backing) {
+    case 'none':
+      return undefined
+    case 'raw shorter':
+      return { format: 'raw', size: shorter }
+    case 'qcow2 shorter':
+      return { format: 'qcow2', size: shorter }
+    case 'qcow2 longer':
+      return { format: 'qcow2', size: size + 512 * 77 }
+  }
+}
+
+/** How each of the two makes, and opens, such an image. */
+export type Ways = {
+  readonly ours: Omit<CreateOptions, 'overwrite'>
+  readonly open: OpenOptions
+  /** Of `-o`. */
+  readonly theirs: readonly string[]
+}
+
+export function waysOf(kind: ImageKind, backingFile = ''): Ways {
+  const backing = backingOf(kind)
+  const compat = kind.version === 2 ? '0.10' : '1.1'
+  const { clusterSize, refcountBits, compressionType, preallocation } = kind
+  const theirs = [
+    `compat=${compat}`,
+    `cluster_size=${clusterSize}`,
+    `refcount_bits=${refcountBits}`,
+    `preallocation=${preallocation}`,
+    ...(kind.version === 3
+      ? [`compression_type=${compressionType}`, `lazy_refcounts=${kind.lazyRefcounts}`]
+      : []),
+    ...(backing === undefined ? [] : [`backing_file=${backingFile}`, `backing_fmt=${backing.format}`]),
+  ]
+  return {
+    theirs,
+    open: {},
+    ours: {
+      size: sizeOf(kind),
+      compat,
+      clusterSize,
+      refcountBits,
+      preallocation,
+      ...(kind.version === 3 ? { compressionType, lazyRefcounts: kind.lazyRefcounts === 'on' } : {}),
+      ...(backing === undefined ? {} : { backingFile, backingFormat: backing.format }),
+    },
+  }
+}
