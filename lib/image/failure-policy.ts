@@ -43,6 +43,7 @@ export class FailurePolicy {
   #underWay = 0
   #closed = false
   #poisoned = false
+  #corrupt = false
 
   constructor(onError: OnError, onEvent: ((event: ImageEvent) => void) | undefined) {
     this.#onError = onError
@@ -157,7 +158,11 @@ export class FailurePolicy {
   }
 
   #tell(error: Qcow2Error, stopped: boolean): void {
-    if (error.code === 'ERR_CORRUPT') this.#emit({ type: 'corrupt', error, stopped })
+    // What changes a damaged image fails with it from then on, as with the next: once is enough.
+    if (error.code === 'ERR_CORRUPT' && !this.#corrupt) {
+      this.#corrupt = true
+      this.#emit({ type: 'corrupt', error, stopped })
+    }
     if (error.code === 'ERR_POISONED' && !this.#poisoned) {
       // Every request fails with it from now on: once is enough.
       this.#poisoned = true

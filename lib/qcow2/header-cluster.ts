@@ -4,6 +4,9 @@ import type { Geometry } from './geometry.js'
 import { patchHeader } from './header.js'
 import type { TableBytes } from './write-ordering.js'
 
+/** qcow2 spec, "Header": byte 72. */
+const incompatibleAt = 72
+
 /** What may change in the header of an open image. */
 export type HeaderChange = Parameters<typeof patchHeader>[1]
 
@@ -22,6 +25,11 @@ export class HeaderCluster {
   change(change: HeaderChange): TableBytes {
     patchHeader(this.#bytes, change)
     return { host: 0, bytes: this.#bytes.subarray(0, this.#sliceSize) }
+  }
+
+  /** As they are in memory; of version 3 only. */
+  get incompatibleFeatures(): bigint {
+    return new DataView(this.#bytes.buffer, this.#bytes.byteOffset).getBigUint64(incompatibleAt)
   }
 
   /** As it is in memory. */

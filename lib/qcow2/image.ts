@@ -15,6 +15,7 @@ import { ActiveRequests } from './active-requests.js'
 import { Allocator } from './allocator.js'
 import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
+import { CorruptMark } from './corrupt-mark.js'
 import { DeferredFrees } from './deferred-frees.js'
 import { emptyGuest } from './empty.js'
 import { makeGeometry } from './geometry.js'
@@ -126,6 +127,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
     active,
     locks: new RangeLocks(),
     header: headerCluster,
+    damage: new CorruptMark({ ...refcounts, header: headerCluster }, header.version),
     backing: options.backing,
     codec: new ClusterCodec(header.compressionType, geometry.clusterSize, backend.path),
   }
@@ -381,8 +383,12 @@ export class Qcow2Image implements FormatImage {
       await active.exclusively(async () => {
         if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
         if (this.#readOnly) throw readOnlyError(backend.path)
+        this.#parts.damage.refuse()
         await work()
       })
+    } catch (error) {
+      await this.#parts.damage.note(error)
+      throw error
     } finally {
       this.#changes.end()
     }
@@ -397,6 +403,7 @@ export class Qcow2Image implements FormatImage {
       await work()
     } catch (error) {
       const mayFree = ticket !== undefined && isNoSpace(error) && this.#parts.frees.pending
+      await this.#parts.damage.note(error)
       if (!mayFree) throw namingFile(error, this.#parts.backend.path)
       this.#end(ticket)
       ticket = undefined
@@ -425,6 +432,7 @@ export class Qcow2Image implements FormatImage {
     if (this.#readOnly) throw readOnlyError(backend.path)
     if (this.#marks.due || active.gate !== undefined) return undefined
     if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
+    this.#parts.damage.refuse()
     this.#refuseOutside(offset, length)
     return active.begin()
   }

@@ -4,6 +4,7 @@ import type { Allocator } from './allocator.js'
 import type { RefcountParts } from './refcount-parts.js'
 import type { ClusterCodec } from './compression.js'
 import type { CompressedSpace } from './compressed-space.js'
+import type { CorruptMark } from './corrupt-mark.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import type { GuestData } from './guest-data.js'
 import type { HeaderCluster } from './header-cluster.js'
@@ -27,6 +28,7 @@ export type Parts = RefcountParts & {
   readonly active: ActiveRequests
   readonly locks: RangeLocks
   readonly header: HeaderCluster
+  readonly damage: CorruptMark
   readonly backing: BackingSource | undefined
   readonly codec: ClusterCodec
 }

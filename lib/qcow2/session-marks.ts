@@ -52,8 +52,11 @@ export class SessionMarks {
   /** The session is over, and all that it wrote is queued: the dirty bit goes behind the last count. If it goes on after all, the bit is due again. */
   async takeBack(): Promise<void> {
     if (!this.#isLazy || this.due) return
-    const { incompatibleFeatures } = this.#header
-    this.#due = { incompatibleFeatures: incompatibleFeatures | incompatible.dirty }
-    await this.#ordering.switchHeader(() => this.#headerCluster.change({ incompatibleFeatures }))
+    const header = this.#headerCluster
+    this.#due = { incompatibleFeatures: this.#header.incompatibleFeatures | incompatible.dirty }
+    // Damage may have been marked meanwhile.
+    await this.#ordering.switchHeader(() =>
+      header.change({ incompatibleFeatures: header.incompatibleFeatures & ~incompatible.dirty }),
+    )
   }
 }

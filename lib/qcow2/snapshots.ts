@@ -108,7 +108,7 @@ export class Snapshots implements FormatSnapshots {
       },
     }
     const perform = async (): Promise<T> => {
-      this.#refusePoisoned()
+      this.#refuseUnsound()
       await this.finish()
       if (results.length === 0) {
         await settle(this.#parts)
@@ -120,13 +120,19 @@ export class Snapshots implements FormatSnapshots {
       return results[0] as T
     }
     return async () => {
-      this.#refusePoisoned()
+      this.#refuseUnsound()
       if (results.length === 0) {
         work.signal?.throwIfAborted()
         await first()
       }
       await this.#marks.set()
-      return await this.#parts.active.exclusively(perform)
+      const { active, damage } = this.#parts
+      try {
+        return await active.exclusively(perform)
+      } catch (error) {
+        await damage.note(error)
+        throw error
+      }
     }
   }
 
@@ -136,9 +142,10 @@ export class Snapshots implements FormatSnapshots {
     throw snapshotNotFound(this.#parts.backend.path, reference)
   }
 
-  #refusePoisoned(): void {
-    const { backend } = this.#parts
+  #refuseUnsound(): void {
+    const { backend, damage } = this.#parts
     if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
+    damage.refuse()
   }
 
   /** A bitmap says what has changed on the disk since a time; after going back to a snapshot it would be wrong. As QEMU. */
