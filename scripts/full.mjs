@@ -40,6 +40,7 @@ const steps = {
   'file faults': ['npx', 'ava', 'dist/test/crash/faulty-file.test.js'],
   kills: ['npm', 'run', 'kills', '--', '--count', count(500), '--seed', seed],
   sequences: ['npx', 'ava', 'dist/test/oracle/**/*.test.js', 'dist/test/properties/**/*.test.js'],
+  repair: ['npx', 'ava', 'dist/test/qcow2/repair.test.js'],
   conformance: ['npx', 'ava', 'dist/test/conformance/*.test.js'],
   schedules: ['npm', 'run', 'schedules'],
   stress: ['npm', 'run', 'stress', '--', '--minutes', count(10), '--seed', seed],
@@ -50,9 +51,10 @@ const environment = {
   QCOW2_SEQUENCES: count(1000),
   QCOW2_FILE_FAULTS: count(2000),
   QCOW2_CONFORMANCE: '3',
+  QCOW2_REPAIR_ROUNDS: count(600),
   QCOW2_SEED: seed,
 }
-const takesEnvironment = ['sequences', 'file faults', 'conformance']
+const takesEnvironment = ['sequences', 'file faults', 'conformance', 'repair']
 
 const unknown = positionals.filter((name) => !(name in steps))
 if (unknown.length > 0) {
