@@ -10,10 +10,9 @@ import {
   settingsHelp,
 } from './create-options.js'
 import { type ImageName, parseImageName } from './image-name.js'
-import { interruptible } from './interrupts.js'
 import { parseOptionList } from './option-list.js'
 import { print } from './output.js'
-import { progressMeter } from './progress-meter.js'
+import { metered } from './progress-meter.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
 import { checkObjects, commonOptions, jsonProgressOption, progressOption, quietOption } from './verb.js'
@@ -102,18 +101,10 @@ async function run(
   line: Line,
 ): Promise<void> {
   const { convertImage } = await import('../operations/convert.js')
-  const meter = progressMeter({
-    asked: line.has('progress'),
-    quiet: line.has('quiet'),
-    json: line.has('jsonProgress'),
-  })
   const paths = sources.map(({ path }) => path)
   try {
-    await interruptible((signal) =>
-      convertImage(paths, target.path, { ...work, signal, onProgress: meter.listener }),
-    )
+    await metered(line, (control) => convertImage(paths, target.path, { ...work, ...control }))
   } catch (error) {
-    meter.finish('failed')
     if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
       throw new UsageError('output file is smaller than input file')
     }
@@ -122,7 +113,6 @@ async function run(
       throw whileConverting(target.text, work.format, error)
     throw error
   }
-  meter.finish('done')
 }
 
 function shapeOf(
