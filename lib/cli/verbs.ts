@@ -11,6 +11,11 @@ export type VerbEntry = {
 }
 
 export const verbs: Readonly<Record<string, VerbEntry>> = {
+  amend: {
+    summary: 'change what kind of image an image is',
+    syntax: '[-f FORMAT] -o OPTIONS [-t CACHE] [-p] [-q] [--force] [--image-opts] FILE',
+    load: async () => (await import('./verb-amend.js')).amend,
+  },
   check: {
     summary: 'look for errors in an image, and repair them',
     syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',

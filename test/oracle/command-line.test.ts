@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import test from 'ava'
 import { cliPath, type CliOutcome, runCommand } from '../support/cli.js'
 import { makeFixtures } from '../support/cli-fixtures.js'
+import { amendReadingCases, amendWritingCases } from '../support/amend-cases.js'
 import { chainReadingCases, chainWritingCases, tooLongName } from '../support/chain-cases.js'
 import { readingCases, writingCases } from '../support/cli-cases.js'
 import { qemuVersion } from '../support/qemu.js'
@@ -86,7 +87,7 @@ test.after.always(async () => {
   if (fixtures !== '') await rm(dirname(fixtures), { recursive: true, force: true })
 })
 
-const allReadingCases = [...readingCases, ...chainReadingCases]
+const allReadingCases = [...readingCases, ...chainReadingCases, ...amendReadingCases]
 
 for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) {
   oracle(`${verb}: prints what qemu-img prints where nothing is written, and exits alike`, async (t) => {
@@ -104,7 +105,10 @@ for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) 
   })
 }
 
-for (const [part, cases] of parts([...writingCases, ...chainWritingCases], 3).entries()) {
+for (const [part, cases] of parts(
+  [...writingCases, ...chainWritingCases, ...amendWritingCases],
+  3,
+).entries()) {
   oracle(
     `commands that write print the same, exit alike, and leave the like behind (part ${part + 1})`,
     async (t) => {
