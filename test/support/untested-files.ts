@@ -13,6 +13,8 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'cli/verb-commit.ts': comparedWithStockTool,
   'cli/verb-compare.ts': comparedWithStockTool,
   'cli/verb-create.ts': comparedWithStockTool,
+  'cli/verb-bench.ts': comparedWithStockTool,
+  'cli/verb-dd.ts': comparedWithStockTool,
   'cli/verb-info.ts': comparedWithStockTool,
   'cli/verb-map.ts': comparedWithStockTool,
   'cli/verb-measure.ts': comparedWithStockTool,
