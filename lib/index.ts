@@ -10,11 +10,14 @@ export type { OverlayOptions } from './image/overlay.js'
 export type { ImageFormat } from './image/probe.js'
 export type { DiskSnapshots, SnapshotOptions } from './image/snapshots.js'
 export type { ReadStreamOptions, WriteStreamOptions } from './image/streams.js'
+export { amendImage, type AmendOptions } from './operations/amend.js'
+export { benchImage, type BenchOptions } from './operations/bench.js'
 export { checkImage, type CheckImageOptions, type NothingToCheck } from './operations/check.js'
 export { type CommitOptions, commitImage, type CommittedImage } from './operations/commit.js'
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
 export { type CreatedImage, createImage, type CreateOptions } from './operations/create.js'
+export { ddImage, type DdOptions, type DdResult } from './operations/dd.js'
 export {
   type ImageInfo,
   imageInfo,

@@ -171,7 +171,7 @@ function qcow2Shape(settings: ImageSettings): Omit<ImageShape, 'format' | 'preal
   }
 }
 
-function isOn(settings: ImageSettings, key: string): boolean {
+export function isOn(settings: ImageSettings, key: string): boolean {
   const text = settings.get(key)
   return text !== undefined && switchOf(key, text)
 }

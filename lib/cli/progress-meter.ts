@@ -1,5 +1,6 @@
 import { isatty } from 'node:tty'
 import type { Progress, ProgressListener } from '../base/abort.js'
+import { interruptible } from './interrupts.js'
 import { print, printError } from './output.js'
 
 export type MeterOptions = {
@@ -16,6 +17,32 @@ export type ProgressMeter = {
   readonly listener: ProgressListener
   /** The operation is over: the bar goes away, or its line ends. To be called before anything else is printed. */
   finish(outcome: 'done' | 'failed'): void
+}
+
+/** What a verb that shows its progress asks its operation for. */
+export type MeteredWork = { readonly signal: AbortSignal; readonly onProgress: ProgressListener }
+
+/**
+ * Run an operation that shows how far it has come, and that Ctrl-C ends. The meter is out of the way when this settles.
+ * @param line  the verb's arguments: -p, -q and --json-progress are its own
+ */
+export async function metered<T>(
+  line: { has(name: 'progress' | 'quiet' | 'jsonProgress'): boolean },
+  work: (control: MeteredWork) => Promise<T>,
+): Promise<T> {
+  const meter = progressMeter({
+    asked: line.has('progress'),
+    quiet: line.has('quiet'),
+    json: line.has('jsonProgress'),
+  })
+  try {
+    const result = await interruptible((signal) => work({ signal, onProgress: meter.listener }))
+    meter.finish('done')
+    return result
+  } catch (error) {
+    meter.finish('failed')
+    throw error
+  }
 }
 
 /**

@@ -2,9 +2,8 @@ import type { CommitOptions } from '../operations/commit.js'
 import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
-import { interruptible } from './interrupts.js'
 import { print } from './output.js'
-import { progressMeter } from './progress-meter.js'
+import { metered } from './progress-meter.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
 import {
@@ -52,18 +51,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
     backing: 'allow',
   }
   const { commitImage } = await import('../operations/commit.js')
-  const meter = progressMeter({
-    asked: line.has('progress'),
-    quiet: line.has('quiet'),
-    json: line.has('jsonProgress'),
-  })
-  try {
-    await interruptible((signal) => commitImage(name.path, { ...work, signal, onProgress: meter.listener }))
-  } catch (error) {
-    meter.finish('failed')
-    throw error
-  }
-  meter.finish('done')
+  await metered(line, (control) => commitImage(name.path, { ...work, ...control }))
   if (!line.has('quiet')) print('Image committed.\n')
   return 0
 }

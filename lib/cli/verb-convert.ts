@@ -10,11 +10,10 @@ import {
   settingsHelp,
 } from './create-options.js'
 import { type ImageName, parseImageName } from './image-name.js'
-import { interruptible } from './interrupts.js'
-import { parseOptionList } from './option-list.js'
 import { print } from './output.js'
-import { progressMeter } from './progress-meter.js'
+import { metered } from './progress-meter.js'
 import { sizeArgument } from './sizes.js'
+import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
 import { checkObjects, commonOptions, jsonProgressOption, progressOption, quietOption } from './verb.js'
 import { addBacking, targetFormat } from './verb-create.js'
@@ -56,7 +55,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
     print(settingsHelp(format))
     return 0
   }
-  const snapshot = snapshotOf(line)
+  const snapshot = snapshotArgument(line.value('snapshot'))
   const numbers = { ...sparseSize(line), ...requests(line) }
   const caches = {
     ...cacheArgument('cache', line.value('cache')),
@@ -102,27 +101,19 @@ async function run(
   line: Line,
 ): Promise<void> {
   const { convertImage } = await import('../operations/convert.js')
-  const meter = progressMeter({
-    asked: line.has('progress'),
-    quiet: line.has('quiet'),
-    json: line.has('jsonProgress'),
-  })
   const paths = sources.map(({ path }) => path)
   try {
-    await interruptible((signal) =>
-      convertImage(paths, target.path, { ...work, signal, onProgress: meter.listener }),
-    )
+    await metered(line, (control) => convertImage(paths, target.path, { ...work, ...control }))
   } catch (error) {
-    meter.finish('failed')
     if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
       throw new UsageError('output file is smaller than input file')
     }
-    if ((error as { code?: unknown }).code === 'ERR_SNAPSHOT_NOT_FOUND') throw noSnapshot(error)
+    const missing = noSnapshot(error)
+    if (missing !== undefined) throw missing
     if (error instanceof Error && /^(Could not create|Failed to get)/.test(error.message))
       throw whileConverting(target.text, work.format, error)
     throw error
   }
-  meter.finish('done')
 }
 
 function shapeOf(
@@ -140,29 +131,6 @@ function shapeOf(
 
 function whileConverting(target: string, format: ImageFormat, error: Error): UsageError {
   return new UsageError(`${target}: error while converting ${format}: ${error.message}`)
-}
-
-/** Of what can hold none, the error names no table. */
-function noSnapshot(error: unknown): UsageError {
-  const why =
-    (error as { structure?: unknown }).structure === undefined
-      ? "Block format 'raw' used by device '' does not support temporarily loading internal snapshots"
-      : "Can't find snapshot"
-  return new UsageError(`Failed to load snapshot: ${why}`)
-}
-
-/** -l takes an id or a name, or `snapshot.id=ID,snapshot.name=NAME`. */
-function snapshotOf(line: Line): Pick<ConvertOptions, 'snapshot'> {
-  const text = line.value('snapshot')
-  if (text === undefined) return {}
-  if (!text.startsWith('snapshot.')) return { snapshot: text }
-  const meant: { id?: string; name?: string } = {}
-  for (const { key, value = 'on' } of parseOptionList(text)) {
-    if (key === 'snapshot.id') meant.id = value
-    else if (key === 'snapshot.name') meant.name = value
-    else throw new UsageError([`Invalid parameter '${key}'`, `Failed in parsing snapshot param '${text}'`])
-  }
-  return { snapshot: meant }
 }
 
 /** Largest -S. */

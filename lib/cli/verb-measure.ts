@@ -7,6 +7,7 @@ import { interruptible } from './interrupts.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
 import { sizeArgument } from './sizes.js'
+import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
 import { checkObjects, commonOptions, wantsJson } from './verb.js'
 import { targetFormat } from './verb-create.js'
@@ -26,6 +27,7 @@ export async function measure(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
   checkObjects(line.values('object'))
   const json = wantsJson(line.value('output'))
+  const snapshot = snapshotArgument(line.value('snapshot'))
   const sizeText = line.value('size')
   const size = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
   const [operand, extra] = line.operands
@@ -39,7 +41,6 @@ export async function measure(argv: readonly string[]): Promise<number> {
   if (operand !== undefined && size !== undefined) {
     throw new UsageError('--size N cannot be used together with a filename.')
   }
-  if (line.has('snapshot')) throw new UsageError('Reading internal snapshots is not supported yet')
   const format = targetFormat(line.value('targetFormat'))
   const shape = measuredShape(format, measuredSettings(format, line.values('settings')))
   const { measureImage } = await import('../operations/measure.js')
@@ -51,12 +52,15 @@ export async function measure(argv: readonly string[]): Promise<number> {
   const found = await interruptible((signal) =>
     measureImage(name.path, {
       ...shape,
+      ...snapshot,
       ...(name.format === undefined ? {} : { sourceFormat: name.format }),
       backing: 'allow',
       forceShare: name.forceShare || line.has('forceShare'),
       signal,
     }),
-  )
+  ).catch((error: unknown) => {
+    throw noSnapshot(error) ?? error
+  })
   show(found, json)
   return 0
 }

@@ -2,8 +2,7 @@ import type { RebaseOptions } from '../operations/rebase.js'
 import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
-import { interruptible } from './interrupts.js'
-import { progressMeter } from './progress-meter.js'
+import { metered } from './progress-meter.js'
 import { UsageError } from './usage-error.js'
 import {
   checkObjects,
@@ -53,18 +52,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
     backing: 'allow',
   }
   const { rebaseImage } = await import('../operations/rebase.js')
-  const meter = progressMeter({
-    asked: line.has('progress'),
-    quiet: line.has('quiet'),
-    json: line.has('jsonProgress'),
-  })
-  try {
-    await interruptible((signal) => rebaseImage(name.path, { ...work, signal, onProgress: meter.listener }))
-  } catch (error) {
-    meter.finish('failed')
-    throw error
-  }
-  meter.finish('done')
+  await metered(line, (control) => rebaseImage(name.path, { ...work, ...control }))
   return 0
 }
 

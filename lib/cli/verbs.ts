@@ -11,6 +11,18 @@ export type VerbEntry = {
 }
 
 export const verbs: Readonly<Record<string, VerbEntry>> = {
+  amend: {
+    summary: 'change what kind of image an image is',
+    syntax: '[-f FORMAT] -o OPTIONS [-t CACHE] [-p] [-q] [--force] [--image-opts] FILE',
+    load: async () => (await import('./verb-amend.js')).amend,
+  },
+  bench: {
+    summary: 'measure how fast requests to a disk are',
+    syntax:
+      '[-c COUNT] [-d DEPTH] [-s SIZE] [-S STEP] [-o OFFSET] [-w [--pattern=BYTE] [--flush-interval=COUNT] [--no-drain]]\n' +
+      '    [-f FORMAT] [-t CACHE] [-i AIO] [-n] [-q] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-bench.js')).bench,
+  },
   check: {
     summary: 'look for errors in an image, and repair them',
     syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
@@ -38,6 +50,12 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [-b BACKING_FILE -F FORMAT [-u]] [-o OPTIONS] [-q] FILE [SIZE]',
     load: async () => (await import('./verb-create.js')).create,
   },
+  dd: {
+    summary: 'copy a part of a disk into a new image',
+    syntax:
+      '[-f FORMAT] [-O FORMAT] [-U] [--image-opts] if=FILE of=TARGET [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]',
+    load: async () => (await import('./verb-dd.js')).dd,
+  },
   info: {
     summary: 'describe an image',
     syntax: '[-f FORMAT] [--output=human|json] [--backing-chain] [-U] [--image-opts] FILE',
@@ -52,7 +70,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'tell how large an image would become',
     syntax:
       '[-O FORMAT] [-o OPTIONS] [--output=human|json] --size SIZE\n' +
-      '    or: [-O FORMAT] [-o OPTIONS] [--output=human|json] [-f FORMAT] [-U] [--image-opts] FILE',
+      '    or: [-O FORMAT] [-o OPTIONS] [--output=human|json] [-f FORMAT] [-l SNAPSHOT] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-measure.js')).measure,
   },
   rebase: {

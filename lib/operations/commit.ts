@@ -3,45 +3,23 @@ import { dirname, resolve } from 'node:path'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { notSupported, Qcow2Error } from '../base/errors.js'
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  longWorkSchema,
-  stringOption,
-} from '../base/options.js'
-import { type BackingGate, backingOption } from '../image/backing-gate.js'
-import {
-  cacheOption,
-  type CacheMode,
-  type CacheOptions,
-  cacheOptionsOf,
-  type CacheSettings,
-  defaultCache,
-  withoutReservation,
-} from '../image/cache-modes.js'
+import { booleanOption, checkOptions, checkPath, stringOption } from '../base/options.js'
+import type { CacheSettings } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
 import { extentsOf } from '../image/extents.js'
 import type { Extent, Layer } from '../image/layers.js'
-import { openImage } from '../image/open.js'
-import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { openWritable } from '../image/writable-layer.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { Qcow2Image } from '../qcow2/image.js'
+import { type ChainWorkOptions, chainWorkOf, chainWorkSchema, openForWork } from './chain-work.js'
 import { runPieces } from './run-pieces.js'
 
-export type CommitOptions = LongWork & {
-  /** Default: probed. */
-  readonly format?: ImageFormat
+/** `backing` says also whether the base may be written. */
+export type CommitOptions = ChainWorkOptions & {
   /** The file of the chain that takes the changes, by the name that an image has for it, or by its path as seen from the image. Default: the backing file. */
   readonly base?: string
   /** Leave the image as it is, instead of emptying it. Always so where `base` is deeper than the backing file. */
   readonly keep?: boolean
-  /** Which backing files may be opened, and the base be written. Default 'same-directory'. */
-  readonly backing?: BackingGate
-  readonly cache?: CacheMode | CacheOptions
-  readonly locking?: 'auto' | 'off'
 }
 
 export type CommittedImage = {
@@ -53,15 +31,7 @@ export type CommittedImage = {
   readonly emptied: boolean
 }
 
-const commitSchema = {
-  format: enumOption(imageFormats),
-  base: stringOption,
-  keep: booleanOption,
-  backing: backingOption,
-  cache: cacheOption,
-  locking: enumOption(['auto', 'off']),
-  ...longWorkSchema,
-}
+const commitSchema = { ...chainWorkSchema, base: stringOption, keep: booleanOption }
 
 /** Guest bytes of data in one piece, at most. */
 const pieceSize = 1024 * 1024
@@ -85,21 +55,14 @@ const requests = 8
 export async function commitImage(path: string, options?: CommitOptions): Promise<CommittedImage> {
   checkPath('commitImage', path)
   const given = checkOptions('commitImage', options, commitSchema)
-  const { base: name, keep = false, format, backing, locking = 'auto', signal } = given
-  const cache = withoutReservation(given.cache ?? defaultCache)
-  const image = await openImage(path, {
-    ...(format === undefined ? {} : { format }),
-    ...(backing === undefined ? {} : { backing }),
-    ...(signal === undefined ? {} : { signal }),
-    cache: cacheOptionsOf(cache),
-    locking,
-  })
+  const { base: name, keep = false } = given
+  const work = chainWorkOf(given)
+  const image = await openForWork(path, work)
   try {
     const depth = await depthOfBase(image, name)
-    const layers = DiskImage.layersOf(image)
-    const base = await openWritable(layers, depth, { cache, locking: locking !== 'off', signal })
+    const base = await openWritable(DiskImage.layersOf(image), depth, work)
     const emptied = !keep && depth === 1
-    const bytesWritten = await commitInto(image, base, { ...given, depth, empties: emptied, cache })
+    const bytesWritten = await commitInto(image, base, { ...work, depth, empties: emptied })
     return { base: base.path, bytesWritten, emptied }
   } finally {
     await image.close()

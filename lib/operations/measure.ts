@@ -16,8 +16,10 @@ import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { snapshotOption } from '../image/snapshots.js'
 import { bitmapBytes, type MeasuredShape, metadataBytes } from '../qcow2/measure.js'
 import { readHeader } from '../qcow2/open-metadata.js'
+import type { SnapshotReference } from '../queue/format-image.js'
 import type { ImageShape } from './create.js'
 import { listBitmaps } from './info-tables.js'
 
@@ -32,6 +34,8 @@ export type MeasureOptions = Pick<
   /** Which files the source may refer to. Default 'same-directory'. */
   readonly backing?: BackingGate
   readonly forceShare?: boolean
+  /** The source's disk as it is in this internal snapshot: see OpenOptions. */
+  readonly snapshot?: SnapshotReference
   readonly locking?: 'auto' | 'off'
   readonly signal?: AbortSignal
 }
@@ -57,6 +61,7 @@ const measureSchema = {
   sourceFormat: enumOption(imageFormats),
   backing: backingOption,
   forceShare: booleanOption,
+  snapshot: snapshotOption,
   locking: enumOption(['auto', 'off']),
   signal: signalOption,
 }
@@ -112,13 +117,14 @@ export async function measureImage(
   }
 }
 
-function sourceOptions({ sourceFormat, backing, forceShare, locking, signal }: MeasureOptions): {
+function sourceOptions({ sourceFormat, backing, forceShare, snapshot, locking, signal }: MeasureOptions): {
   [name in keyof MeasureOptions]: MeasureOptions[name]
 } {
   return {
     ...(sourceFormat === undefined ? {} : { format: sourceFormat }),
     ...(backing === undefined ? {} : { backing }),
     ...(forceShare === undefined ? {} : { forceShare }),
+    ...(snapshot === undefined ? {} : { snapshot }),
     ...(locking === undefined ? {} : { locking }),
     ...(signal === undefined ? {} : { signal }),
   }

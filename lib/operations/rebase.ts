@@ -1,14 +1,7 @@
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { invalid, notSupported, Qcow2Error } from '../base/errors.js'
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  longWorkSchema,
-  stringOption,
-} from '../base/options.js'
-import { type BackingGate, backingOption, passGate } from '../image/backing-gate.js'
+import { booleanOption, checkOptions, checkPath, enumOption, stringOption } from '../base/options.js'
+import { passGate } from '../image/backing-gate.js'
 import {
   cacheOption,
   type CacheMode,
@@ -16,7 +9,6 @@ import {
   cacheOptionsOf,
   type CacheSettings,
   defaultCache,
-  withoutReservation,
 } from '../image/cache-modes.js'
 import { openChain } from '../image/chain.js'
 import { DiskImage } from '../image/disk-image.js'
@@ -25,16 +17,17 @@ import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { Qcow2Image } from '../qcow2/image.js'
+import {
+  type ChainWork,
+  type ChainWorkOptions,
+  chainWorkOf,
+  chainWorkSchema,
+  openForWork,
+} from './chain-work.js'
 import { copyDifferences } from './copy-differences.js'
 
-export type FlattenOptions = LongWork & {
-  /** Default: probed. */
-  readonly format?: ImageFormat
-  /** Which backing files may be opened. Default 'same-directory'. The new one is the caller's own word, and opened wherever it is. */
-  readonly backing?: BackingGate
-  readonly cache?: CacheMode | CacheOptions
-  readonly locking?: 'auto' | 'off'
-}
+/** `backing` is about the present chain: the new backing file is the caller's own word, and opened wherever it is. */
+export type FlattenOptions = ChainWorkOptions
 
 export type RebaseOptions = FlattenOptions & {
   /** Stored as given; a relative name is relative to the image's folder. null: none, the image then stands alone. */
@@ -54,16 +47,8 @@ export type RebasedImage = {
   readonly bytesWritten: number
 }
 
-const flattenSchema = {
-  format: enumOption(imageFormats),
-  backing: backingOption,
-  cache: cacheOption,
-  locking: enumOption(['auto', 'off']),
-  ...longWorkSchema,
-}
-
 const rebaseSchema = {
-  ...flattenSchema,
+  ...chainWorkSchema,
   backingFile: (value: unknown, name: string): string | null =>
     value === null ? null : stringOption(value, name),
   backingFormat: enumOption(imageFormats),
@@ -73,12 +58,8 @@ const rebaseSchema = {
 }
 
 /** What is to be done, all choices made. */
-type Work = LongWork & {
-  readonly format: ImageFormat | undefined
-  readonly gate: BackingGate
-  readonly cache: CacheSettings
+type Work = ChainWork & {
   readonly sourceCache: CacheSettings
-  readonly locking: boolean
   readonly forceShare: boolean
   /** Undefined: none. */
   readonly target: { readonly file: string; readonly format: ImageFormat } | undefined
@@ -110,12 +91,8 @@ export async function rebaseImage(path: string, options: RebaseOptions): Promise
       ? undefined
       : { file: backingFile, format: backingFormat }
   const work: Work = {
-    ...given,
-    format: given.format,
-    gate: given.backing ?? 'same-directory',
-    cache: withoutReservation(given.cache ?? defaultCache),
+    ...chainWorkOf(given),
     sourceCache: given.sourceCache ?? defaultCache,
-    locking: given.locking !== 'off',
     forceShare: given.forceShare === true,
     target,
   }
@@ -129,7 +106,7 @@ export async function rebaseImage(path: string, options: RebaseOptions): Promise
 
 /** Copy everything into an image that its backing files hold, so that it stands alone. @throws as rebaseImage */
 export async function flattenImage(path: string, options?: FlattenOptions): Promise<RebasedImage> {
-  checkOptions('flattenImage', options, flattenSchema)
+  checkOptions('flattenImage', options, chainWorkSchema)
   return rebaseImage(path, { ...options, backingFile: null })
 }
 
@@ -165,14 +142,7 @@ async function switchHeader(image: unknown, path: string, { target }: Pick<Work,
 }
 
 async function rebase(path: string, work: Work): Promise<RebasedImage> {
-  const { format, signal, locking } = work
-  const image = await openImage(path, {
-    ...(format === undefined ? {} : { format }),
-    ...(signal === undefined ? {} : { signal }),
-    backing: work.gate,
-    cache: cacheOptionsOf(work.cache),
-    locking: locking ? 'auto' : 'off',
-  })
+  const image = await openForWork(path, work)
   try {
     const [{ format: top }] = DiskImage.layersOf(image)
     const source = await openTarget(path, image, work)

@@ -33,7 +33,7 @@ export type NewHeader = {
 }
 
 /** Clusters up to this size get no feature name table: it would leave no room for a backing file's name in the smallest. */
-const largestWithoutFeatureNames = 4096
+export const largestWithoutFeatureNames = 4096
 
 /**
  * The first cluster of a new image, as QEMU 7.2 lays it out: fixed fields, extensions (backing format, feature names), the
@@ -107,7 +107,7 @@ export function encodeFormat(format: string): Uint8Array {
   return bytes
 }
 
-function encodeFeatureNames(): Uint8Array {
+export function encodeFeatureNames(): Uint8Array {
   const table = new Uint8Array(featureNames.length * featureName.sizeBytes)
   for (const [index, [group, bit, text]] of featureNames.entries()) {
     const name = new Uint8Array(featureName.sizeBytes - featureName.offsets.name)

@@ -9,8 +9,10 @@ import { extensionHeader, extensionTypes, headerV2, limits } from './spec.js'
 /** What a header says of the backing file. */
 export type BackingStrings = { readonly file: string; readonly format: string | undefined }
 
-/** Extensions and name of one form of the header. */
-type Form = {
+/** One form of the header. */
+export type Form = {
+  /** Its fixed fields, as long as the header says that it is. Only where the backing file's name stands is not taken from here. */
+  readonly head: Uint8Array
   readonly extensions: readonly Pick<Extension, 'type' | 'data'>[]
   readonly name: Uint8Array
 }
@@ -34,8 +36,15 @@ export function planBacking(
 ): Uint8Array[] {
   const now = formOf(cluster, path)
   const name = Buffer.from(backing?.file ?? '', 'utf8')
-  const wanted = { extensions: withFormat(now.extensions, backing?.format), name }
-  const room = cluster.length - endOfExtensions(cluster, wanted, path)
+  const extensions = withFormat(now.extensions, backing?.format)
+  return planForm(cluster, { ...now, extensions, name }, path)
+}
+
+/** Give a header another form in the same way. @throws as planBacking */
+export function planForm(cluster: Uint8Array, wanted: Form, path: string): Uint8Array[] {
+  const { name } = wanted
+  const now = formOf(cluster, path)
+  const room = cluster.length - endOfExtensions(wanted)
   if (name.length > Math.min(limits.backingFileBytes, room)) throw noRoom(name.length, room, path)
 
   const direct = place(cluster, wanted, path)
@@ -74,7 +83,7 @@ function place(
   where: 'near' | 'same' | 'far' = 'near',
 ): Uint8Array | undefined {
   const used = usedRanges(before, path)
-  const end = endOfExtensions(before, form, path)
+  const end = endOfExtensions(form)
   const last = before.length - form.name.length
   const { backingFileOffset } = headerV2.decode(before, 0, 0)
   const candidates = {
@@ -85,7 +94,7 @@ function place(
   }[where]
   for (const at of candidates) {
     if (at < end || at > last) continue
-    const after = compose(before, form, at, path)
+    const after = compose(before, form, at)
     if (used.every((range) => sameBytes(before, after, range))) return after
   }
   return undefined
@@ -94,7 +103,7 @@ function place(
 /** What stands behind the first sector and is in use: extensions with their end marker, and the name. */
 function usedRanges(cluster: Uint8Array, path: string): { start: number; end: number }[] {
   const { backingFileOffset, backingFileSize } = headerV2.decode(cluster, 0, 0)
-  const extensions = endOfExtensions(cluster, formOf(cluster, path), path)
+  const extensions = endOfExtensions(formOf(cluster, path))
   const extensionsEnd = backingFileOffset === 0 ? extensions : Math.min(extensions, backingFileOffset)
   return [
     { start: sectorSize, end: extensionsEnd },
@@ -110,9 +119,10 @@ function sameBytes(
   return Buffer.compare(one.subarray(start, end), other.subarray(start, end)) === 0
 }
 
-function compose(before: Uint8Array, form: Form, nameAt: number, path: string): Uint8Array {
+function compose(before: Uint8Array, form: Form, nameAt: number): Uint8Array {
   const cluster = before.slice()
-  let at = parseHeader(before, path).headerLength
+  cluster.set(form.head)
+  let at = form.head.length
   for (const { type, data } of form.extensions) {
     cluster.set(extensionHeader.encode({ type, length: data.length }), at)
     const padded = alignUp(data.length, 8)
@@ -130,17 +140,19 @@ function compose(before: Uint8Array, form: Form, nameAt: number, path: string): 
 }
 
 /** Where the end marker ends. */
-function endOfExtensions(cluster: Uint8Array, { extensions }: Form, path: string): number {
-  let at = parseHeader(cluster, path).headerLength
+function endOfExtensions({ head, extensions }: Form): number {
+  let at = head.length
   for (const { data } of extensions) at += extensionHeader.sizeBytes + alignUp(data.length, 8)
   return at + extensionHeader.sizeBytes
 }
 
-function formOf(cluster: Uint8Array, path: string): Form {
+export function formOf(cluster: Uint8Array, path: string): Form {
   const { backingFileOffset, backingFileSize } = headerV2.decode(cluster, 0, 0)
   const name = cluster.subarray(backingFileOffset, backingFileOffset + backingFileSize)
+  const { extensions, headerLength } = parseHeader(cluster, path)
   return {
-    extensions: parseHeader(cluster, path).extensions,
+    head: cluster.slice(0, headerLength),
+    extensions,
     name: backingFileOffset === 0 ? new Uint8Array(0) : name,
   }
 }
@@ -158,7 +170,7 @@ function withFormat(extensions: Form['extensions'], format: string | undefined):
   ]
 }
 
-function withoutFeatureNames(extensions: Form['extensions']): Form['extensions'] {
+export function withoutFeatureNames(extensions: Form['extensions']): Form['extensions'] {
   return extensions.filter(({ type }) => type !== extensionTypes.featureNames)
 }
 

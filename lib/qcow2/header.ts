@@ -275,6 +275,9 @@ export type HeaderChange = {
   /** Version 3 only, as the other masks. */
   readonly incompatibleFeatures?: bigint
   readonly autoclearFeatures?: bigint
+  readonly compatibleFeatures?: bigint
+  /** Version 3 only: with the refcount table that has counts of that width. */
+  readonly refcountOrder?: number
 }
 
 /**
@@ -295,10 +298,8 @@ export function patchHeader(cluster: Uint8Array, change: HeaderChange): void {
       ? {}
       : { snapshotsOffset: change.snapshots.offset, snapshotCount: change.snapshots.count }),
   })
-  const { incompatibleFeatures, autoclearFeatures } = change
-  if (incompatibleFeatures === undefined && autoclearFeatures === undefined) return
-  headerV3.patch(cluster, headerV2.sizeBytes, {
-    ...(incompatibleFeatures === undefined ? {} : { incompatibleFeatures }),
-    ...(autoclearFeatures === undefined ? {} : { autoclearFeatures }),
-  })
+  const { incompatibleFeatures, autoclearFeatures, compatibleFeatures, refcountOrder } = change
+  const ofVersion3 = { incompatibleFeatures, autoclearFeatures, compatibleFeatures, refcountOrder }
+  const given = Object.entries(ofVersion3).filter(([, value]) => value !== undefined)
+  if (given.length > 0) headerV3.patch(cluster, headerV2.sizeBytes, Object.fromEntries(given))
 }

@@ -38,6 +38,7 @@ import { checkResize, grow, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
 import { SnapshotList } from './snapshot-list.js'
 import { atSnapshot } from './snapshot-view.js'
+import { settle } from './snapshot-work.js'
 import { Snapshots } from './snapshots.js'
 import { TableCache } from './table-cache.js'
 import { UnsyncedClusters } from './unsynced-clusters.js'
@@ -313,6 +314,15 @@ export class Qcow2Image implements FormatImage {
   /** Give up all that this image maps: its disk shows the backing file, which durably holds what the guest must go on seeing. */
   async empty(): Promise<void> {
     await this.#alone(() => emptyGuest(this.#parts))
+  }
+
+  /** Work on the image as a whole while no request runs: counts are exactly the references, and all is durable. Guest bytes must not change. */
+  async reorganise(work: (parts: Parts, snapshots: SnapshotList) => Promise<void>): Promise<void> {
+    await this.#alone(async () => {
+      await this.snapshots.finish()
+      await settle(this.#parts)
+      await work(this.#parts, this.#list)
+    })
   }
 
   /** Map the whole disk ahead of its use. For new images. */

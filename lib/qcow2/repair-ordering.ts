@@ -1,10 +1,11 @@
 import { assert } from '../base/assert.js'
+import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { makeGeometry } from './geometry.js'
 import { type HeaderChange, patchHeader } from './header.js'
 
 /**
- * The barriers of a repair. Nothing else uses the image meanwhile, and repairs run in phases, each of which leaves the image no
+ * The barriers of repairs and of changes of the header's form (amend-header.ts). Nothing else uses the image meanwhile, and repairs run in phases, each of which leaves the image no
  * worse wherever it is cut short: a barrier stands between them. Within a phase any order will do.
  */
 export class RepairOrdering {
@@ -30,9 +31,35 @@ export class RepairOrdering {
   async switchRefcounts(
     firstCluster: Uint8Array,
     table: { offset: number; clusters: number },
+    refcountOrder?: number,
   ): Promise<void> {
     await this.#backend.flush()
-    await this.#writeHeader(firstCluster, { refcountTable: table })
+    const width = refcountOrder === undefined ? {} : { refcountOrder }
+    await this.#writeHeader(firstCluster, { refcountTable: table, ...width })
+    await this.#backend.flush()
+  }
+
+  /**
+   * The header takes another form, whose strings may reach behind its first sector (E23). Without the first barrier a crash could leave a version 2
+   * header over entries that only version 3 has; without the one between, a first sector that points to strings which are not there; without the
+   * last, the next step would take places of strings that the header on disk still uses.
+   * @param steps  whole first clusters, one after the other
+   */
+  async rewriteHeader(steps: readonly Uint8Array[]): Promise<void> {
+    for (const cluster of steps) {
+      await this.#backend.flush()
+      if (cluster.length > sectorSize) {
+        await this.#backend.write(cluster.slice(sectorSize), sectorSize)
+        await this.#backend.flush()
+      }
+      await this.#backend.write(cluster.slice(0, sectorSize), 0)
+      await this.#backend.flush()
+    }
+  }
+
+  /** A compatible bit: it promises nothing of what is there, and costs nothing if it is lost. */
+  async setCompatible(firstCluster: Uint8Array, compatibleFeatures: bigint): Promise<void> {
+    await this.#writeHeader(firstCluster, { compatibleFeatures })
     await this.#backend.flush()
   }
 

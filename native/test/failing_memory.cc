@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <new>
+
+#include "failing_new.h"
 
 namespace {
 
@@ -35,7 +35,9 @@ Control* open_control() {
 
 Control* const control = open_control();
 
-bool is_to_fail() {
+}  // namespace
+
+bool failing_new::is_to_fail() {
   if (control == nullptr) return false;
   const int64_t number = ++control->counted;
   const int64_t fail_at = control->fail_at;
@@ -44,41 +46,10 @@ bool is_to_fail() {
   return true;
 }
 
-void* allocate(size_t size, size_t alignment) {
-  if (is_to_fail()) return nullptr;
-  if (alignment <= alignof(std::max_align_t)) return std::malloc(size);
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-void* allocate_or_throw(size_t size, size_t alignment) {
-  void* const memory = allocate(size, alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-void* operator new(size_t size) { return allocate_or_throw(size, 1); }
-void* operator new[](size_t size) { return allocate_or_throw(size, 1); }
-void* operator new(size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
-void* operator new[](size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
-void* operator new(size_t size, std::align_val_t alignment) {
-  return allocate_or_throw(size, static_cast<size_t>(alignment));
-}
-void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return allocate(size, static_cast<size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
-
 extern "C" {
 // The linker sends calls of pthread_create here (--wrap).
 int __real_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument);
 int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
-  return is_to_fail() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
+  return failing_new::is_to_fail() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
 }
 }

@@ -2,13 +2,13 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "bench.h"
+#include "failing_new.h"
 
 namespace {
 
@@ -16,30 +16,13 @@ namespace {
 int countdown = 0;
 int failures = 0;
 
-void* allocate(size_t size, size_t alignment) {
-  if (countdown > 0 && --countdown == 0) {
-    ++failures;
-    return nullptr;
-  }
-  if (alignment <= alignof(std::max_align_t)) return std::malloc(size);
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-void* allocate_or_throw(size_t size, size_t alignment) {
-  void* const memory = allocate(size, alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
 }  // namespace
 
-void* operator new(size_t size) { return allocate_or_throw(size, 1); }
-void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return allocate(size, static_cast<size_t>(alignment));
+bool failing_new::is_to_fail() {
+  if (countdown == 0 || --countdown > 0) return false;
+  ++failures;
+  return true;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
 
 namespace {
 

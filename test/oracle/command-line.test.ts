@@ -4,6 +4,8 @@ import { dirname, join } from 'node:path'
 import test from 'ava'
 import { cliPath, type CliOutcome, runCommand } from '../support/cli.js'
 import { makeFixtures } from '../support/cli-fixtures.js'
+import { amendReadingCases, amendWritingCases } from '../support/amend-cases.js'
+import { blockReadingCases, blockWritingCases } from '../support/block-cases.js'
 import { chainReadingCases, chainWritingCases, tooLongName } from '../support/chain-cases.js'
 import { readingCases, writingCases } from '../support/cli-cases.js'
 import { qemuVersion } from '../support/qemu.js'
@@ -39,7 +41,10 @@ const otherWords = new Set([
 
 /** How much of a file a file system stores is not the tool's doing. */
 function withoutHostSizes(text: string): string {
-  return text.replace(/^disk size: .*$/gm, 'disk size').replace(/"actual-size": \d+/g, '"actual-size"')
+  return text
+    .replace(/^Run completed in [\d.]+ seconds/gm, 'Run completed')
+    .replace(/^disk size: .*$/gm, 'disk size')
+    .replace(/"actual-size": \d+/g, '"actual-size"')
 }
 
 /** Of an image that was copied, in which order its clusters were written is not either. */
@@ -86,7 +91,7 @@ test.after.always(async () => {
   if (fixtures !== '') await rm(dirname(fixtures), { recursive: true, force: true })
 })
 
-const allReadingCases = [...readingCases, ...chainReadingCases]
+const allReadingCases = [...readingCases, ...chainReadingCases, ...amendReadingCases, ...blockReadingCases]
 
 for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) {
   oracle(`${verb}: prints what qemu-img prints where nothing is written, and exits alike`, async (t) => {
@@ -104,7 +109,10 @@ for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) 
   })
 }
 
-for (const [part, cases] of parts([...writingCases, ...chainWritingCases], 3).entries()) {
+for (const [part, cases] of parts(
+  [...writingCases, ...chainWritingCases, ...amendWritingCases, ...blockWritingCases],
+  3,
+).entries()) {
   oracle(
     `commands that write print the same, exit alike, and leave the like behind (part ${part + 1})`,
     async (t) => {

@@ -1,0 +1,74 @@
+import type { LongWork } from '../base/abort.js'
+import { enumOption, longWorkSchema } from '../base/options.js'
+import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import {
+  cacheOption,
+  type CacheMode,
+  type CacheOptions,
+  cacheOptionsOf,
+  type CacheSettings,
+  defaultCache,
+  withoutReservation,
+} from '../image/cache-modes.js'
+import type { DiskImage } from '../image/disk-image.js'
+import { openImage } from '../image/open.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
+
+/** What every operation takes that changes an image by its path. */
+export type ChainWorkOptions = LongWork & {
+  /** Default: probed. */
+  readonly format?: ImageFormat
+  /** Which backing files may be opened. Default 'same-directory'. */
+  readonly backing?: BackingGate
+  readonly cache?: CacheMode | CacheOptions
+  readonly locking?: 'auto' | 'off'
+}
+
+export const chainWorkSchema = {
+  format: enumOption(imageFormats),
+  backing: backingOption,
+  cache: cacheOption,
+  locking: enumOption(['auto', 'off']),
+  ...longWorkSchema,
+}
+
+/** The same with all choices made. */
+export type ChainWork = LongWork & {
+  /** Undefined: probed. */
+  readonly format: ImageFormat | undefined
+  readonly signal: AbortSignal | undefined
+  readonly gate: BackingGate
+  readonly cache: CacheSettings
+  readonly locking: boolean
+}
+
+/** @param given  as `chainWorkSchema` has checked it */
+export function chainWorkOf(
+  given: LongWork & {
+    readonly format?: ImageFormat | undefined
+    readonly backing?: BackingGate | undefined
+    readonly cache?: CacheSettings | undefined
+    readonly locking?: 'auto' | 'off' | undefined
+  },
+): ChainWork {
+  return {
+    signal: given.signal,
+    onProgress: given.onProgress,
+    format: given.format,
+    gate: given.backing ?? 'same-directory',
+    cache: withoutReservation(given.cache ?? defaultCache),
+    locking: given.locking !== 'off',
+  }
+}
+
+/** Open the image that is worked on, for writing. @throws as openImage */
+export function openForWork(path: string, work: ChainWork): Promise<DiskImage> {
+  const { format, signal } = work
+  return openImage(path, {
+    ...(format === undefined ? {} : { format }),
+    ...(signal === undefined ? {} : { signal }),
+    backing: work.gate,
+    cache: cacheOptionsOf(work.cache),
+    locking: work.locking ? 'auto' : 'off',
+  })
+}
