@@ -51,6 +51,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
     unsafe,
     forceShare: line.has('forceShare'),
     backing: 'allow',
+    dataFile: 'allow',
   }
   const { rebaseImage } = await import('../operations/rebase.js')
   const meter = progressMeter({

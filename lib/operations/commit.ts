@@ -12,6 +12,7 @@ import {
   stringOption,
 } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import {
   cacheOption,
   type CacheMode,
@@ -40,6 +41,8 @@ export type CommitOptions = LongWork & {
   readonly keep?: boolean
   /** Which backing files may be opened, and the base be written. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
 }
@@ -58,6 +61,7 @@ const commitSchema = {
   base: stringOption,
   keep: booleanOption,
   backing: backingOption,
+  dataFile: dataFileOption,
   cache: cacheOption,
   locking: enumOption(['auto', 'off']),
   ...longWorkSchema,
@@ -85,11 +89,12 @@ const requests = 8
 export async function commitImage(path: string, options?: CommitOptions): Promise<CommittedImage> {
   checkPath('commitImage', path)
   const given = checkOptions('commitImage', options, commitSchema)
-  const { base: name, keep = false, format, backing, locking = 'auto', signal } = given
+  const { base: name, keep = false, format, backing, dataFile, locking = 'auto', signal } = given
   const cache = withoutReservation(given.cache ?? defaultCache)
   const image = await openImage(path, {
     ...(format === undefined ? {} : { format }),
     ...(backing === undefined ? {} : { backing }),
+    ...(dataFile === undefined ? {} : { dataFile }),
     ...(signal === undefined ? {} : { signal }),
     cache: cacheOptionsOf(cache),
     locking,

@@ -18,6 +18,8 @@ import {
   defaultCache,
   withoutReservation,
 } from '../image/cache-modes.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
+import type { Layer } from '../image/layers.js'
 import { openChain } from '../image/chain.js'
 import { DiskImage } from '../image/disk-image.js'
 import { openFailure } from '../image/open-failure.js'
@@ -32,6 +34,8 @@ export type FlattenOptions = LongWork & {
   readonly format?: ImageFormat
   /** Which backing files may be opened. Default 'same-directory'. The new one is the caller's own word, and opened wherever it is. */
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
 }
@@ -57,6 +61,7 @@ export type RebasedImage = {
 const flattenSchema = {
   format: enumOption(imageFormats),
   backing: backingOption,
+  dataFile: dataFileOption,
   cache: cacheOption,
   locking: enumOption(['auto', 'off']),
   ...longWorkSchema,
@@ -76,6 +81,7 @@ const rebaseSchema = {
 type Work = LongWork & {
   readonly format: ImageFormat | undefined
   readonly gate: BackingGate
+  readonly dataGate: DataFileGate
   readonly cache: CacheSettings
   readonly sourceCache: CacheSettings
   readonly locking: boolean
@@ -113,6 +119,7 @@ export async function rebaseImage(path: string, options: RebaseOptions): Promise
     ...given,
     format: given.format,
     gate: given.backing ?? 'same-directory',
+    dataGate: given.dataFile ?? 'deny',
     cache: withoutReservation(given.cache ?? defaultCache),
     sourceCache: given.sourceCache ?? defaultCache,
     locking: given.locking !== 'off',
@@ -135,11 +142,12 @@ export async function flattenImage(path: string, options?: FlattenOptions): Prom
 
 /** The header alone. */
 async function renameBacking(path: string, work: Work): Promise<void> {
-  const { format, cache, locking, signal } = work
+  const { format, cache, locking, signal, dataGate } = work
   const { layers } = await openChain(path, format, {
     readOnly: false,
     forceShare: false,
     gate: 'ignore',
+    dataGate,
     snapshot: undefined,
     cache,
     locking,
@@ -170,6 +178,7 @@ async function rebase(path: string, work: Work): Promise<RebasedImage> {
     ...(format === undefined ? {} : { format }),
     ...(signal === undefined ? {} : { signal }),
     backing: work.gate,
+    dataFile: work.dataGate,
     cache: cacheOptionsOf(work.cache),
     locking: locking ? 'auto' : 'off',
   })
@@ -209,7 +218,7 @@ export async function moveOnto(
 
 /** Open what the image is to stand on. */
 async function openTarget(path: string, image: DiskImage, work: Work): Promise<DiskImage | undefined> {
-  const { target, gate } = work
+  const { target, gate, dataGate } = work
   if (target === undefined) return undefined
   const found = await passGate('allow', { name: target.file, format: target.format, image: path })
   if (found.type === 'image') return undefined
@@ -219,6 +228,7 @@ async function openTarget(path: string, image: DiskImage, work: Work): Promise<D
     forceShare: work.forceShare,
     // What it refers to in its turn is not the caller's word.
     backing: gate,
+    dataFile: dataGate,
     cache: cacheOptionsOf(work.sourceCache),
     locking: work.locking ? 'auto' : 'off',
     ...(work.signal === undefined ? {} : { signal: work.signal }),
@@ -226,7 +236,9 @@ async function openTarget(path: string, image: DiskImage, work: Work): Promise<D
     throw newBackingFailure(target.file, error)
   })
   const [{ identity }] = DiskImage.layersOf(image)
-  if (DiskImage.layersOf(source).some((layer) => layer.identity === identity)) {
+  const isInChain = ({ identity: own, dataFile }: Layer): boolean =>
+    own === identity || dataFile?.identity === identity
+  if (DiskImage.layersOf(source).some(isInChain)) {
     await source.close()
     throw new Qcow2Error(
       'ERR_BACKING_LOOP',
