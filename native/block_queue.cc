@@ -77,6 +77,7 @@ Napi::Function BlockQueue::define(Napi::Env env) {
                          guarded_method<&BlockQueue::drain>("drain"),
                          guarded_method<&BlockQueue::lock>("lock"),
                          guarded_method<&BlockQueue::unlock>("unlock"),
+                         guarded_method<&BlockQueue::sync_with>("syncWith"),
                          guarded_method<&BlockQueue::counters>("counters"),
                          guarded_method<&BlockQueue::note>("note"),
                          guarded_method<&BlockQueue::take_log>("takeLog"),
@@ -223,6 +224,17 @@ void BlockQueue::unlock(const Napi::CallbackInfo& info) {
   }
 }
 
+// (number): of another file, open and not changed yet.
+void BlockQueue::sync_with(const Napi::CallbackInfo& info) {
+  if (!check_open(info.Env())) return;
+  const auto number = count_at(info, 0);
+  std::shared_ptr<QueuedFile> data = number ? environment_->file(*number) : nullptr;
+  if (!data || data == file_ || !data->is_open()) {
+    return refuse(info.Env(), "syncWith(number) takes the number of another file that is open");
+  }
+  file_->sync_with(std::move(data));
+}
+
 Napi::Value BlockQueue::counters(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!check_open(env)) return {};
@@ -234,7 +246,7 @@ Napi::Value BlockQueue::counters(const Napi::CallbackInfo& info) {
   answer.Set("nodeBytesWritten", number_of(env, counters.queue.node_bytes_written));
   answer.Set("barriersIssued", number_of(env, counters.queue.barriers_issued));
   answer.Set("flushesAsked", number_of(env, counters.queue.flushes_asked));
-  answer.Set("syncsIssued", number_of(env, counters.queue.syncs_issued));
+  answer.Set("syncsIssued", number_of(env, file_->syncs()));
   answer.Set("queuedBytesPeak", number_of(env, counters.queue.queued_bytes_peak));
   answer.Set("queuedNodesPeak", number_of(env, counters.queue.queued_nodes_peak));
   Napi::Array histogram = Napi::Array::New(env, counters.sync_microseconds.size());

@@ -44,6 +44,7 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
   void drain(const Napi::CallbackInfo& info);
   Napi::Value lock(const Napi::CallbackInfo& info);
   void unlock(const Napi::CallbackInfo& info);
+  void sync_with(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   void note(const Napi::CallbackInfo& info);
   Napi::Value take_log(const Napi::CallbackInfo& info);

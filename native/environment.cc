@@ -276,6 +276,12 @@ std::shared_ptr<QueuedFile> Environment::add(BlockQueue* queue, QueuedFile::Opti
   return file;
 }
 
+std::shared_ptr<QueuedFile> Environment::file(uint64_t number) const {
+  if (number > UINT32_MAX) return nullptr;
+  const auto found = queues_.find(static_cast<uint32_t>(number));
+  return found == queues_.end() ? nullptr : found->second->file();
+}
+
 void Environment::remove(uint32_t number) { queues_.erase(number); }
 
 void Environment::close_unasked(std::shared_ptr<QueuedFile> file) {

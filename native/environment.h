@@ -48,6 +48,8 @@ class Environment {
 
   // Makes the file of that queue, and gives it a number. Throws std::bad_alloc, with nothing changed.
   std::shared_ptr<QueuedFile> add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number);
+  // nullptr: there is none of that number.
+  std::shared_ptr<QueuedFile> file(uint64_t number) const;
   void remove(uint32_t number);
   void close_unasked(std::shared_ptr<QueuedFile> file);
   // A file began, or ceased, to write nodes without being asked.

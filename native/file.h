@@ -29,6 +29,7 @@ class File {
   // Never blocks on a FIFO. EISDIR for a directory, ENODEV for what is neither a regular file nor a block device.
   int open(const std::string& path, const OpenOptions& options);
   void close();
+  bool is_open() const { return descriptor_ != -1; }
   // Write down from now on what changes the file; nullptr: nothing. The log outlives the file. Before anybody else uses
   // the object.
   void log_to(IoLog* log) { log_ = log; }

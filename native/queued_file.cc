@@ -94,8 +94,7 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
     }
     default:
       completion.error = self.change(job, scratch);
-      // The queue hears of it before JavaScript does: what is queued because of it must find its sync still to come.
-      if (completion.error == 0) self.worker_->data_written();
+      self.changed(completion.error == 0);
       self.leave_gate(job, completion.error == 0);
   }
   return completion;
@@ -116,7 +115,7 @@ int QueuedFile::open() {
   callbacks.write = [this](uint64_t offset, Section section, const WritePiece* nodes, size_t count) {
     return write_nodes(offset, section, nodes, count);
   };
-  callbacks.sync = [this] { return file_.sync(); };
+  callbacks.sync = [this] { return sync(); };
   callbacks.progress = [this](const Waiters& finished) { completions_->post_progress(number_, finished); };
   gate_.make_room(1);
   worker_ = std::make_unique<Worker>(options_.policy, file_.memory_alignment(), options_.idle_limit_ms, callbacks);
@@ -128,7 +127,48 @@ void QueuedFile::close() {
   // Longer than any disk takes: nodes that nobody waits for any more are still written.
   request_stop(Clock::now() + std::chrono::hours(24));
   join();
+  std::shared_ptr<QueuedFile> data;  // outlives the lock
+  const std::lock_guard<std::mutex> lock(pair_mutex_);
+  std::swap(data, data_);
   file_.close();
+}
+
+void QueuedFile::sync_with(std::shared_ptr<QueuedFile> data) {
+  data->synced_by_ = weak_from_this();
+  const std::lock_guard<std::mutex> lock(pair_mutex_);
+  data_ = std::move(data);
+}
+
+// The queue hears of it before JavaScript does: what is queued because of it must find its sync still to come.
+void QueuedFile::changed(bool succeeded) {
+  has_changed_ = true;
+  if (!succeeded) return;
+  worker_->data_written();
+  if (const std::shared_ptr<QueuedFile> other = synced_by_.lock()) other->worker_->data_written();
+}
+
+// On the queue's thread. Data first: without it a mapping that is durable would lead to what was there before.
+int QueuedFile::sync() {
+  std::shared_ptr<QueuedFile> data;
+  {
+    const std::lock_guard<std::mutex> lock(pair_mutex_);
+    data = data_;
+  }
+  if (!data) {
+    ++syncs_;
+    return file_.sync();
+  }
+  const int error = data->sync_changes();
+  return error != 0 ? error : sync_changes();
+}
+
+int QueuedFile::sync_changes() {
+  const std::lock_guard<std::mutex> lock(pair_mutex_);
+  if (!has_changed_.exchange(false)) return 0;
+  // Closed before its time: what it held may not be durable, and nobody may be told that it is.
+  if (!file_.is_open()) return EBADF;
+  ++syncs_;
+  return file_.sync();
 }
 
 int QueuedFile::change(const Job& job, Scratch* scratch) {
@@ -181,6 +221,12 @@ int QueuedFile::extend(uint64_t end, Scratch* scratch) {
 
 // On the queue's thread.
 int QueuedFile::write_nodes(uint64_t offset, Section section, const WritePiece* nodes, size_t count) {
+  const int error = write_nodes_now(offset, section, nodes, count);
+  has_changed_ = true;
+  return error;
+}
+
+int QueuedFile::write_nodes_now(uint64_t offset, Section section, const WritePiece* nodes, size_t count) {
   if (!file_.direct()) return file_.write_pieces(nodes, count, offset, section);
 
   uint64_t end = offset;

@@ -67,6 +67,12 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   void abandon_gate();
   void join();
 
+  // Sync data with this file from now on: each sync of this one is one of data first, and both only where something has
+  // changed since their last. Writes of data are what this file's queue waits for. Before data is changed.
+  void sync_with(std::shared_ptr<QueuedFile> data);
+  // Calls of fdatasync.
+  uint64_t syncs() const { return syncs_; }
+
   // Bytes on which this file holds shared locks. JavaScript thread only.
   std::set<uint64_t> locked_bytes;
 
@@ -78,6 +84,10 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   int allocate(const Job& job, Scratch* scratch);
   int extend(uint64_t end, Scratch* scratch);
   int write_nodes(uint64_t offset, Section section, const WritePiece* nodes, size_t count);
+  int write_nodes_now(uint64_t offset, Section section, const WritePiece* nodes, size_t count);
+  void changed(bool succeeded);
+  int sync();
+  int sync_changes();
 
   bool enter_gate(Job* job);
   void leave_gate(const Job& job, bool succeeded);
@@ -94,6 +104,13 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   std::unique_ptr<Worker> worker_;
   std::atomic<bool> opened_{false};  // all above are set; they stay until the file is destroyed
   bool close_submitted_ = false;     // JavaScript thread only
+
+  std::atomic<bool> has_changed_{false};  // since the last sync started
+  std::atomic<uint64_t> syncs_{0};
+  // The file that this one's data stands in, and the reverse.
+  std::shared_ptr<QueuedFile> data_;     // guarded by pair_mutex_
+  std::weak_ptr<QueuedFile> synced_by_;  // set before the first change, and then for ever
+  std::mutex pair_mutex_;                // also: the file is not closed while the other's thread syncs it
 
   // The gate serves files with O_DIRECT only. All below are guarded by gate_mutex_.
   std::mutex gate_mutex_;

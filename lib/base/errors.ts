@@ -5,6 +5,7 @@ export type ErrorCode =
   | 'ERR_BACKING_LOOP'
   | 'ERR_CLOSED'
   | 'ERR_CORRUPT'
+  | 'ERR_DATA_FILE_DENIED'
   | 'ERR_EXISTS'
   | 'ERR_IMAGE_LOCKED'
   | 'ERR_IO'

@@ -134,7 +134,6 @@ export function imageShape(format: ImageFormat, settings: ImageSettings): ImageS
   if (isOn(settings, 'data_file_raw') && !settings.has('data_file')) {
     throw new UsageError('data-file-raw requires data-file')
   }
-  if (settings.has('data_file')) throw new UsageError('External data files are not supported yet')
   const preallocation = preallocationOf(format, settings)
   const common = { format, ...(preallocation === undefined ? {} : { preallocation }) }
   return format === 'raw' ? common : { ...common, ...qcow2Shape(settings) }
@@ -160,6 +159,7 @@ function qcow2Shape(settings: ImageSettings): Omit<ImageShape, 'format' | 'preal
     throw new UsageError('Backing format cannot be used without backing file')
   }
   return {
+    ...dataFileShape(settings, compat),
     compat,
     clusterSize,
     refcountBits,
@@ -169,6 +169,24 @@ function qcow2Shape(settings: ImageSettings): Omit<ImageShape, 'format' | 'preal
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat: backingFormatOf(backingFormat) }),
   }
+}
+
+function dataFileShape(
+  settings: ImageSettings,
+  compat: '0.10' | '1.1',
+): Pick<ImageShape, 'dataFile' | 'dataFileRaw'> {
+  const dataFile = settings.get('data_file')
+  if (dataFile === undefined) return {}
+  if (compat === '0.10') {
+    throw new UsageError(
+      'External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+    )
+  }
+  const dataFileRaw = isOn(settings, 'data_file_raw')
+  if (dataFileRaw && settings.has('backing_file')) {
+    throw new UsageError('Backing file and data-file-raw cannot be used at the same time')
+  }
+  return { dataFile, dataFileRaw }
 }
 
 export function isOn(settings: ImageSettings, key: string): boolean {

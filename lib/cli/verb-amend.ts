@@ -77,6 +77,7 @@ export async function amend(argv: readonly string[]): Promise<number> {
     ...(name.format === undefined ? {} : { format: name.format }),
     ...wanted(lists),
     backing: 'allow',
+    openDataFile: 'allow',
   }
   const { amendImage } = await import('../operations/amend.js')
   try {

@@ -68,6 +68,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
     ...(name.format === undefined ? {} : { format: name.format }),
     forceShare,
     backing: 'allow',
+    dataFile: 'allow',
     onStart: () => announce(requests),
   }
   const { benchImage } = await import('../operations/bench.js')

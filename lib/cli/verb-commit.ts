@@ -49,6 +49,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
     // As the stock tool: who names the base decides for himself what becomes of the image.
     keep: line.has('keep') || base !== undefined,
     backing: 'allow',
+    dataFile: 'allow',
   }
   const { commitImage } = await import('../operations/commit.js')
   await metered(line, (control) => commitImage(name.path, { ...work, ...control }))

@@ -51,6 +51,7 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
       ...formats(first, second),
       strict,
       backing: 'allow',
+      dataFile: 'allow',
       forceShare: first.forceShare || second.forceShare || line.has('forceShare'),
       onProgress: (progress) => {
         // The first report comes when both are open.

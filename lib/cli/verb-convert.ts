@@ -84,6 +84,7 @@ export async function convert(argv: readonly string[]): Promise<number> {
     ...(existing ? {} : shapeOf(targetText, format, settings)),
     format: target.format ?? format,
     backing: 'allow',
+    sourceDataFile: 'allow',
     forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
     compress: line.has('compress'),
     targetIsZero: line.has('targetIsZero'),

@@ -39,6 +39,7 @@ export async function dd(argv: readonly string[], context: VerbContext): Promise
     format,
     forceShare: source.forceShare || line.has('forceShare'),
     backing: 'allow',
+    sourceDataFile: 'allow',
     overwrite: true,
   }
   const { ddImage } = await import('../operations/dd.js')

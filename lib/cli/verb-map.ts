@@ -33,6 +33,7 @@ export async function map(argv: readonly string[]): Promise<number> {
     name.path,
     {
       backing: 'allow',
+      dataFile: 'allow',
       forceShare: name.forceShare || line.has('forceShare'),
       ...(name.format === undefined ? {} : { format: name.format }),
     },

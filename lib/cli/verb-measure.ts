@@ -55,6 +55,7 @@ export async function measure(argv: readonly string[]): Promise<number> {
       ...snapshot,
       ...(name.format === undefined ? {} : { sourceFormat: name.format }),
       backing: 'allow',
+      sourceDataFile: 'allow',
       forceShare: name.forceShare || line.has('forceShare'),
       signal,
     }),

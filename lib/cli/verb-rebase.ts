@@ -50,6 +50,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
     unsafe,
     forceShare: line.has('forceShare'),
     backing: 'allow',
+    dataFile: 'allow',
   }
   const { rebaseImage } = await import('../operations/rebase.js')
   await metered(line, (control) => rebaseImage(name.path, { ...work, ...control }))

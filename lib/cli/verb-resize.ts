@@ -68,6 +68,7 @@ export async function resize(argv: readonly string[]): Promise<number> {
       shrink: line.has('shrink'),
       preallocation,
       backing: 'allow',
+      dataFile: 'allow',
       signal,
     }),
   )

@@ -62,7 +62,7 @@ function actionOf(line: Line): Action | undefined {
 async function open(name: ImageName, given: OpenOptions): Promise<DiskImage> {
   const { openImage } = await import('../image/open.js')
   const format = name.format === undefined ? {} : { format: name.format }
-  return openImage(name.path, { ...given, ...format, backing: 'allow' })
+  return openImage(name.path, { ...given, ...format, backing: 'allow', dataFile: 'allow' })
 }
 
 async function perform(image: DiskImage, action: Action, signal: AbortSignal): Promise<void> {

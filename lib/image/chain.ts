@@ -8,7 +8,10 @@ import { readHeader } from '../qcow2/open-metadata.js'
 import { incompatible } from '../qcow2/spec.js'
 import { RawImage } from '../raw/raw-image.js'
 import { type BackingGate, maxBackingDepth, passGate } from './backing-gate.js'
+import { hasDataFile } from '../qcow2/data-file.js'
 import type { CacheSettings } from './cache-modes.js'
+import { type OpenDataFile, openDataFile } from './data-file.js'
+import type { DataFileGate } from './data-file-gate.js'
 import { DiskImage } from './disk-image.js'
 import { type FileIdentity, identifyFile, openFile } from './image-file.js'
 import { type Layer, LayersBelow } from './layers.js'
@@ -26,6 +29,7 @@ export type ChainSettings = {
   readonly cache: CacheSettings
   /** 'ignore': the backing file is not even asked for; the image shows zeros in its place. For work on the header alone. */
   readonly gate: BackingGate | 'ignore'
+  readonly dataGate: DataFileGate
   readonly signal: AbortSignal | undefined
   /** Of the first. */
   readonly snapshot: SnapshotReference | undefined
@@ -87,6 +91,7 @@ async function openLayers(
 ): Promise<Chain> {
   const common = { backend, identity: origin.above.at(-1), reference: origin.reference }
   let below: Chain | undefined
+  let dataFile: OpenDataFile | undefined
   try {
     const found = await lockAndProbe(backend, format, settings)
     settings.signal?.throwIfAborted()
@@ -105,8 +110,12 @@ async function openLayers(
         above: origin.above,
       })
     }
-    const image = await openQcow2Layer(backend, below?.layers, settings)
-    const layer = { ...common, format: image }
+    if (hasDataFile(header)) {
+      const taken = (below?.layers ?? []).flatMap((layer) => [layer.identity, layer.dataFile?.identity])
+      dataFile = await openDataFile(header, backend.path, settings, [...origin.above, ...taken])
+    }
+    const image = await openQcow2Layer(backend, below?.layers, settings, dataFile)
+    const layer = { ...common, format: image, dataFile }
     return {
       layers: [layer, ...(below?.layers ?? [])],
       owned: [layer, ...(below?.owned ?? [])],
@@ -115,6 +124,7 @@ async function openLayers(
   } catch (error) {
     // The first failure is the one to tell.
     await backend.close().catch(() => undefined)
+    await dataFile?.backend.close().catch(() => undefined)
     for (const { format: image } of below?.owned ?? []) await image.close().catch(() => undefined)
     throw error
   }
@@ -128,6 +138,7 @@ export async function openQcow2Layer(
   backend: BlockBackend,
   below: Layers | undefined,
   settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot'>,
+  dataFile?: OpenDataFile,
 ): Promise<Qcow2Image> {
   if (!settings.readOnly && isDirty((await readHeader(backend)).header)) {
     await repairDirty(backend, settings.signal)
@@ -137,6 +148,7 @@ export async function openQcow2Layer(
     readOnly: settings.readOnly,
     backing: below && new LayersBelow(below),
     snapshot: settings.snapshot,
+    dataFile: dataFile?.backend,
     ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
     ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
     ...(reservation === undefined ? {} : { reservation }),

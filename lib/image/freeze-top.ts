@@ -1,3 +1,4 @@
+import { addDataFileLocks, dropDataFileLocks } from './data-file.js'
 import type { Layer } from './layers.js'
 import { addLocks, dropLocks, lockUse } from './locks.js'
 
@@ -6,17 +7,23 @@ import { addLocks, dropLocks, lockUse } from './locks.js'
  * If this fails, the layer and its locks are as before.
  * @returns lets go of a writer's locks, when nothing can go wrong any more; a reader's are held
  */
-export async function freezeTop({ format, backend }: Layer, locking: boolean): Promise<() => void> {
+export async function freezeTop({ format, backend, dataFile }: Layer, locking: boolean): Promise<() => void> {
   const writing = lockUse(format.format, { readOnly: false, forceShare: false })
   await format.changesEnded()
   if (locking) addLocks(backend, writing, 'read-only')
+  let dataIsLocked = false
   try {
+    if (locking) addDataFileLocks(dataFile, 'read-only')
+    dataIsLocked = locking
     await format.freeze()
   } catch (error) {
+    if (dataIsLocked) dropDataFileLocks(dataFile, 'read-write')
     if (locking) dropLocks(backend, 'read-only', writing)
     throw error
   }
   return () => {
-    if (locking) dropLocks(backend, writing, 'read-only')
+    if (!locking) return
+    dropLocks(backend, writing, 'read-only')
+    dropDataFileLocks(dataFile, 'read-only')
   }
 }

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { BackingSource, FormatImage } from '../queue/format-image.js'
+import type { OpenDataFile } from './data-file.js'
 import type { FileIdentity } from './image-file.js'
 
 /** One image of a chain. */
@@ -9,6 +10,8 @@ export type Layer = {
   readonly format: FormatImage
   /** The file that `format` reads: for holes. `format.close()` closes it. */
   readonly backend: BlockBackend
+  /** Where `format` has its plain clusters, if not in that file. It closes that too. */
+  readonly dataFile?: OpenDataFile | undefined
   /** Which file it is, if it was opened by its path. */
   readonly identity?: FileIdentity | undefined
   /** The name that the image above has for it. */
@@ -43,8 +46,8 @@ export type Extent = {
  */
 export async function findSparseLayers(layers: readonly Layer[]): Promise<boolean[]> {
   return Promise.all(
-    layers.map(async ({ format, backend }) => {
-      if (format.format === 'raw') return false
+    layers.map(async ({ format, backend, dataFile }) => {
+      if (format.format === 'raw' || dataFile !== undefined) return false
       const clusters = Math.ceil(backend.length / format.clusterSize)
       const { blocks } = await stat(backend.path).catch(() => ({ blocks: 0 }))
       const onDisk = Math.floor((blocks * sectorSize) / format.clusterSize)

@@ -26,6 +26,9 @@ const lockRows = {
   'force-share': { uses: ['consistent read'], unshared: [] },
   /** A guest's disk: one writer. Resizing by somebody else is tolerated, as QEMU's guest devices do. */
   'raw read-write': { uses: ['consistent read', 'write', 'resize'], unshared: ['write'] },
+  /** The data file of such an owner, who alone gives it its size. */
+  'data file read-write': { uses: ['consistent read', 'write', 'resize'], unshared: ['resize'] },
+  'data file read-only': { uses: ['consistent read'], unshared: ['resize'] },
   /** The moment when a file is emptied or replaced. */
   creation: { uses: ['write', 'resize'], unshared: ['resize'] },
   /** Looks at metadata only. */

@@ -12,6 +12,7 @@ import type { SnapshotReference } from '../queue/format-image.js'
 import { type BackingGate, backingOption } from './backing-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './cache-modes.js'
 import { openChain } from './chain.js'
+import { type DataFileGate, dataFileOption } from './data-file-gate.js'
 import { DiskImage } from './disk-image.js'
 import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
 import { openFailure } from './open-failure.js'
@@ -29,8 +30,8 @@ export type OpenOptions = {
   readonly backing?: BackingGate
   /** Show the disk as it is in this internal snapshot: an id or a name, or an object that says which of them. With readOnly only. */
   readonly snapshot?: SnapshotReference
-  /** External data files are not supported yet: images with one are refused. */
-  readonly dataFile?: 'deny'
+  /** Whether an external data file may be opened, of the image or of one that it stands on. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   /** 'off' takes no locks and respects none: two writers destroy an image. */
   readonly locking?: 'auto' | 'off'
   /** What a failed write does: see OnError. Default 'report'. */
@@ -48,7 +49,7 @@ export const openSchema = {
   cache: cacheOption,
   backing: backingOption,
   snapshot: snapshotOption,
-  dataFile: enumOption(['deny']),
+  dataFile: dataFileOption,
   locking: enumOption(['auto', 'off']),
   onError: enumOption(['report', 'stop', 'enospc']),
   onEvent: functionOption<(event: ImageEvent) => void>(),
@@ -63,7 +64,7 @@ export const openSchema = {
  * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY (the file), ERR_IS_A_DIRECTORY, ERR_IO
  * @throws ERR_NOT_AN_IMAGE, ERR_CORRUPT, ERR_UNSUPPORTED_FEATURE
  * @throws ERR_IMAGE_LOCKED     somebody else uses it
- * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP
+ * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP, ERR_DATA_FILE_DENIED
  */
 export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
   const given = checkOptions('openImage', options, openSchema)
@@ -86,6 +87,7 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     readOnly,
     forceShare,
     gate,
+    dataGate: given.dataFile ?? 'deny',
     signal,
     snapshot: given.snapshot,
     locking: given.locking !== 'off',

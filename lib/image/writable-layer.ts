@@ -4,8 +4,9 @@ import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { RawImage } from '../raw/raw-image.js'
 import { type ChainSettings, type Layers, openQcow2Layer } from './chain.js'
+import { addDataFileLocks, dropDataFileLocks, type OpenDataFile } from './data-file.js'
 import { DiskImage } from './disk-image.js'
-import { identifyFile } from './image-file.js'
+import { identifyFile, openFile } from './image-file.js'
 import type { Layer } from './layers.js'
 import { addLocks, dropLocks, lockUse } from './locks.js'
 import { openSuited } from './open-suited.js'
@@ -41,16 +42,36 @@ export async function openWritable(
   const writing = lockUse(layer.format.format, { readOnly: false, forceShare: false })
   if (settings.locking) addLocks(reader, 'read-only', writing)
   let writer: BlockBackend | undefined
+  let dataFile: OpenDataFile | undefined
+  let dataIsLocked = false
   try {
+    if (settings.locking) addDataFileLocks(layer.dataFile, 'read-write')
+    dataIsLocked = settings.locking
     // The locks are on the file, whoever opens it: this descriptor takes none of its own.
     writer = await openSuited(path, { readOnly: false, cache: settings.cache })
     if (identity !== undefined && (await identifyFile(path)) !== identity) {
       throw new Qcow2Error('ERR_IMAGE_LOCKED', `'${escapeName(path)}' is another file now`, { path })
     }
-    return await openOn(writer, layer, layers.slice(depth + 1), settings)
+    if (layer.dataFile !== undefined) dataFile = await openAgain(layer.dataFile, settings.cache)
+    return await openOn(writer, { ...layer, dataFile }, layers.slice(depth + 1), settings)
   } catch (error) {
     await writer?.close().catch(() => undefined)
+    await dataFile?.backend.close().catch(() => undefined)
+    if (dataIsLocked) dropDataFileLocks(layer.dataFile, 'read-only')
     if (settings.locking) dropLocks(reader, writing, 'read-only')
+    throw error
+  }
+}
+
+/** For writing; as with the image's file, it is the reader that holds the locks. */
+async function openAgain(file: OpenDataFile, cache: ChainSettings['cache']): Promise<OpenDataFile> {
+  const { path } = file.backend
+  const backend = await openFile(path, { readOnly: false, cache })
+  try {
+    if ((await identifyFile(path)) === file.identity) return { ...file, backend }
+    throw new Qcow2Error('ERR_IMAGE_LOCKED', `'${escapeName(path)}' is another file now`, { path })
+  } catch (error) {
+    await backend.close().catch(() => undefined)
     throw error
   }
 }
@@ -65,7 +86,12 @@ async function openOn(
   const format =
     layer.format.format === 'raw'
       ? new RawImage(writer)
-      : await openQcow2Layer(writer, below, { ...settings, readOnly: false, snapshot: undefined })
+      : await openQcow2Layer(
+          writer,
+          below,
+          { ...settings, readOnly: false, snapshot: undefined },
+          layer.dataFile,
+        )
   const writable = { ...layer, format, backend: writer }
   return new DiskImage({
     path: writer.path,

@@ -84,6 +84,8 @@ export type NativeBlockQueue = {
   /** @returns undefined, or the first byte that somebody else holds, or -errno; then nothing has changed */
   lock(held: readonly number[], tested: readonly number[]): number | undefined
   unlock(held: readonly number[]): void
+  /** Each sync of this file is one of another first, by its number; both only where something has changed. Before that one is changed. */
+  syncWith(number: number): void
   /** Mark a place in the log. */
   note(id: number): void
   /** What has been logged since the last time, if that was asked for at open. */

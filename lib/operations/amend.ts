@@ -10,6 +10,7 @@ import {
 } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import { type Layers, openQcow2Layer } from '../image/chain.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import { downgradeHeader, refuseDowngrade, setLazyRefcounts, upgradeHeader } from '../qcow2/amend-header.js'
 import { changeRefcountWidth } from '../qcow2/amend-refcounts.js'
@@ -28,7 +29,9 @@ import {
   openForWork,
 } from './chain-work.js'
 
-export type AmendOptions = ChainWorkOptions & {
+export type AmendOptions = Omit<ChainWorkOptions, 'dataFile'> & {
+  /** Whether the image's external data file may be opened. Default 'deny'. */
+  readonly openDataFile?: DataFileGate
   /** '1.1' is version 3 of the format, '0.10' version 2. */
   readonly compat?: '1.1' | '0.10'
   readonly lazyRefcounts?: boolean
@@ -39,7 +42,7 @@ export type AmendOptions = ChainWorkOptions & {
   /** What the image has already: another one takes rebaseImage. Both or none. */
   readonly backingFile?: string
   readonly backingFormat?: string
-  /** For images with an external data file, which are not supported yet. */
+  /** Of images that have an external data file: the one that it is. */
   readonly dataFile?: string
   readonly dataFileRaw?: boolean
 }
@@ -57,6 +60,7 @@ const amendSchema = {
   size: integerOption({ min: 0 }),
   backingFile: text,
   backingFormat: text,
+  openDataFile: dataFileOption,
   dataFile: text,
   dataFileRaw: booleanOption,
 }
@@ -81,9 +85,13 @@ type Wanted = Pick<AmendOptions, 'backingFile' | 'backingFormat' | 'dataFile' | 
 export async function amendImage(path: string, options: AmendOptions): Promise<void> {
   checkPath('amendImage', path)
   const given = checkOptions('amendImage', options, amendSchema)
-  const work = chainWorkOf(given)
+  const work = chainWorkOf({ ...given, dataFile: given.openDataFile })
+  const { backingFile, backingFormat, dataFile, dataFileRaw } = given
   const wanted: Wanted = {
-    ...given,
+    ...(backingFile === undefined ? {} : { backingFile }),
+    ...(backingFormat === undefined ? {} : { backingFormat }),
+    ...(dataFile === undefined ? {} : { dataFile }),
+    ...(dataFileRaw === undefined ? {} : { dataFileRaw }),
     version: given.compat === undefined ? undefined : given.compat === '1.1' ? 3 : 2,
     refcountBits: given.refcountBits,
     lazyRefcounts: given.lazyRefcounts,

@@ -8,6 +8,7 @@ import {
 } from '../base/options.js'
 import { invalid } from '../base/errors.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import type { DiskImage } from '../image/disk-image.js'
 import { openImage } from '../image/open.js'
@@ -37,6 +38,8 @@ export type BenchOptions = {
   readonly drain?: boolean
   readonly cache?: CacheMode | CacheOptions
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly forceShare?: boolean
   readonly locking?: 'auto' | 'off'
   readonly signal?: AbortSignal
@@ -59,6 +62,7 @@ const benchSchema = {
   drain: booleanOption,
   cache: cacheOption,
   backing: backingOption,
+  dataFile: dataFileOption,
   forceShare: booleanOption,
   locking: enumOption(['auto', 'off']),
   signal: signalOption,
@@ -95,12 +99,13 @@ export async function benchImage(path: string, options?: BenchOptions): Promise<
     drain: given.drain ?? true,
     signal: given.signal,
   }
-  const { format, cache, backing, forceShare, locking, signal } = given
+  const { format, cache, backing, dataFile, forceShare, locking, signal } = given
   const image = await openImage(path, {
     readOnly: !write,
     ...(format === undefined ? {} : { format }),
     ...(cache === undefined ? {} : { cache: cacheOptionsOf(cache) }),
     ...(backing === undefined ? {} : { backing }),
+    ...(dataFile === undefined ? {} : { dataFile }),
     ...(forceShare === undefined ? {} : { forceShare }),
     ...(locking === undefined ? {} : { locking }),
     ...(signal === undefined ? {} : { signal }),

@@ -10,6 +10,7 @@ import {
   defaultCache,
   withoutReservation,
 } from '../image/cache-modes.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import type { DiskImage } from '../image/disk-image.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
@@ -20,6 +21,8 @@ export type ChainWorkOptions = LongWork & {
   readonly format?: ImageFormat
   /** Which backing files may be opened. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
 }
@@ -27,6 +30,7 @@ export type ChainWorkOptions = LongWork & {
 export const chainWorkSchema = {
   format: enumOption(imageFormats),
   backing: backingOption,
+  dataFile: dataFileOption,
   cache: cacheOption,
   locking: enumOption(['auto', 'off']),
   ...longWorkSchema,
@@ -38,6 +42,7 @@ export type ChainWork = LongWork & {
   readonly format: ImageFormat | undefined
   readonly signal: AbortSignal | undefined
   readonly gate: BackingGate
+  readonly dataGate: DataFileGate
   readonly cache: CacheSettings
   readonly locking: boolean
 }
@@ -47,6 +52,7 @@ export function chainWorkOf(
   given: LongWork & {
     readonly format?: ImageFormat | undefined
     readonly backing?: BackingGate | undefined
+    readonly dataFile?: DataFileGate | undefined
     readonly cache?: CacheSettings | undefined
     readonly locking?: 'auto' | 'off' | undefined
   },
@@ -56,6 +62,7 @@ export function chainWorkOf(
     onProgress: given.onProgress,
     format: given.format,
     gate: given.backing ?? 'same-directory',
+    dataGate: given.dataFile ?? 'deny',
     cache: withoutReservation(given.cache ?? defaultCache),
     locking: given.locking !== 'off',
   }
@@ -68,6 +75,7 @@ export function openForWork(path: string, work: ChainWork): Promise<DiskImage> {
     ...(format === undefined ? {} : { format }),
     ...(signal === undefined ? {} : { signal }),
     backing: work.gate,
+    dataFile: work.dataGate,
     cache: cacheOptionsOf(work.cache),
     locking: work.locking ? 'auto' : 'off',
   })

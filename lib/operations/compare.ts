@@ -3,6 +3,7 @@ import { alignDown } from '../base/integers.js'
 import { booleanOption, checkOptions, checkPath, enumOption, longWorkSchema } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import type { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
@@ -19,6 +20,8 @@ export type CompareOptions = LongWork & {
   /** Sizes and allocation must be alike too. Otherwise a longer disk must go on with zeros. */
   readonly strict?: boolean
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly forceShare?: boolean
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
@@ -55,6 +58,7 @@ export async function compareImages(
       secondFormat: enumOption(imageFormats),
       strict: booleanOption,
       backing: backingOption,
+      dataFile: dataFileOption,
       forceShare: booleanOption,
       cache: cacheOption,
       locking: enumOption(['auto', 'off']),

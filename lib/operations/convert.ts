@@ -11,6 +11,7 @@ import {
   required,
 } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import {
   cacheOption,
   type CacheMode,
@@ -19,19 +20,18 @@ import {
   type CacheSettings,
 } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
-import { openFile } from '../image/image-file.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
 import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
-import { writeTarget } from '../image/atomic-target.js'
 import { Concatenation } from './concatenation.js'
+import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
 import {
   checkShape,
   type ImageShape,
-  layImage,
+  layImageAt,
   resolveShape,
   type ResolvedShape,
   shapeSchema,
@@ -47,6 +47,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly snapshot?: SnapshotReference
     /** Which files the sources may refer to. Default 'same-directory'. */
     readonly backing?: BackingGate
+    /** Whether external data files may be opened, of the sources and of an existing target. Default 'deny'. */
+    readonly sourceDataFile?: DataFileGate
     /** Read sources that somebody writes to, at the caller's risk. */
     readonly forceShare?: boolean
     /** Replace a file that exists. */
@@ -82,6 +84,7 @@ const convertSchema = {
   sourceFormat: enumOption(imageFormats),
   snapshot: snapshotOption,
   backing: backingOption,
+  sourceDataFile: dataFileOption,
   forceShare: booleanOption,
   overwrite: booleanOption,
   existingTarget: booleanOption,
@@ -120,6 +123,10 @@ export async function convertImage(
   }
   const shape = resolveShape('convertImage', given)
   if (given.compress === true && shape.compressionType === 'zstd') await requireZstdWriter()
+  if (given.compress === true && shape.dataFile !== undefined) {
+    throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
+  }
+  await checkDataFileName('convertImage', target, shape)
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
@@ -138,6 +145,7 @@ export async function convertImage(
           ...(given.sourceFormat === undefined ? {} : { format: given.sourceFormat }),
           ...(given.snapshot === undefined ? {} : { snapshot: given.snapshot }),
           ...(given.backing === undefined ? {} : { backing: given.backing }),
+          ...(given.sourceDataFile === undefined ? {} : { dataFile: given.sourceDataFile }),
           ...(given.forceShare === undefined ? {} : { forceShare: given.forceShare }),
           ...(given.sourceCache === undefined ? {} : { cache: cacheOptionsOf(given.sourceCache) }),
           ...(given.locking === undefined ? {} : { locking: given.locking }),
@@ -172,6 +180,7 @@ type Work = LongWork & {
   readonly compress?: boolean
   readonly requests?: number
   readonly locking?: 'auto' | 'off'
+  readonly sourceDataFile?: DataFileGate
 }
 
 async function copyToNew(
@@ -182,14 +191,15 @@ async function copyToNew(
 ): Promise<number> {
   checkShape(shape, input.size)
   const { overwrite = false, locking = 'auto', signal } = work
-  return writeTarget(target, { overwrite, locking: locking !== 'off', signal }, async (temporary) => {
-    const backend = await openFile(temporary, { readOnly: false, cache: unsafeCache })
-    await layImage(backend, shape, input.size, { signal })
+  const targetOptions = { overwrite, locking: locking !== 'off', signal }
+  return writeImageTarget(target, shape, targetOptions, async (temporary, dataFile) => {
+    await layImageAt(temporary, dataFile, shape, input.size, { signal, cache: unsafeCache })
     const image = await openImage(temporary, {
       format: shape.format,
       cache: cacheOptionsOf(work.cache),
       // The caller named the backing file.
       backing: 'allow',
+      dataFile: () => dataFile,
       locking,
     })
     return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
@@ -202,8 +212,10 @@ async function copyInto(input: Concatenation, target: string, work: Work): Promi
     format: work.format,
     cache: cacheOptionsOf(work.cache),
     backing: 'allow',
+    ...(work.sourceDataFile === undefined ? {} : { dataFile: work.sourceDataFile }),
     locking,
   })
+  const data = DiskImage.layersOf(image)[0].dataFile?.backend.path
   if (image.size < input.size) {
     await image.close()
     throw outOfRange(
@@ -212,11 +224,13 @@ async function copyInto(input: Concatenation, target: string, work: Work): Promi
   }
   const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
   // With cache 'unsafe', closing does not make it durable.
-  const file = await open(target, 'r')
-  try {
-    await file.sync()
-  } finally {
-    await file.close()
+  for (const path of data === undefined ? [target] : [data, target]) {
+    const file = await open(path, 'r')
+    try {
+      await file.sync()
+    } finally {
+      await file.close()
+    }
   }
   return written
 }

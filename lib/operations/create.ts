@@ -14,7 +14,7 @@ import {
   stringOption,
 } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
-import { defaultCache } from '../image/cache-modes.js'
+import { type CacheSettings, defaultCache } from '../image/cache-modes.js'
 import { identifyFile, openFile } from '../image/image-file.js'
 import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
@@ -24,7 +24,7 @@ import { readHeader } from '../qcow2/open-metadata.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { createRaw } from '../raw/create.js'
-import { writeTarget } from '../image/atomic-target.js'
+import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 
 /** What an image is to be like. */
 export type ImageShape = {
@@ -46,10 +46,10 @@ export type ImageShape = {
   readonly backingFile?: string
   /** Must be given with backingFile: a guess could be wrong for ever. */
   readonly backingFormat?: ImageFormat
-  /** Not supported yet. */
-  readonly dataFile?: never
-  /** Not supported yet. */
-  readonly dataFileRaw?: never
+  /** A file beside the image for the guest's data, made with it. Stored as given; a relative name is relative to the new image's folder. */
+  readonly dataFile?: string
+  /** The data file can be read as the disk itself, always; implies preallocation 'metadata'. Not over a backing file. */
+  readonly dataFileRaw?: boolean
   /** Not supported yet. */
   readonly encrypt?: never
 }
@@ -84,8 +84,8 @@ export const shapeSchema = {
   preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
   backingFile: stringOption,
   backingFormat: enumOption(imageFormats),
-  dataFile: unsupportedOption,
-  dataFileRaw: unsupportedOption,
+  dataFile: stringOption,
+  dataFileRaw: booleanOption,
   encrypt: unsupportedOption,
 }
 
@@ -115,6 +115,7 @@ export async function createImage(path: string, options: CreateOptions): Promise
   if (backingFile !== undefined && resolve(dirname(path), backingFile) === resolve(path)) {
     throw invalid('createImage: an image cannot be its own backing file', 'ERR_INVALID_OPTION')
   }
+  await checkDataFileName('createImage', path, shape)
   let { size } = given
   if (backingFile !== undefined && given.unsafe !== true) {
     const backingSize = await sizeOfBacking(path, backingFile, shape.backingFormat)
@@ -122,13 +123,12 @@ export async function createImage(path: string, options: CreateOptions): Promise
   }
   const wanted = alignUp(required('createImage', 'size', size), sectorSize)
   checkShape(shape, wanted)
-  await writeTarget(
+  await writeImageTarget(
     path,
+    shape,
     { overwrite: given.overwrite === true, locking: given.locking !== 'off', signal: given.signal },
-    async (temporary) => {
-      const backend = await openFile(temporary, { readOnly: false, cache: defaultCache })
-      await layImage(backend, shape, wanted, given)
-    },
+    (temporary, dataFile) =>
+      layImageAt(temporary, dataFile, shape, wanted, { ...given, cache: defaultCache }),
   )
   return { path, format: shape.format, size: wanted }
 }
@@ -144,6 +144,8 @@ export type ResolvedShape = {
   readonly preallocation: PreallocationMode
   readonly backingFile: string | undefined
   readonly backingFormat: ImageFormat | undefined
+  readonly dataFile: string | undefined
+  readonly dataFileRaw: boolean
 }
 
 /** Options that only qcow2 has. */
@@ -156,11 +158,15 @@ const qcow2Only = [
   'compressionType',
   'backingFile',
   'backingFormat',
+  'dataFile',
+  'dataFileRaw',
 ] as const
 
 /** @throws TypeError ERR_INVALID_OPTION, ERR_NOT_SUPPORTED  options that do not go together */
 export function resolveShape(where: string, given: ImageShape): ResolvedShape {
-  const { format = 'qcow2', preallocation = 'off' } = given
+  const { format = 'qcow2', dataFileRaw = false, preallocation: asked = 'off' } = given
+  // The tables of a raw data file map all of it.
+  const preallocation = dataFileRaw && asked === 'off' ? 'metadata' : asked
   if (format === 'raw') {
     const useless = qcow2Only.find((name) => given[name] !== undefined)
     if (useless !== undefined) {
@@ -180,7 +186,7 @@ export function resolveShape(where: string, given: ImageShape): ResolvedShape {
       'ERR_INVALID_OPTION',
     )
   }
-  if (given.backingFile !== undefined && preallocation !== 'off') {
+  if (given.backingFile !== undefined && preallocation !== 'off' && !dataFileRaw) {
     throw invalid(
       `${where}: preallocation is for images without a backing file, which it would hide`,
       'ERR_INVALID_OPTION',
@@ -196,6 +202,8 @@ export function resolveShape(where: string, given: ImageShape): ResolvedShape {
     compressionType: given.compressionType ?? 'zlib',
     backingFile: given.backingFile,
     backingFormat: given.backingFormat,
+    dataFile: given.dataFile,
+    dataFileRaw,
   }
 }
 
@@ -205,11 +213,35 @@ export function checkShape(shape: ResolvedShape, size: number): void {
 }
 
 /**
- * Lay an empty image into an empty file, and close the file.
+ * Lay an empty image into an empty file, and an empty disk into that of its data.
  * @param size  guest bytes, whole sectors
  */
-export async function layImage(
+export async function layImageAt(
+  path: string,
+  dataFile: string | undefined,
+  shape: ResolvedShape,
+  size: number,
+  { cache, ...work }: LongWork & { readonly cache: CacheSettings },
+): Promise<void> {
+  const backend = await openFile(path, { readOnly: false, cache })
+  let data: BlockBackend | undefined
+  try {
+    if (dataFile !== undefined) {
+      data = await openFile(dataFile, { readOnly: false, cache })
+      await data.truncate(size)
+    }
+  } catch (error) {
+    await data?.close().catch(() => undefined)
+    await backend.close()
+    throw error
+  }
+  await layImage(backend, data, shape, size, work)
+}
+
+/** Closes both files. */
+async function layImage(
   backend: BlockBackend,
+  data: BlockBackend | undefined,
   shape: ResolvedShape,
   size: number,
   { signal, onProgress }: LongWork,
@@ -230,11 +262,13 @@ export async function layImage(
     }
     return
   }
-  let closing: { close(): Promise<void> } = backend
+  let closing: { close(): Promise<void> } = {
+    close: () => backend.close().finally(() => data?.close()),
+  }
   try {
     await createQcow2(backend, { ...shape, size })
     if (preallocation === 'off') return
-    const image = await openQcow2(backend, { readOnly: false, reservation: 0 })
+    const image = await openQcow2(backend, { readOnly: false, reservation: 0, dataFile: data })
     closing = image
     const onBytes = (done: number): void => progress.reach(done)
     await image.preallocate(preallocation, { signal, onBytes })

@@ -11,11 +11,11 @@ import {
 import { sectorSize } from '../base/units.js'
 import { writeTarget } from '../image/atomic-target.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import type { DiskImage } from '../image/disk-image.js'
-import { openFile } from '../image/image-file.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
-import { checkShape, layImage, resolveShape } from './create.js'
+import { checkShape, layImageAt, resolveShape } from './create.js'
 import { runPieces } from './run-pieces.js'
 
 export type DdOptions = LongWork & {
@@ -31,6 +31,8 @@ export type DdOptions = LongWork & {
   readonly skip?: number
   /** Which files the source may refer to. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files of the source may be opened. Default 'deny'. */
+  readonly sourceDataFile?: DataFileGate
   readonly forceShare?: boolean
   /** Replace a file that exists. */
   readonly overwrite?: boolean
@@ -54,6 +56,7 @@ const ddSchema = {
   count: integerOption({ min: 0 }),
   skip: integerOption({ min: 0 }),
   backing: backingOption,
+  sourceDataFile: dataFileOption,
   forceShare: booleanOption,
   overwrite: booleanOption,
   locking: enumOption(['auto', 'off']),
@@ -84,6 +87,7 @@ export async function ddImage(source: string, target: string, options?: DdOption
     forceShare: given.forceShare ?? false,
     ...(sourceFormat === undefined ? {} : { format: sourceFormat }),
     ...(backing === undefined ? {} : { backing }),
+    ...(given.sourceDataFile === undefined ? {} : { dataFile: given.sourceDataFile }),
     ...(signal === undefined ? {} : { signal }),
   })
   try {
@@ -97,8 +101,7 @@ export async function ddImage(source: string, target: string, options?: DdOption
       target,
       { overwrite: given.overwrite === true, locking: locking !== 'off', signal },
       async (temporary) => {
-        const backend = await openFile(temporary, { readOnly: false, cache: unsafeCache })
-        await layImage(backend, shape, size, { signal })
+        await layImageAt(temporary, undefined, shape, size, { signal, cache: unsafeCache })
         const output = await openImage(temporary, { format: shape.format, cache: 'unsafe', locking })
         await copyRange(input, output, range, given)
       },

@@ -7,6 +7,7 @@ import {
   signalOption,
 } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
 import { openImage } from '../image/open.js'
@@ -17,6 +18,8 @@ export type MapOptions = {
   readonly format?: ImageFormat
   /** Which backing files are looked at. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly forceShare?: boolean
   /** Guest bytes: where to begin. */
   readonly offset?: number
@@ -26,7 +29,7 @@ export type MapOptions = {
   readonly signal?: AbortSignal
 }
 
-/** A run of the guest's disk, and the file of the layer that says what it is. */
+/** A run of the guest's disk, and the file of the layer that says what it is: that of the bytes, where they are in a data file. */
 export type MapEntry = Extent & { readonly file: string }
 
 /**
@@ -41,6 +44,7 @@ export async function* mapImage(
   const { offset, length, ...given } = checkOptions('mapImage', options, {
     format: enumOption(imageFormats),
     backing: backingOption,
+    dataFile: dataFileOption,
     forceShare: booleanOption,
     offset: integerOption({ min: 0 }),
     length: integerOption({ min: 0 }),
@@ -49,7 +53,9 @@ export async function* mapImage(
   })
   const image = await openImage(path, { readOnly: true, ...given })
   try {
-    const files = DiskImage.layersOf(image).map(({ backend }) => backend.path)
+    const files = DiskImage.layersOf(image).map(
+      ({ backend, dataFile }) => (dataFile?.backend ?? backend).path,
+    )
     const range = { ...(offset === undefined ? {} : { offset }), ...(length === undefined ? {} : { length }) }
     for await (const extent of image.extents(range)) {
       given.signal?.throwIfAborted()

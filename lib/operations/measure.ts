@@ -13,8 +13,9 @@ import {
 } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
-import { openImage } from '../image/open.js'
+import { openImage, type OpenOptions } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
 import { bitmapBytes, type MeasuredShape, metadataBytes } from '../qcow2/measure.js'
@@ -33,6 +34,8 @@ export type MeasureOptions = Pick<
   readonly sourceFormat?: ImageFormat
   /** Which files the source may refer to. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files of the source may be opened. Default 'deny'. */
+  readonly sourceDataFile?: DataFileGate
   readonly forceShare?: boolean
   /** The source's disk as it is in this internal snapshot: see OpenOptions. */
   readonly snapshot?: SnapshotReference
@@ -60,6 +63,7 @@ const measureSchema = {
   extendedL2: booleanOption,
   sourceFormat: enumOption(imageFormats),
   backing: backingOption,
+  sourceDataFile: dataFileOption,
   forceShare: booleanOption,
   snapshot: snapshotOption,
   locking: enumOption(['auto', 'off']),
@@ -117,12 +121,19 @@ export async function measureImage(
   }
 }
 
-function sourceOptions({ sourceFormat, backing, forceShare, snapshot, locking, signal }: MeasureOptions): {
-  [name in keyof MeasureOptions]: MeasureOptions[name]
-} {
+function sourceOptions({
+  sourceFormat,
+  backing,
+  sourceDataFile,
+  forceShare,
+  snapshot,
+  locking,
+  signal,
+}: MeasureOptions): OpenOptions {
   return {
     ...(sourceFormat === undefined ? {} : { format: sourceFormat }),
     ...(backing === undefined ? {} : { backing }),
+    ...(sourceDataFile === undefined ? {} : { dataFile: sourceDataFile }),
     ...(forceShare === undefined ? {} : { forceShare }),
     ...(snapshot === undefined ? {} : { snapshot }),
     ...(locking === undefined ? {} : { locking }),

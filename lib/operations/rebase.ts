@@ -10,6 +10,7 @@ import {
   type CacheSettings,
   defaultCache,
 } from '../image/cache-modes.js'
+import type { Layer } from '../image/layers.js'
 import { openChain } from '../image/chain.js'
 import { DiskImage } from '../image/disk-image.js'
 import { openFailure } from '../image/open-failure.js'
@@ -112,11 +113,12 @@ export async function flattenImage(path: string, options?: FlattenOptions): Prom
 
 /** The header alone. */
 async function renameBacking(path: string, work: Work): Promise<void> {
-  const { format, cache, locking, signal } = work
+  const { format, cache, locking, signal, dataGate } = work
   const { layers } = await openChain(path, format, {
     readOnly: false,
     forceShare: false,
     gate: 'ignore',
+    dataGate,
     snapshot: undefined,
     cache,
     locking,
@@ -179,7 +181,7 @@ export async function moveOnto(
 
 /** Open what the image is to stand on. */
 async function openTarget(path: string, image: DiskImage, work: Work): Promise<DiskImage | undefined> {
-  const { target, gate } = work
+  const { target, gate, dataGate } = work
   if (target === undefined) return undefined
   const found = await passGate('allow', { name: target.file, format: target.format, image: path })
   if (found.type === 'image') return undefined
@@ -189,6 +191,7 @@ async function openTarget(path: string, image: DiskImage, work: Work): Promise<D
     forceShare: work.forceShare,
     // What it refers to in its turn is not the caller's word.
     backing: gate,
+    dataFile: dataGate,
     cache: cacheOptionsOf(work.sourceCache),
     locking: work.locking ? 'auto' : 'off',
     ...(work.signal === undefined ? {} : { signal: work.signal }),
@@ -196,7 +199,9 @@ async function openTarget(path: string, image: DiskImage, work: Work): Promise<D
     throw newBackingFailure(target.file, error)
   })
   const [{ identity }] = DiskImage.layersOf(image)
-  if (DiskImage.layersOf(source).some((layer) => layer.identity === identity)) {
+  const isInChain = ({ identity: own, dataFile }: Layer): boolean =>
+    own === identity || dataFile?.identity === identity
+  if (DiskImage.layersOf(source).some(isInChain)) {
     await source.close()
     throw new Qcow2Error(
       'ERR_BACKING_LOOP',

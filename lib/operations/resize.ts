@@ -2,6 +2,7 @@ import type { LongWork } from '../base/abort.js'
 import { invalid, outOfRange } from '../base/errors.js'
 import { booleanOption, checkOptions, checkPath, enumOption, longWorkSchema } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
+import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
@@ -17,6 +18,8 @@ export type ResizeOptions = LongWork & {
   readonly cache?: CacheMode | CacheOptions
   /** Which backing files are opened. Default 'same-directory'. */
   readonly backing?: BackingGate
+  /** Whether external data files may be opened. Default 'deny'. */
+  readonly dataFile?: DataFileGate
   readonly locking?: 'auto' | 'off'
 }
 
@@ -43,6 +46,7 @@ export async function resizeImage(
     preallocation: enumOption(['off', 'metadata', 'falloc', 'full']),
     cache: cacheOption,
     backing: backingOption,
+    dataFile: dataFileOption,
     locking: enumOption(['auto', 'off']),
     ...longWorkSchema,
   })

@@ -1,6 +1,7 @@
 import { invalid } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import {
+  autoclear,
   compatible,
   compressionTypeAt,
   extensionHeader,
@@ -30,6 +31,8 @@ export type NewHeader = {
   readonly refcountTableClusters: number
   readonly backingFile: string | undefined
   readonly backingFormat: string | undefined
+  readonly dataFile?: string | undefined
+  readonly dataFileRaw?: boolean
 }
 
 /** Clusters up to this size get no feature name table: it would leave no room for a backing file's name in the smallest. */
@@ -51,6 +54,8 @@ export function encodeHeader(header: NewHeader): Uint8Array {
   }
   if (header.backingFormat !== undefined)
     append(extensionTypes.backingFormat, encodeFormat(header.backingFormat))
+  if (header.dataFile !== undefined)
+    append(extensionTypes.dataFileName, encodeDataFile(header.dataFile, clusterSize - at))
   if (header.version === 3 && clusterSize > largestWithoutFeatureNames) {
     append(extensionTypes.featureNames, encodeFeatureNames())
   }
@@ -89,12 +94,24 @@ function putFields(
   if (version === 2) return
   const zstd = header.compressionType === 'zstd'
   headerV3.patch(cluster, headerV2.sizeBytes, {
-    incompatibleFeatures: zstd ? incompatible.compressionType : 0n,
+    incompatibleFeatures:
+      (zstd ? incompatible.compressionType : 0n) |
+      (header.dataFile === undefined ? 0n : incompatible.dataFile),
+    autoclearFeatures: header.dataFileRaw === true ? autoclear.dataFileRaw : 0n,
     compatibleFeatures: header.lazyRefcounts ? compatible.lazyRefcounts : 0n,
     refcountOrder: header.refcountOrder,
     headerLength: headerLengthV3,
   })
   cluster[compressionTypeAt] = zstd ? 1 : 0
+}
+
+/** @throws ERR_INVALID_OPTION  no room for it */
+function encodeDataFile(name: string, room: number): Uint8Array {
+  const bytes = Buffer.from(name, 'utf8')
+  // Two extensions' heads: its own and the end marker.
+  const most = Math.min(limits.dataFileBytes, room - 2 * extensionHeader.sizeBytes)
+  if (alignUp(bytes.length, 8) <= most) return bytes
+  throw invalid(`Data file name has ${bytes.length} bytes, at most ${most} fit`, 'ERR_INVALID_OPTION')
 }
 
 /** @throws ERR_INVALID_OPTION  it is longer than any format's name */

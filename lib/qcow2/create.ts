@@ -26,6 +26,10 @@ export type CreateOptions = {
   /** Stored as it is. */
   readonly backingFile?: string | undefined
   readonly backingFormat?: string | undefined
+  /** Stored as it is; version 3 only. The file is the caller's to make. */
+  readonly dataFile?: string | undefined
+  /** See DataFile.isRaw; then preallocate. */
+  readonly dataFileRaw?: boolean
 }
 
 /**
@@ -48,6 +52,9 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
   }
   if (version === 2) {
     const needed = 'compatibility level 1.1 or above (use version=v3 or greater)'
+    if (options.dataFile !== undefined) {
+      throw invalidOption(`External data files are only supported with ${needed}`)
+    }
     if (refcountBits !== 16) throw invalidOption(`Different refcount widths than 16 bits require ${needed}`)
     if (options.lazyRefcounts) throw invalidOption(`Lazy refcounts only supported with ${needed}`)
     if ((options.compressionType ?? 'zlib') !== 'zlib') {
@@ -61,11 +68,22 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
     throw invalidOption('Backing file name and format cannot contain NUL')
   }
   if (options.backingFile === '') throw invalidOption('Backing file name cannot be empty')
+  checkDataFile(options)
   const geometry = makeGeometry(clusterBits, refcountOrder)
   checkSize(geometry, options.size)
   // for its check of the names' lengths
   encodeHeader(newHeader(options, geometry, layOut(geometry, 0)))
   return geometry
+}
+
+function checkDataFile({ dataFile, dataFileRaw, backingFile }: CreateOptions): void {
+  if (dataFileRaw === true && dataFile === undefined) throw invalidOption('data-file-raw requires data-file')
+  if (dataFileRaw === true && backingFile !== undefined) {
+    throw invalidOption('Backing file and data-file-raw cannot be used at the same time')
+  }
+  if (dataFile === '' || dataFile?.includes('\0')) {
+    throw invalidOption('Data file name cannot be empty, nor contain NUL')
+  }
 }
 
 function checkSize(geometry: Geometry, size: number): void {
@@ -105,6 +123,8 @@ function newHeader(
     refcountTableClusters: layout.refcountTable.clusters,
     backingFile: options.backingFile,
     backingFormat: options.backingFormat,
+    dataFile: options.dataFile,
+    dataFileRaw: options.dataFileRaw ?? false,
   }
 }
 

@@ -1,4 +1,5 @@
 import { guestOffset } from '../base/units.js'
+import { punchDataFile } from './data-file.js'
 import type { Parts } from './parts.js'
 import { cutTail, dropTables } from './resize.js'
 import { changeMapping } from './zero-discard.js'
@@ -14,6 +15,8 @@ export async function emptyGuest(parts: Parts): Promise<void> {
   await changeMapping(parts, guestOffset(0), l1.entries * geometry.l2TableCoverage, 'unallocate')
   await dropTables(parts, 0)
   await backend.flush()
+  // Not before: a crash may bring the mappings back, of bytes that the disk then still has to show.
+  if (parts.dataFile !== undefined) await punchDataFile(parts.dataFile, 0, parts.data.length)
   await frees.settled()
   await cutTail(parts)
 }

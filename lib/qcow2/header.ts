@@ -46,6 +46,8 @@ export type Header = {
   /** As stored: any text, not yet judged. */
   readonly backingFile: string | undefined
   readonly backingFormat: string | undefined
+  /** As stored: any text, not yet judged. */
+  readonly dataFile: string | undefined
   readonly extensions: readonly Extension[]
 }
 
@@ -137,6 +139,7 @@ export function parseHeader(bytes: Uint8Array, path: string): Header {
   checkExtensions(scanned.found, { clusterSize, cryptMethod: fixed.cryptMethod, ...features }, path)
 
   const format = findExtension(scanned.found, extensionTypes.backingFormat)
+  const dataFile = findExtension(scanned.found, extensionTypes.dataFileName)
   return {
     version,
     size: alignDown(size, sectorSize),
@@ -151,6 +154,7 @@ export function parseHeader(bytes: Uint8Array, path: string): Header {
     ...features,
     backingFile: parseBackingFile(bytes, fixed.backingFileOffset, fixed.backingFileSize, clusterSize, path),
     backingFormat: format === undefined ? undefined : textUpToNul(format.data),
+    dataFile: dataFile === undefined ? undefined : textUpToNul(dataFile.data),
     extensions: scanned.found,
   }
 }
@@ -251,8 +255,8 @@ function truncated(path: string, length: number): Qcow2Error {
  */
 export function refuseUnsupported(header: Header, path: string): void {
   const names: string[] = []
-  if ((header.incompatibleFeatures & incompatible.dataFile) !== 0n) names.push('external data file')
-  else if ((header.autoclearFeatures & autoclear.dataFileRaw) !== 0n) {
+  const isRaw = (header.autoclearFeatures & autoclear.dataFileRaw) !== 0n
+  if (isRaw && (header.incompatibleFeatures & incompatible.dataFile) === 0n) {
     throw headerError(
       path,
       headerV2.sizeBytes + headerV3.offsets.autoclearFeatures,

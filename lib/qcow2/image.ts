@@ -2,6 +2,7 @@ import { assert } from '../base/assert.js'
 import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
 import { Pending } from '../base/pending.js'
 import { guestOffset, hostOffset } from '../base/units.js'
+import { addStats } from '../queue/add-stats.js'
 import type { BlockBackend, QueueStats } from '../queue/backend.js'
 import type {
   BackingSource,
@@ -16,6 +17,7 @@ import { Allocator } from './allocator.js'
 import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
 import { CorruptMark } from './corrupt-mark.js'
+import { attachDataFile, dataFileExcludes, hasDataFile } from './data-file.js'
 import { DeferredFrees } from './deferred-frees.js'
 import { emptyGuest } from './empty.js'
 import { makeGeometry } from './geometry.js'
@@ -55,6 +57,8 @@ export type OpenQcow2Options = {
   readonly l2CacheBytes?: number
   /** Bytes of refcount blocks kept in memory; default 2 MiB. */
   readonly refcountCacheBytes?: number
+  /** The open data file of an image that has one; the image takes it over, and closes it. */
+  readonly dataFile?: BlockBackend | undefined
   /** The disk as it is in this snapshot, instead of as it is now; read-only. */
   readonly snapshot?: SnapshotReference | undefined
   /** Clusters whose counts are raised ahead of need; 0: none. Default 4 MiB, but 8 to 64 clusters. */
@@ -73,6 +77,8 @@ export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options
   refuseUnsupported(found.header, backend.path)
   const { snapshot } = options
   assert(snapshot === undefined || options.readOnly, 'snapshots are read-only')
+  if (snapshot !== undefined && hasDataFile(found.header))
+    throw dataFileExcludes('Internal snapshots', backend.path)
   const metadata = snapshot === undefined ? found : await atSnapshot(backend, found, snapshot)
   return new Qcow2Image(assemble(backend, metadata, options), metadata, options)
 }
@@ -91,6 +97,7 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   }
   const taken = options.readOnly ? [] : findMetadata(geometry, snapshots, l1, table)
   const unsynced = new UnsyncedClusters(backend)
+  const dataFile = attachDataFile(header, backend, options.dataFile)
   const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
   const refcounts = {
     backend,
@@ -119,10 +126,12 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   growth.freeWith((host, length, removal) =>
     frees.add(host, length, { removal, punch: false, wasTable: true }),
   )
-  const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced }
+  const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced, dataFile }
   return {
     ...tables,
-    data: backend,
+    data: dataFile?.backend ?? backend,
+    // The section that its bytes are durable with is one of the image's own queue.
+    unsyncedData: dataFile === undefined ? unsynced : new UnsyncedClusters(backend),
     l2: new L2Tables(tables),
     compressedSpace: new CompressedSpace(refcounts, allocator),
     active,
@@ -171,7 +180,7 @@ export class Qcow2Image implements FormatImage {
   }
 
   async read(bytes: Uint8Array, offset: number): Promise<void> {
-    const { active, l2, data, unsynced } = this.#parts
+    const { active, l2, data, unsyncedData } = this.#parts
     while (active.gate !== undefined) await active.gate
     this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
@@ -179,7 +188,7 @@ export class Qcow2Image implements FormatImage {
       const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
       if (host >= 0) {
         await data.read(bytes, host, offset)
-        unsynced.refuse(host, bytes.byteLength)
+        unsyncedData.refuse(host, bytes.byteLength)
       } else await readGuest(this.#parts, bytes, guestOffset(offset))
     } catch (error) {
       throw namingFile(error, this.#parts.backend.path)
@@ -274,7 +283,11 @@ export class Qcow2Image implements FormatImage {
       }
       if (size > from) {
         await grow(parts, from, size, switched)
-        await this.#preallocateGrown(from, options)
+        // A raw data file is mapped as a whole, durably before anybody writes to what is new.
+        const isRaw = parts.dataFile?.isRaw === true
+        const isBare = isRaw && (options.preallocation ?? 'off') === 'off'
+        await this.#preallocateGrown(from, isBare ? { ...options, preallocation: 'metadata' } : options)
+        if (isRaw) await parts.backend.flush()
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
     })
@@ -302,7 +315,9 @@ export class Qcow2Image implements FormatImage {
    * @throws ERR_NOT_SUPPORTED  the name does not fit the header
    */
   async rewriteBacking(backing: BackingStrings | undefined): Promise<void> {
-    const { header, ordering, backend } = this.#parts
+    const { header, ordering, backend, dataFile } = this.#parts
+    if (backing !== undefined && dataFile?.isRaw === true)
+      throw dataFileExcludes('A backing file', backend.path)
     const plan = (): Uint8Array[] => planBacking(header.copy(), backing, backend.path)
     // What does not fit is refused before anything is changed.
     plan()
@@ -336,7 +351,8 @@ export class Qcow2Image implements FormatImage {
   }
 
   stats(): QueueStats {
-    return this.#parts.backend.stats()
+    const { backend, dataFile } = this.#parts
+    return dataFile === undefined ? backend.stats() : addStats(backend.stats(), dataFile.backend.stats())
   }
 
   changesEnded(): Promise<void> {
@@ -354,13 +370,13 @@ export class Qcow2Image implements FormatImage {
   }
 
   async close(): Promise<void> {
-    const { active, backend } = this.#parts
+    const { active, backend, dataFile } = this.#parts
     try {
       await active.exclusively(async () => {
         if (!this.#readOnly) await this.#finish()
       })
     } finally {
-      await backend.close()
+      await backend.close().finally(() => dataFile?.backend.close())
     }
   }
 

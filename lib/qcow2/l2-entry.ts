@@ -29,7 +29,12 @@ export type L2Entry =
   | { readonly type: 'compressed'; readonly host: HostOffset; readonly bytes: number }
 
 /** What the decoder must know of the image, and where the entry stands for messages. */
-export type L2EntryRules = { readonly version: 2 | 3; readonly clusterBits: number }
+export type L2EntryRules = {
+  readonly version: 2 | 3
+  readonly clusterBits: number
+  /** Clusters are in an external data file: offset 0 is a place like any other, if COPIED tells it from nothing. */
+  readonly hasDataFile?: boolean
+}
 
 const unallocated: L2Entry = { type: 'unallocated' }
 const zeroPlain: L2Entry = { type: 'zero', host: undefined, copied: false }
@@ -60,9 +65,10 @@ export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at
   const copied = (high & copiedBit) !== 0
   if ((low & zeroBit) !== 0) {
     if (rules.version === 2) throw corrupt('L2 entry', at, 'zero flag in a version 2 image')
-    return host === 0 ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
+    const keepsNone = host === 0 && !(rules.hasDataFile === true && copied)
+    return keepsNone ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
   }
-  if (host === 0) {
+  if (host === 0 && !(rules.hasDataFile === true && copied)) {
     if (copied) throw corrupt('L2 entry', at, 'data cluster at host offset 0')
     return unallocated
   }
@@ -140,11 +146,11 @@ export function compressedOffsetBits(clusterBits: number): number {
   return 62 - (clusterBits - 8)
 }
 
-/** Store an entry that reads as zeros; `host` 0: keeps no cluster. qcow2 spec, bit 0 of the standard descriptor. */
-export function storeZero(view: DataView, byteOffset: number, host: number): void {
-  if (host === 0) view.setUint32(byteOffset, 0)
+/** Store an entry that reads as zeros; `host` undefined: keeps no cluster. qcow2 spec, bit 0 of the standard descriptor. */
+export function storeZero(view: DataView, byteOffset: number, host: number | undefined): void {
+  if (host === undefined) view.setUint32(byteOffset, 0)
   else view.setUint32(byteOffset, (copiedBit | Math.floor(host / two32)) >>> 0)
-  view.setUint32(byteOffset + 4, (host % two32) + zeroBit)
+  view.setUint32(byteOffset + 4, ((host ?? 0) % two32) + zeroBit)
 }
 
 /** Store an empty entry: unallocated. */

@@ -2,6 +2,7 @@ import { corrupt } from '../base/errors.js'
 import { type GuestOffset, type HostOffset, hostOffset } from '../base/units.js'
 import type { Allocator } from './allocator.js'
 import type { Allocation, RefcountParts } from './refcount-parts.js'
+import { checkPlaceInDataFile, type DataFile } from './data-file.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import { entryBytes, l1Index, l2Index, l2SliceOffset } from './geometry.js'
 import type { L1Table } from './l1-table.js'
@@ -22,6 +23,7 @@ type L2Parts = RefcountParts & {
   readonly version: 2 | 3
   readonly l1: L1Table
   readonly l2Cache: TableCache
+  readonly dataFile: DataFile | undefined
   readonly allocator: Allocator
   readonly frees: DeferredFrees
   readonly unsynced: UnsyncedClusters
@@ -67,6 +69,7 @@ export class L2Tables {
       if (step === 0) first = host
       else if (host !== first + step * geometry.clusterSize) return -1
     }
+    if (this.#parts.dataFile !== undefined) return first === guest - within ? first + within : -1
     // Behind the end of the file nothing was ever written: `lookup` says so.
     if (first + (clusters - 1) * geometry.clusterSize >= this.#parts.backend.length) return -1
     return first + within
@@ -90,6 +93,10 @@ export class L2Tables {
     if (slice === undefined) return { load: sliceHost }
     const inSlice = index % geometry.l2EntriesPerSlice
     const entry = this.#decode(slice, inSlice)
+    if (this.#parts.dataFile !== undefined) {
+      const start = guest - (guest % geometry.clusterSize)
+      checkPlaceInDataFile(entry, start, slice.host + inSlice * entryBytes)
+    }
     let end = geometry.clusterSize - (guest % geometry.clusterSize)
     for (let step = 1; end < length && inSlice + step < geometry.l2EntriesPerSlice; step++) {
       if (!continues(entry, this.#decode(slice, inSlice + step), step * geometry.clusterSize)) break
@@ -188,11 +195,12 @@ export class L2Tables {
    */
   #decode(slice: Slice, index: number): L2Entry {
     const at = index * entryBytes
-    const { version, geometry, backend } = this.#parts
-    const rules = { version, clusterBits: geometry.clusterBits }
+    const { version, geometry, backend, dataFile } = this.#parts
+    const rules = { version, clusterBits: geometry.clusterBits, hasDataFile: dataFile !== undefined }
     const place = slice.host + at
     const entry = decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), rules, place)
-    if (entry.type !== 'unallocated' && entry.host !== undefined && entry.host >= backend.length) {
+    if (dataFile !== undefined || entry.type === 'unallocated') return entry
+    if (entry.host !== undefined && entry.host >= backend.length) {
       throw corrupt('L2 entry', place, `host offset ${entry.host} lies behind the end of the file`)
     }
     return entry

@@ -6,6 +6,7 @@ import type { ClusterCodec } from './compression.js'
 import type { CompressedSpace } from './compressed-space.js'
 import type { CorruptMark } from './corrupt-mark.js'
 import type { DeferredFrees } from './deferred-frees.js'
+import type { DataFile } from './data-file.js'
 import type { GuestData } from './guest-data.js'
 import type { HeaderCluster } from './header-cluster.js'
 import type { L1Table } from './l1-table.js'
@@ -18,13 +19,18 @@ import type { UnsyncedClusters } from './unsynced-clusters.js'
 export type Parts = RefcountParts & {
   readonly version: 2 | 3
   readonly data: GuestData
+  /** Where `data` is, if that is a file of its own. */
+  readonly dataFile: DataFile | undefined
   readonly l1: L1Table
   readonly l2: L2Tables
   readonly l2Cache: TableCache
   readonly allocator: Allocator
   readonly frees: DeferredFrees
   readonly compressedSpace: CompressedSpace
+  /** Tables and compressed clusters. */
   readonly unsynced: UnsyncedClusters
+  /** Plain clusters, where `data` has them. */
+  readonly unsyncedData: UnsyncedClusters
   readonly active: ActiveRequests
   readonly locks: RangeLocks
   readonly header: HeaderCluster

@@ -3,6 +3,7 @@ import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import type { PreallocationMode } from '../queue/format-image.js'
+import { clustersInDataFile } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
@@ -66,29 +67,33 @@ async function preallocateRun(
     slice.pins++
     try {
       const most = Math.ceil(run.length / geometry.clusterSize)
-      const allocation = await allocator.allocate(
-        mode === 'full' ? Math.min(most, pieceClusters(geometry.clusterSize)) : most,
-        { ahead: false },
-      )
+      const count = mode === 'full' ? Math.min(most, pieceClusters(geometry.clusterSize)) : most
+      const { dataFile } = parts
+      const allocation =
+        dataFile === undefined
+          ? await allocator.allocate(count, { ahead: false })
+          : clustersInDataFile(dataFile, guest, count)
+      // What a data file has beyond the part of the disk that was in use so far are zeros.
+      const areZeros = allocation.fresh || dataFile !== undefined
       const bytes = allocation.clusters * geometry.clusterSize
       try {
         await reserve(
           parts,
           { host: allocation.host, guest, bytes },
-          allocation.fresh ? mode : mode === 'metadata' ? 'falloc' : mode,
+          areZeros ? mode : mode === 'metadata' ? 'falloc' : mode,
         )
         await ordering.dataWritten()
       } catch (error) {
         // Written in part, perhaps, and then for lack of space.
         await parts.data.punch(allocation.host, bytes).catch(() => undefined)
-        await allocator.cancel(allocation)
+        if (dataFile === undefined) await allocator.cancel(allocation)
         throw error
       }
       for (let step = 0; step < allocation.clusters; step++) {
         store(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
       }
       const linked = ordering.linkData(slice, allocation.after)
-      parts.unsynced.add(allocation.host, bytes, linked)
+      parts.unsyncedData.add(allocation.host, bytes, linked)
       await ordering.completed(linked)
       return bytes
     } finally {

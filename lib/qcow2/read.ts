@@ -40,7 +40,7 @@ export async function readRun(
     case 'normal': {
       const host = entry.host + (guest % parts.geometry.clusterSize)
       await parts.data.read(bytes, host, guest)
-      parts.unsynced.refuse(host, bytes.byteLength)
+      parts.unsyncedData.refuse(host, bytes.byteLength)
       return
     }
     case 'compressed': {

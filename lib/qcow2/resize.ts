@@ -1,6 +1,7 @@
 import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { guestOffset } from '../base/units.js'
+import { growDataFile } from './data-file.js'
 import { entryBytes, l1EntriesFor } from './geometry.js'
 import type { Parts } from './parts.js'
 import type { SnapshotList } from './snapshot-list.js'
@@ -20,6 +21,7 @@ export async function grow(parts: Parts, oldSize: number, size: number, switched
       `size ${size} is too large: with ${geometry.clusterSize}-byte clusters an image holds at most ${most} bytes`,
     )
   }
+  if (parts.dataFile !== undefined) await growDataFile(parts.dataFile, oldSize, size)
   await dropVmState(parts, oldSize)
   if (entries > parts.l1.entries) await growL1(parts, entries)
   const exposed = Math.max(alignUp(oldSize, geometry.clusterSize), Math.min(size, backing?.size ?? 0))
@@ -78,6 +80,8 @@ export async function shrink(
   await changeMapping(parts, guestOffset(kept), Math.max(0, end - kept), 'unallocate')
   await dropTables(parts, kept)
   await switchSize(parts, size, switched)
+  // Not before: with the old size, a crash would have cut off what the disk still has (E22).
+  if (parts.dataFile !== undefined) await parts.dataFile.backend.truncate(size)
   await frees.settled()
   await cutTail(parts)
 }

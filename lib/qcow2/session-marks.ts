@@ -1,12 +1,13 @@
+import { isDataFileRaw } from './data-file.js'
 import type { Header } from './header.js'
 import type { HeaderChange, HeaderCluster } from './header-cluster.js'
-import { compatible, incompatible } from './spec.js'
+import { autoclear, compatible, incompatible } from './spec.js'
 import type { WriteOrdering } from './write-ordering.js'
 
 /**
  * What the header says about a session that changes the image: set before its first change, taken back by a clean close.
  *
- * Autoclear bits go for good: what they promise we do not keep up (E19; mistake 24 of the format's list). With lazy refcounts the dirty bit
+ * Autoclear bits go for good, but for that of a raw data file: what the others promise we do not keep up (E19; mistake 24 of the format's list). With lazy refcounts the dirty bit
  * comes, so that counts may lag behind what refers to them (E18): whoever opens the image after a crash counts anew.
  */
 export class SessionMarks {
@@ -23,9 +24,11 @@ export class SessionMarks {
     this.#headerCluster = headerCluster
     this.#header = header
     this.#isLazy = (header.compatibleFeatures & compatible.lazyRefcounts) !== 0n
-    if (header.autoclearFeatures === 0n && !this.#isLazy) return
+    const kept = isDataFileRaw(header) ? header.autoclearFeatures & autoclear.dataFileRaw : 0n
+    const isStale = kept !== header.autoclearFeatures
+    if (!isStale && !this.#isLazy) return
     this.#due = {
-      ...(header.autoclearFeatures === 0n ? {} : { autoclearFeatures: 0n }),
+      ...(isStale ? { autoclearFeatures: kept } : {}),
       ...(this.#isLazy ? { incompatibleFeatures: header.incompatibleFeatures | incompatible.dirty } : {}),
     }
   }

@@ -6,6 +6,7 @@ import type { FormatSnapshots, Snapshot, SnapshotReference } from '../queue/form
 import { poisonedError } from '../queue/system-error.js'
 import type { Header } from './header.js'
 import { findExtension } from './header-extensions.js'
+import { refuseDataFile } from './data-file.js'
 import type { Parts } from './parts.js'
 import type { SessionMarks } from './session-marks.js'
 import { applySnapshot } from './snapshot-apply.js'
@@ -120,6 +121,7 @@ export class Snapshots implements FormatSnapshots {
       return results[0] as T
     }
     return async () => {
+      refuseDataFile(this.#parts, 'Internal snapshots')
       this.#refuseUnsound()
       if (results.length === 0) {
         work.signal?.throwIfAborted()

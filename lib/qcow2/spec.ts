@@ -159,6 +159,8 @@ export const limits = {
   snapshotExtraBytes: 1024,
   /** PATH_MAX without room for more; the name must also fit the first cluster. */
   backingFileBytes: 1023,
+  /** PATH_MAX. */
+  dataFileBytes: 4096,
   /** Format names are short words. */
   backingFormatBytes: 15,
   bitmaps: 65535,

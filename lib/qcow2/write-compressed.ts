@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
+import { refuseDataFile } from './data-file.js'
 import { storeCompressed } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
 import { freeReplaced, writeGuest } from './write.js'
@@ -14,6 +15,7 @@ export async function writeCompressedGuest(
   bytes: Uint8Array,
   guest: GuestOffset,
 ): Promise<void> {
+  refuseDataFile(parts, 'Compressed clusters')
   const { clusterSize } = parts.geometry
   const clusters: Promise<void>[] = []
   for (let done = 0; done < bytes.byteLength; done += clusterSize) {

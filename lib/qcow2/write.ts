@@ -2,6 +2,7 @@ import { assert } from '../base/assert.js'
 import { type GuestOffset, guestOffset, noSection, type Section } from '../base/units.js'
 import type { Allocation } from './refcount-parts.js'
 import { fillClusters, hasOldBytes } from './copy-on-write.js'
+import { clustersInDataFile, mapRaw } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
@@ -40,7 +41,7 @@ async function writeSlices(
 export function writeInPlace(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> | undefined {
   const host = parts.l2.contiguousHost(guest, bytes.byteLength, { inPlace: true })
   if (host < 0) return undefined
-  parts.metadata.refuse('guest data', host, bytes.byteLength)
+  refuseTables(parts, host, bytes.byteLength)
   const written = parts.data.write(bytes, host, guest)
   return parts.backend.syncPolicy === 'write' ? written.then(() => parts.ordering.dataWritten()) : written
 }
@@ -78,10 +79,15 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   const { entry } = run
   if (entry.type === 'normal' && entry.copied) {
     const piece = bytes.subarray(0, run.length)
-    parts.metadata.refuse('guest data', entry.host, run.length)
+    refuseTables(parts, entry.host, run.length)
     await parts.data.write(piece, entry.host + (guest % geometry.clusterSize), guest)
     await parts.ordering.dataWritten()
     return run.length
+  }
+  if (parts.dataFile?.isRaw === true) {
+    // From the next look on it is mapped.
+    await mapRaw(parts, place, run, guest)
+    return 0
   }
   refuseMetadata(parts, run)
   // The lock keeps the entries as they are, the pin their slice, until they are linked.
@@ -90,7 +96,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     const length = runLength(parts, run, guest)
     const within = guest % geometry.clusterSize
     const clusters = Math.ceil((within + length) / geometry.clusterSize)
-    const kept = keptClusters(entry, clusters)
+    const kept = keptClusters(parts, entry, guest - within, clusters)
     const { allocator, ordering } = parts
     const allocation = kept ?? allocator.tryAllocate(clusters) ?? (await allocator.allocate(clusters))
     const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
@@ -115,10 +121,11 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
 }
 
 /**
- * The clusters that are kept for a run which reads as zeros, if there are any. They were mapped before: their counts are there, and
- * what they hold is garbage (E16).
+ * The clusters that a run has already, if there are any: in a data file always, else those that are kept for one which reads as zeros. Those were
+ * mapped before: their counts are there, and what they hold is garbage (E16).
  */
-function keptClusters(old: L2Entry, clusters: number): Allocation | undefined {
+function keptClusters(parts: Parts, old: L2Entry, guest: number, clusters: number): Allocation | undefined {
+  if (parts.dataFile !== undefined) return clustersInDataFile(parts.dataFile, guest, clusters)
   if (old.type !== 'zero' || old.host === undefined || !old.copied) return undefined
   return { host: old.host, clusters, after: noSection, fresh: false, blank: false }
 }
@@ -129,7 +136,12 @@ function keptClusters(old: L2Entry, clusters: number): Allocation | undefined {
  */
 export function refuseMetadata(parts: Parts, { entry, length }: MappedRun): void {
   if (entry.type === 'unallocated' || entry.host === undefined) return
-  parts.metadata.refuse('guest data', entry.host, entry.type === 'compressed' ? entry.bytes : length)
+  refuseTables(parts, entry.host, entry.type === 'compressed' ? entry.bytes : length)
+}
+
+/** In a data file there are no tables. */
+function refuseTables(parts: Parts, host: number, length: number): void {
+  if (parts.dataFile === undefined) parts.metadata.refuse('guest data', host, length)
 }
 
 /** How much of a run is written at once. Where old bytes must be copied around it, a cluster that is written in part goes alone. */
@@ -143,14 +155,14 @@ function runLength(parts: Parts, run: MappedRun, guest: GuestOffset): number {
 
 /** Map the clusters: from here on readers see them. No await in here; the lock has kept the entries as they were looked up. */
 function link(parts: Parts, place: EntryPlace, allocation: Allocation, isBlank: boolean): Section {
-  const { ordering, unsynced } = parts
+  const { ordering, unsyncedData } = parts
   for (let step = 0; step < allocation.clusters; step++) {
     const host = allocation.host + step * parts.geometry.clusterSize
     storeCopied(place.slice.view, place.at + step * entryBytes, host)
   }
   if (isBlank) return ordering.linkBlankData(place.slice, allocation.after)
   const linked = ordering.linkData(place.slice, allocation.after)
-  unsynced.add(allocation.host, allocation.clusters * parts.geometry.clusterSize, linked)
+  unsyncedData.add(allocation.host, allocation.clusters * parts.geometry.clusterSize, linked)
   return linked
 }
 

@@ -1,7 +1,8 @@
 import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
-import { type GuestOffset, guestOffset, type HostOffset, type Section } from '../base/units.js'
+import { type GuestOffset, guestOffset, type HostOffset, noSection, type Section } from '../base/units.js'
+import { punchDataFile, zeroRaw } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
@@ -174,7 +175,7 @@ async function changeSlice(
           const found = l2.lookup(at, length - done)
           assert(!('load' in found), 'a writable place is in memory')
           run = found
-          await ordering.completed(applyChange(parts, place, run, at, change))
+          await ordering.completed(await changeRun(parts, place, run, at, change))
         }
         done += run.length
       }
@@ -183,6 +184,38 @@ async function changeSlice(
     }
   } finally {
     locks.release(lock)
+  }
+}
+
+/**
+ * Change one run, and give back what a data file had for it; the guest's clusters are locked. In a raw one zeros come first, and what keeps its
+ * entry shows them at once.
+ * @returns the section of the change, if there is one
+ */
+async function changeRun(
+  parts: Parts,
+  place: EntryPlace,
+  run: MappedRun,
+  guest: GuestOffset,
+  change: MappingChange,
+): Promise<Section> {
+  const { dataFile, ordering } = parts
+  if (dataFile === undefined) return applyChange(parts, place, run, guest, change)
+  if (!dataFile.isRaw) {
+    const removal = applyChange(parts, place, run, guest, change)
+    const isDropped = change === 'discard' || change === 'zero-unmap'
+    if (isDropped) await punchDataFile(dataFile, guest, run.length)
+    return removal
+  }
+  if (run.entry.type === 'normal') await zeroRaw(parts, guest, run.length, { unmap: change !== 'zero' })
+  const synced = ordering.dataWritten()
+  if (synced !== undefined) await synced
+  if (run.entry.type === 'normal' && change !== 'unallocate') return noSection
+  place.slice.pins++
+  try {
+    return applyChange(parts, place, run, guest, change)
+  } finally {
+    place.slice.pins--
   }
 }
 
@@ -207,11 +240,14 @@ function applyChange(
       storeZero(
         place.slice.view,
         at,
-        outcome.keep && host !== undefined ? host + step * geometry.clusterSize : 0,
+        outcome.keep && host !== undefined ? host + step * geometry.clusterSize : undefined,
       )
   }
-  const removal = ordering.unlink(place.slice)
-  if (outcome.keep || host === undefined) return removal
+  const { dataFile } = parts
+  // Of a raw data file the zeros come before the entry that says so.
+  const removal =
+    dataFile?.isRaw === true ? ordering.linkData(place.slice, noSection) : ordering.unlink(place.slice)
+  if (outcome.keep || host === undefined || dataFile !== undefined) return removal
   const length = run.entry.type === 'compressed' ? run.entry.bytes : run.length
   frees.add(host, length, { removal, punch: true, wasTable: false })
   return removal

@@ -118,6 +118,15 @@ export interface BlockBackend {
   lock(held: readonly number[], tested: readonly number[]): number | undefined
   unlock(held: readonly number[]): void
 
+  /**
+   * This file's metadata maps data in another one: from now on each sync here is one of `data` first, and either file is synced only where
+   * something has changed since its last sync. So `sectionAfterData`, `flush` and `durable` speak of both, and a failed sync of either poisons
+   * both. To be called before `data` is changed; of `data` neither queue nor flush is used, and it is closed after this one.
+   * Absent where there is nothing of the kind.
+   * @throws ERR_NOT_SUPPORTED  `data` is of another kind
+   */
+  syncWith?(data: BlockBackend): void
+
   stats(): QueueStats
   /** Waits for all requests, drains the queue, flushes, and closes the file. Rejects if that failed; the file is closed all the same. */
   close(): Promise<void>

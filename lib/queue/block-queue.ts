@@ -1,4 +1,4 @@
-import { Qcow2Error } from '../base/errors.js'
+import { notSupported, Qcow2Error } from '../base/errors.js'
 import { section, type Section } from '../base/units.js'
 import { addon } from '../native/addon.js'
 import type { NativeBlockQueue, NativeCounters, NativeOperation } from '../native/types.js'
@@ -68,6 +68,8 @@ export class BlockQueue implements BlockBackend, Requester {
   #alignment = 1
   #length = 0
   #closing: Promise<void> | undefined
+  /** The file whose syncs are this one's too. */
+  #syncedBy: BlockQueue | undefined
   /** As of the closing, when the addon does not tell any more. */
   #lastCounters: NativeCounters | undefined
   #requestsOut = 0
@@ -151,7 +153,7 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   get poisoned(): Qcow2Error | undefined {
-    return this.#state.poisoned
+    return this.#syncedBy?.poisoned ?? this.#state.poisoned
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
@@ -255,6 +257,12 @@ export class BlockQueue implements BlockBackend, Requester {
     if (this.#lastCounters === undefined) this.#native.unlock(held)
   }
 
+  syncWith(data: BlockBackend): void {
+    if (!(data instanceof BlockQueue)) throw notSupported('Both files must be opened by their paths')
+    this.#native.syncWith(data.number)
+    data.#syncedBy = this
+  }
+
   stats(): QueueStats {
     const { bytes, nodes } = this.#state.queued
     return {
@@ -282,7 +290,7 @@ export class BlockQueue implements BlockBackend, Requester {
       })
     }
     try {
-      if (!this.readOnly) await this.#request('flush', 0, 0)
+      if (!this.readOnly && this.#syncedBy === undefined) await this.#request('flush', 0, 0)
     } finally {
       this.#lastCounters = this.#native.counters()
       await this.#request('close', 0, 0)

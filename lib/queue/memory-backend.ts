@@ -1,11 +1,12 @@
 import { assert } from '../base/assert.js'
-import { Qcow2Error } from '../base/errors.js'
+import { notSupported, Qcow2Error } from '../base/errors.js'
 import { isAligned } from '../base/integers.js'
 import { section, type Section } from '../base/units.js'
 import { Admission } from './admission.js'
 import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
 import {
   type DeviceEvent,
+  type DeviceLogging,
   type DeviceOperationKind,
   type Fault,
   type GuestEvent,
@@ -36,6 +37,8 @@ export type MemoryBackendOptions = {
   readonly seed?: number
   /** Keep a log of all that reaches the device, with copies of the bytes. */
   readonly record?: boolean
+  /** Log to a log that others have too, numbering operations from `firstId`. Counts only with `record`. */
+  readonly logTo?: DeviceLogging
   /** Lets operations of the device fail. */
   readonly fault?: Fault
   /** Let failing syncs lose what they should have made durable: see `Failure.loses`. */
@@ -63,6 +66,8 @@ export class MemoryBackend implements BlockBackend {
   #requestsOut = 0
   #allSettled: (() => void) | undefined
   #closing: Promise<void> | undefined
+  /** The file whose syncs are this one's too. */
+  #syncedBy: MemoryBackend | undefined
   #barriersAsked = 0
   #dataReads = 0
   #dataReadBytes = 0
@@ -81,6 +86,7 @@ export class MemoryBackend implements BlockBackend {
       record: options.record ?? false,
       fault: options.fault,
       mayLose: options.mayLose ?? false,
+      logTo: options.logTo,
     })
     this.#length = this.#device.contents.length
     this.#worker = new SimulatedWorker({
@@ -133,7 +139,7 @@ export class MemoryBackend implements BlockBackend {
   }
 
   get poisoned(): Qcow2Error | undefined {
-    return this.#worker.poisoned
+    return this.#syncedBy?.poisoned ?? this.#worker.poisoned
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
@@ -233,10 +239,16 @@ export class MemoryBackend implements BlockBackend {
 
   unlock(): void {}
 
+  syncWith(data: BlockBackend): void {
+    if (!(data instanceof MemoryBackend)) throw notSupported('Both files must be in memory')
+    this.#worker.syncWith(data.#device)
+    data.#syncedBy = this
+  }
+
   stats(): QueueStats {
     const state = this.#worker.state
     const syncMicrosecondsHistogram = new Array<number>(histogramCells).fill(0)
-    syncMicrosecondsHistogram[0] = state.syncsIssued
+    syncMicrosecondsHistogram[0] = this.#device.syncs
     return {
       nodesQueued: state.nodesQueued,
       nodesCoalesced: state.nodesCoalesced,
@@ -245,7 +257,7 @@ export class MemoryBackend implements BlockBackend {
       barriersAsked: this.#barriersAsked,
       barriersIssued: state.barriersIssued,
       flushesAsked: state.flushesAsked,
-      syncsIssued: state.syncsIssued,
+      syncsIssued: this.#device.syncs,
       syncMicrosecondsHistogram,
       queuedBytesNow: state.queuedBytes,
       queuedBytesPeak: state.queuedBytesPeak,
@@ -271,7 +283,7 @@ export class MemoryBackend implements BlockBackend {
       })
     }
     this.#worker.stop()
-    if (!this.readOnly) await this.#worker.flush()
+    if (!this.readOnly && this.#syncedBy === undefined) await this.#worker.flush()
   }
 
   #change(
@@ -285,7 +297,10 @@ export class MemoryBackend implements BlockBackend {
     if (refused !== undefined) return Promise.reject(refused)
     if (length === 0 && kind !== 'truncate') return Promise.resolve()
     if (kind !== 'punch') this.#reach(offset + length)
-    return this.#perform(kind, operation, offset, length, bytes, () => this.#worker.dataWritten())
+    return this.#perform(kind, operation, offset, length, bytes, () => {
+      this.#worker.dataWritten()
+      if (this.#syncedBy !== undefined) this.#syncedBy.#worker.dataWritten()
+    })
   }
 
   /** @param done  what follows at once when it has succeeded */

@@ -84,7 +84,12 @@ export type MemoryDeviceOptions = {
   readonly fault: Fault | undefined
   /** Remember what is durable, so that failing syncs can lose the rest. */
   readonly mayLose?: boolean
+  /** Whose operations are logged: see MemoryBackendOptions. */
+  readonly logTo?: DeviceLogging | undefined
 }
+
+/** One log for several devices, whose operations are told apart by their numbers. */
+export type DeviceLogging = { readonly events: DeviceEvent[]; readonly firstId: number }
 
 /** By sector, what it holds durably. */
 type Durable = Map<number, Uint8Array>
@@ -97,7 +102,7 @@ const noBytes = new Uint8Array(0)
  */
 export class MemoryDevice {
   readonly contents: SparseBytes
-  readonly log: DeviceEvent[] = []
+  readonly log: DeviceEvent[]
   readonly #record: boolean
   readonly #fault: Fault | undefined
   readonly #random: (() => number) | undefined
@@ -108,12 +113,18 @@ export class MemoryDevice {
   #pending: (() => void)[] = []
   #scheduled = false
   #operations = 0
+  readonly #firstId: number
+  /** How many syncs have begun. */
+  syncs = 0
+  #hasChanged = false
 
   constructor(options: MemoryDeviceOptions) {
     this.contents = options.contents
     this.#record = options.record
     this.#fault = options.fault
     this.#mayLose = options.mayLose ?? false
+    this.log = options.logTo?.events ?? []
+    this.#firstId = options.logTo?.firstId ?? 0
     this.#random = options.seed === undefined ? undefined : xorshift(options.seed)
   }
 
@@ -130,13 +141,15 @@ export class MemoryDevice {
     const index = this.#operations++
     const fate = this.#fault?.({ ...operation, index }) ?? 0
     const { errno, done = 0, split, turns = 0, loses } = typeof fate === 'number' ? { errno: fate } : fate
-    const source = this.#begin(operation, index, bytes ?? noBytes)
+    const id = this.#firstId + index
+    const source = this.#begin(operation, id, bytes ?? noBytes)
     const covered = operation.kind === 'sync' ? this.#beginSync() : undefined
     const end = (from: number): void => {
       if (errno === 0) this.#apply(operation, source, from, operation.length)
       else if (done > 0) this.#apply(operation, source, 0, done)
       if (covered !== undefined && errno !== 0 && loses !== undefined) this.#lose(covered, loses)
-      if (this.#record) this.#end(operation.kind, index, errno)
+      if (operation.kind !== 'read' && operation.kind !== 'sync') this.#hasChanged = true
+      if (this.#record) this.#end(operation.kind, id, errno)
       over(errno)
     }
     this.#after(turns, () => {
@@ -148,6 +161,18 @@ export class MemoryDevice {
 
   #after(turns: number, step: () => void): void {
     this.later(turns === 0 ? step : () => this.#after(turns - 1, step))
+  }
+
+  sync(over: (errno: number) => void): void {
+    this.#hasChanged = false
+    this.syncs++
+    this.perform({ kind: 'sync', offset: 0, length: 0, section: undefined }, undefined, over)
+  }
+
+  /** Sync, unless nothing has changed since the last one began. */
+  syncChanges(over: (errno: number) => void): void {
+    if (this.#hasChanged) this.sync(over)
+    else this.later(() => over(0))
   }
 
   /** Something else that happens some time, in no fixed order with the operations. */

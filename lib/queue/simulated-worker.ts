@@ -43,6 +43,8 @@ export class SimulatedWorker {
   #called = false
   #stopped = false
   #idleTimer: NodeJS.Timeout | undefined
+  /** What is synced before this device. */
+  #dataDevice: MemoryDevice | undefined
   #nodesMerged = 0
 
   constructor(options: SimulatedWorkerOptions) {
@@ -107,6 +109,11 @@ export class SimulatedWorker {
 
   dataWritten(): void {
     this.#queue.dataWritten()
+  }
+
+  /** As QueuedFile::sync_with. */
+  syncWith(device: MemoryDevice): void {
+    this.#dataDevice = device
   }
 
   /** Lay the nodes that overlap over what the file held. */
@@ -180,8 +187,10 @@ export class SimulatedWorker {
   }
 
   #sync(): void {
-    const operation = { kind: 'sync', offset: 0, length: 0, section: undefined } as const
-    this.#device.perform(operation, undefined, (errno) => this.#over(this.#queue.synced(errno)))
+    const over = (errno: number): void => this.#over(this.#queue.synced(errno))
+    const data = this.#dataDevice
+    if (data === undefined) this.#device.sync(over)
+    else data.syncChanges((errno) => (errno === 0 ? this.#device.syncChanges(over) : over(errno)))
   }
 
   /** All at once: their order within a section is free. */

@@ -79,7 +79,14 @@ for (const [list, message] of [
   ['compression_type=frob', "Parameter 'compression-type' does not accept value 'frob'"],
   ['backing_fmt=raw', 'Backing format cannot be used without backing file'],
   ['data_file_raw=on', 'data-file-raw requires data-file'],
-  ['data_file=d.raw', 'External data files are not supported yet'],
+  [
+    'data_file=d.raw,compat=0.10',
+    'External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+  ],
+  [
+    'data_file=d.raw,data_file_raw=on,backing_file=b,backing_fmt=raw',
+    'Backing file and data-file-raw cannot be used at the same time',
+  ],
   ['encrypt.format=luks', 'Encryption is not supported yet'],
 ] as const) {
   test(`-o ${list} is refused: no image can have it`, (t) => {

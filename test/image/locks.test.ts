@@ -9,6 +9,8 @@ test("who takes which bytes is QEMU's table", (t) => {
     'read-only': { held: [100, 201, 203], tested: [200, 101, 103] },
     'force-share': { held: [100], tested: [200] },
     'raw read-write': { held: [100, 101, 103, 201], tested: [200, 201, 203, 101] },
+    'data file read-write': { held: [100, 101, 103, 203], tested: [200, 201, 203, 103] },
+    'data file read-only': { held: [100, 203], tested: [200, 103] },
     creation: { held: [101, 103, 203], tested: [201, 203, 103] },
     'metadata only': { held: [201, 203], tested: [101, 103] },
   }

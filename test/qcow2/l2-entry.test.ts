@@ -170,7 +170,7 @@ test('entries are stored as the bytes that the specification asks for', (t) => {
     '801fffffffff0000',
   )
   t.is(
-    stored((view) => storeZero(view, 8, 0)),
+    stored((view) => storeZero(view, 8, undefined)),
     '0000000000000001',
   )
   t.is(

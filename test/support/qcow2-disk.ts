@@ -7,8 +7,9 @@ import { MemoryBackend, type MemoryBackendOptions } from '../../lib/queue/memory
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { type CheckResult, checkQcow2 } from '../../lib/qcow2/check.js'
 import { type CreateOptions, createQcow2 } from '../../lib/qcow2/create.js'
+import { hasDataFile } from '../../lib/qcow2/data-file.js'
 import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
-import { openMetadata } from '../../lib/qcow2/open-metadata.js'
+import { openMetadata, readHeader } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
 import { qemuCheck, qemuIo, run } from './qemu.js'
 import { StagedBackend } from './staged-backend.js'
@@ -20,6 +21,8 @@ export type Disk = {
   backend: StagedBackend
   parts: Parts
   image: Qcow2Image
+  /** Of an image that has one. */
+  data: MemoryBackend | undefined
   options: DiskOptions
 }
 
@@ -31,7 +34,9 @@ export type DiskOptions = {
   readonly refcountCacheBytes?: number
   /** Clusters; default none, so that each test says what it is about. */
   readonly reservation?: number
-  /** Of the backend of the open image. */
+  /** What the data file holds, of an image that has one. */
+  readonly dataContents?: SparseBytes | undefined
+  /** Of the backend of the open image, and of its data file. */
   readonly memory?: MemoryBackendOptions
 }
 
@@ -81,8 +86,11 @@ export const newParts = newDisk
 export async function openDisk(contents: SparseBytes, options: DiskOptions = {}): Promise<Disk> {
   const memory = new MemoryBackend({ contents, syncPolicy: options.syncPolicy ?? 'flush', ...options.memory })
   const backend = new StagedBackend(memory)
+  const { header } = await readHeader(memory)
+  const data = hasDataFile(header) ? newData(options) : undefined
   const opening: OpenQcow2Options = {
     readOnly: false,
+    dataFile: data,
     reservation: options.reservation ?? 0,
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.l2CacheBytes === undefined ? {} : { l2CacheBytes: options.l2CacheBytes }),
@@ -92,13 +100,19 @@ export async function openDisk(contents: SparseBytes, options: DiskOptions = {})
   const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
   const parts = assemble(backend, metadata, opening)
   backend.log.length = 0
-  return { memory, backend, parts, image: new Qcow2Image(parts, metadata, opening), options }
+  return { memory, backend, parts, data, image: new Qcow2Image(parts, metadata, opening), options }
+}
+
+function newData(options: DiskOptions): MemoryBackend {
+  const { dataContents: contents, syncPolicy = 'flush', memory } = options
+  return new MemoryBackend({ ...memory, path: 'data', syncPolicy, contents: contents ?? new SparseBytes() })
 }
 
 /** Close the image and open it again, in place. */
 export async function reopen(disk: Disk, options: DiskOptions = disk.options): Promise<void> {
   await disk.image.close()
-  Object.assign(disk, await openDisk(disk.memory.contents, options))
+  const { data, memory } = disk
+  Object.assign(disk, await openDisk(memory.contents, { ...options, dataContents: data?.contents }))
 }
 
 export async function readDisk(disk: Disk, offset: number, length: number): Promise<Uint8Array> {

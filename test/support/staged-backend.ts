@@ -56,6 +56,10 @@ export class StagedBackend implements BlockBackend {
     this.inner = inner
   }
 
+  syncWith(data: BlockBackend): void {
+    this.inner.syncWith?.(data instanceof StagedBackend ? data.inner : data)
+  }
+
   /** Stop the next operation that fits until `release`. */
   hold(fits: (operation: Operation) => boolean): Held {
     let reach = (_: Operation): void => undefined

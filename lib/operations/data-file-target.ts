@@ -1,0 +1,53 @@
+import { realpath } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { invalid } from '../base/errors.js'
+import { type TargetOptions, writeTarget } from '../image/atomic-target.js'
+import { besideImage, hasProtocol } from '../image/backing-gate.js'
+
+/** Of an image that is about to be made. */
+type Names = { readonly dataFile: string | undefined; readonly backingFile: string | undefined }
+
+/**
+ * Make an image and, if it is to have one, its data file: both appear under their names when they are complete and durable, the data file first, for
+ * without it the image is of no use.
+ * @param write  fills the files of the given names, which exist and are empty, and closes them
+ * @throws ERR_EXISTS and others of writeTarget, for either file
+ */
+export async function writeImageTarget<T>(
+  path: string,
+  names: Names,
+  options: TargetOptions,
+  write: (temporaryPath: string, temporaryDataFile: string | undefined) => Promise<T>,
+): Promise<T> {
+  const { dataFile } = names
+  if (dataFile === undefined) return writeTarget(path, options, (temporary) => write(temporary, undefined))
+  return writeTarget(path, options, (temporary) =>
+    writeTarget(besideImage(path, dataFile), options, (temporaryData) => write(temporary, temporaryData)),
+  )
+}
+
+/**
+ * Check the name of a data file that is to be made: it is taken as an image's reference is, relative to the image.
+ * @throws TypeError ERR_INVALID_OPTION  no plain path, or the image, or what it stands on
+ */
+export async function checkDataFileName(where: string, path: string, names: Names): Promise<void> {
+  const { dataFile, backingFile } = names
+  if (dataFile === undefined) return
+  if (dataFile === '' || hasProtocol(dataFile)) {
+    throw invalid(`${where}: option "dataFile" must be a plain path, not '${dataFile}'`, 'ERR_INVALID_OPTION')
+  }
+  const data = await whereItIs(resolve(dirname(path), dataFile))
+  if (data === (await whereItIs(resolve(path)))) {
+    throw invalid(`${where}: an image cannot be its own data file`, 'ERR_INVALID_OPTION')
+  }
+  if (backingFile !== undefined && data === (await whereItIs(resolve(dirname(path), backingFile)))) {
+    throw invalid(`${where}: the backing file cannot be the data file as well`, 'ERR_INVALID_OPTION')
+  }
+}
+
+/** The real path of a file that may not be there yet. */
+async function whereItIs(path: string): Promise<string> {
+  return realpath(path).catch(async () =>
+    join(await realpath(dirname(path)).catch(() => dirname(path)), basename(path)),
+  )
+}

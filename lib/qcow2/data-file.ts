@@ -1,0 +1,141 @@
+import { corrupt, notSupported, type Qcow2Error, unsupported } from '../base/errors.js'
+import { type GuestOffset, hostOffset, noSection } from '../base/units.js'
+import type { BlockBackend } from '../queue/backend.js'
+import { entryBytes } from './geometry.js'
+import type { Header } from './header.js'
+import { type L2Entry, storeCopied } from './l2-entry.js'
+import type { EntryPlace, MappedRun } from './l2-tables.js'
+import type { Parts } from './parts.js'
+import type { Allocation } from './refcount-parts.js'
+import { autoclear, incompatible } from './spec.js'
+
+/**
+ * The external data file of an open image. A guest's cluster stands where the guest has it (host offset == guest offset) and belongs to it for
+ * good: it is neither counted nor given out, and its entry is always COPIED. Tables stay in the image's own file, and there is nothing
+ * that this file could share: no compressed clusters, no internal snapshots. qcow2 spec, "External data file".
+ */
+export type DataFile = {
+  readonly backend: BlockBackend
+  /**
+   * It can be read as the disk itself (data-file-raw): whatever the tables say reads as zeros is zeros there too, after any crash. So zeros are
+   * written, entries stay plain, and bytes are written to mapped clusters only.
+   */
+  readonly isRaw: boolean
+}
+
+export function hasDataFile(header: Pick<Header, 'incompatibleFeatures'>): boolean {
+  return (header.incompatibleFeatures & incompatible.dataFile) !== 0n
+}
+
+/** Over a backing file no promise of the kind can be kept. */
+export function isDataFileRaw(header: Pick<Header, 'autoclearFeatures' | 'backingFile'>): boolean {
+  return (header.autoclearFeatures & autoclear.dataFileRaw) !== 0n && header.backingFile === undefined
+}
+
+/**
+ * Pair an image's file with its data file: the tables in one are durable behind the bytes in the other.
+ * @throws ERR_UNSUPPORTED_FEATURE  the image has one, and none was given; ERR_NOT_SUPPORTED: the two are not of one kind
+ */
+export function attachDataFile(
+  header: Header,
+  backend: BlockBackend,
+  data: BlockBackend | undefined,
+): DataFile | undefined {
+  if (!hasDataFile(header)) return undefined
+  const { path } = backend
+  if (data === undefined) {
+    throw unsupported("The image's data are in an external data file, which is not open", {
+      path,
+      structure: 'header',
+    })
+  }
+  if (!backend.readOnly) {
+    if (backend.syncWith === undefined)
+      throw notSupported('This kind of file can have no data file', { path })
+    backend.syncWith(data)
+  }
+  return { backend: data, isRaw: isDataFileRaw(header) }
+}
+
+/** @throws ERR_NOT_SUPPORTED  for what would need clusters that can be shared or moved */
+export function refuseDataFile(parts: Pick<Parts, 'dataFile' | 'backend'>, what: string): void {
+  if (parts.dataFile !== undefined) throw dataFileExcludes(what, parts.backend.path)
+}
+
+export function dataFileExcludes(what: string, path: string): Qcow2Error {
+  return notSupported(`${what} cannot be in an image with an external data file`, { path })
+}
+
+/** The clusters of a guest, in the data file. @param guest  aligned to clusters */
+export function clustersInDataFile({ backend }: DataFile, guest: number, clusters: number): Allocation {
+  const host = hostOffset(guest)
+  return { host, clusters, after: noSection, fresh: guest >= backend.length, blank: false }
+}
+
+/** @param guest  of the cluster that the entry maps  @throws ERR_CORRUPT */
+export function checkPlaceInDataFile(entry: L2Entry, guest: number, place: number): void {
+  if (entry.type === 'unallocated') return
+  if (entry.type === 'compressed')
+    throw corrupt('L2 entry', place, 'compressed cluster with an external data file')
+  if (entry.host === undefined || entry.host === guest) return
+  const hex = (offset: number): string => `0x${offset.toString(16)}`
+  const what = `host cluster offset ${hex(entry.host)} does not match guest cluster offset: ${hex(guest)}`
+  throw corrupt('L2 entry', place, `External data file ${what}`)
+}
+
+/**
+ * Map clusters of a raw data file that are not, durably, before they are written: else a crash could leave bytes there which the tables do not show.
+ * They read as zeros before and after. The caller holds the lock of the guest's clusters.
+ */
+export async function mapRaw(
+  parts: Parts,
+  place: EntryPlace,
+  run: MappedRun,
+  guest: GuestOffset,
+): Promise<void> {
+  const { geometry, data, ordering, backend } = parts
+  const within = guest % geometry.clusterSize
+  const start = guest - within
+  const clusters = Math.ceil((within + run.length) / geometry.clusterSize)
+  place.slice.pins++
+  try {
+    if (run.entry.type !== 'normal')
+      await zeroRaw(parts, start, clusters * geometry.clusterSize, { unmap: true })
+    const synced = ordering.dataWritten()
+    if (synced !== undefined) await synced
+    for (let step = 0; step < clusters; step++) {
+      storeCopied(place.slice.view, place.at + step * entryBytes, start + step * geometry.clusterSize)
+    }
+    const linked = ordering.linkData(place.slice, noSection)
+    parts.unsyncedData.add(start, Math.min(clusters * geometry.clusterSize, data.length - start), linked)
+    await backend.durable(linked)
+  } finally {
+    place.slice.pins--
+  }
+}
+
+/** Zeros as far as the file reaches; behind its end they are anyway. It is not to get longer than the disk. */
+export async function zeroRaw(
+  parts: Parts,
+  start: number,
+  length: number,
+  options: { unmap: boolean },
+): Promise<void> {
+  const end = Math.min(start + length, parts.data.length)
+  if (end > start) await parts.data.writeZeroes(start, end - start, options, start)
+}
+
+/** Give back what was dropped from the disk. Each cluster has one owner, who wants zeros there: a crash may show either. */
+export async function punchDataFile({ backend }: DataFile, start: number, length: number): Promise<void> {
+  const end = Math.min(start + length, backend.length)
+  if (end > start) await backend.punch(start, end - start).catch(() => undefined)
+}
+
+/**
+ * Before the disk grows: the file ends where the disk does, so that what is added holds zeros.
+ * Durable with the flush in front of the header's new size (E21): a file that is longer than the disk shows nothing.
+ */
+export async function growDataFile({ backend }: DataFile, oldSize: number, size: number): Promise<void> {
+  if (backend.length > oldSize) await backend.truncate(oldSize)
+  await backend.truncate(size)
+}

@@ -1,0 +1,53 @@
+import test from 'ava'
+import { countOfRun, seedOfRun } from '../support/seeded-random.js'
+import { otherwise } from './altered-backend.js'
+import type { TwoFileMutant } from './data-file-disk.js'
+import { exploreTwoFiles } from './data-file-states.js'
+
+/*
+ * The power goes for an image and its data file at once. Whatever the disks have made of what no sync covered: the image is sound, the guest
+ * sees what it may, and a raw data file is the disk.
+ */
+
+const budget = countOfRun('QCOW2_DATA_FILE_STATES', 1500)
+const seed = seedOfRun()
+
+test('whenever the power goes, an image and its data file belong together', async (t) => {
+  t.timeout(24 * 3600 * 1000)
+  const { problem, states, runs } = await exploreTwoFiles(seed, budget)
+  t.is(problem, undefined, `QCOW2_SEED=${seed}`)
+  t.log(`QCOW2_SEED=${seed}: ${states} states of ${runs} runs`)
+})
+
+const mutants: Record<string, { readonly mutant: TwoFileMutant; readonly isRaw?: boolean }> = {
+  // W3: what flushes one file before metadata of it does not flush the other; only a guest's flush flushes both.
+  'M22, data synced before the mapping': {
+    mutant: {
+      own: (own, data) =>
+        otherwise(own, {
+          syncWith: () => undefined,
+          flush: async () => void (await Promise.all([own.flush(), data.flush()])),
+        }),
+    },
+  },
+  'data synced at all': { mutant: { own: (own) => otherwise(own, { syncWith: () => undefined }) } },
+  'the disk smaller before its data file': {
+    mutant: { beforeResize: (data, size) => data.truncate(size) },
+  },
+  'a raw data file mapped before bytes go into it': {
+    mutant: { own: (own) => otherwise(own, { durable: () => Promise.resolve() }) },
+    isRaw: true,
+  },
+  'zeros in a raw data file': {
+    mutant: { data: (data) => Object.assign(data, { writeZeroes: () => Promise.resolve() }) },
+    isRaw: true,
+  },
+}
+
+for (const [lacks, { mutant, isRaw }] of Object.entries(mutants)) {
+  test(`power cuts find out what lacks: ${lacks}`, async (t) => {
+    const { problem, states } = await exploreTwoFiles(1, 10_000, mutant, isRaw === undefined ? {} : { isRaw })
+    t.not(problem, undefined, `it survives ${states} states`)
+    t.log(`${states} states: ${problem}`)
+  })
+}
