@@ -208,7 +208,13 @@ export async function conform(
   const shape = backingOf(kind)
   const backing = shape && (await makeBacking(folder, shape, random))
   const shown = shownOver(backing?.content, sizeOf(kind))
-  const image = new Image(join(folder, 'disk.qcow2'), kind, waysOf(kind, backing?.name), shown, random)
+  const image = new Image(
+    join(folder, 'disk.qcow2'),
+    kind,
+    waysOf(kind, folder, backing?.name),
+    shown,
+    random,
+  )
   const second = first === 'us' ? 'them' : 'us'
   await image.createdBy(first)
   await image.changedBy(first, changesEach)

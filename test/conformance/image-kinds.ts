@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { CreateOptions, OpenOptions } from '../../lib/index.js'
 import type { Choices, Row } from './coverage.js'
 
@@ -12,6 +13,7 @@ export const choices = {
   preallocation: ['off', 'metadata', 'falloc', 'full'],
   lazyRefcounts: ['off', 'on'],
   snapshot: ['no', 'yes'],
+  dataFile: ['none', 'own', 'raw'],
   size: ['odd', 'whole'],
 } as const satisfies Choices
 
@@ -24,6 +26,11 @@ const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
   ({ version, lazyRefcounts }) => version === 2 && lazyRefcounts === 'on',
   // Only subclusters tell apart what is allocated and what is not yet written.
   ({ backing = 'none', preallocation = 'off' }) => backing !== 'none' && preallocation !== 'off',
+  ({ version, dataFile = 'none' }) => version === 2 && dataFile !== 'none',
+  ({ compressed, dataFile = 'none' }) => compressed === 'yes' && dataFile !== 'none',
+  ({ snapshot, dataFile = 'none' }) => snapshot === 'yes' && dataFile !== 'none',
+  // Nothing shows through what can be read as the disk itself.
+  ({ backing = 'none', dataFile }) => backing !== 'none' && dataFile === 'raw',
   // A count of one bit has no room for a second reference.
   ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
 ]
@@ -65,8 +72,11 @@ export type Ways = {
   readonly theirs: readonly string[]
 }
 
-export function waysOf(kind: ImageKind, backingFile = ''): Ways {
+/** @param folder  of the image, and of its data file */
+export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways {
   const backing = backingOf(kind)
+  // With its folder: the stock tool takes a relative name as seen from where it runs.
+  const dataFile = join(folder, 'disk.data')
   const compat = kind.version === 2 ? '0.10' : '1.1'
   const { clusterSize, refcountBits, compressionType, preallocation } = kind
   const theirs = [
@@ -77,11 +87,13 @@ export function waysOf(kind: ImageKind, backingFile = ''): Ways {
     ...(kind.version === 3
       ? [`compression_type=${compressionType}`, `lazy_refcounts=${kind.lazyRefcounts}`]
       : []),
+    ...(kind.dataFile === 'none' ? [] : [`data_file=${dataFile}`]),
+    ...(kind.dataFile === 'raw' ? ['data_file_raw=on'] : []),
     ...(backing === undefined ? [] : [`backing_file=${backingFile}`, `backing_fmt=${backing.format}`]),
   ]
   return {
     theirs,
-    open: {},
+    open: kind.dataFile === 'none' ? {} : { dataFile: 'same-directory' },
     ours: {
       size: sizeOf(kind),
       compat,
@@ -89,6 +101,7 @@ export function waysOf(kind: ImageKind, backingFile = ''): Ways {
       refcountBits,
       preallocation,
       ...(kind.version === 3 ? { compressionType, lazyRefcounts: kind.lazyRefcounts === 'on' } : {}),
+      ...(kind.dataFile === 'none' ? {} : { dataFile, dataFileRaw: kind.dataFile === 'raw' }),
       ...(backing === undefined ? {} : { backingFile, backingFormat: backing.format }),
     },
   }
