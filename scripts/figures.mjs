@@ -244,6 +244,35 @@ try {
     '< 50 ms, < 16 MiB',
     `${openedFull.milliseconds.toFixed(1)} ms, ${openedFull.growth} MiB`,
   )
+  const small = join(folder, 'small-clusters.qcow2')
+  await createImage(small, { size: 64 * GiB, clusterSize: 512 })
+  const openedSmall = run('opening', small)
+  row(
+    'opening 64 GiB in clusters of 512 bytes',
+    '< 1 s, < 64 MiB',
+    `${openedSmall.milliseconds.toFixed(1)} ms, ${openedSmall.growth} MiB`,
+  )
+  const begun = performance.now()
+  const refusal = await createImage(join(folder, 'refused.qcow2'), {
+    size: 1024 * GiB,
+    clusterSize: 512,
+  }).then(
+    () => undefined,
+    (error) => error.message,
+  )
+  if (refusal === undefined) process.exitCode = 1
+  row('1 TiB of them is refused', '< 1 s', `${(performance.now() - begun).toFixed(1)} ms: ${refusal}`)
+  const link = (depth) => join(folder, `chain-${depth}.qcow2`)
+  await createImage(link(0), { size: GiB })
+  for (let depth = 1; depth < 200; depth++) {
+    await createImage(link(depth), { backingFile: link(depth - 1), backingFormat: 'qcow2' })
+  }
+  const openedChain = run('opening', link(199))
+  row(
+    'opening a chain of 200 images',
+    '< 1 s, < 320 MiB',
+    `${openedChain.milliseconds.toFixed(1)} ms, ${openedChain.growth} MiB`,
+  )
 } finally {
   rmSync(folder, { recursive: true })
   rmSync(memoryFolder, { recursive: true })
