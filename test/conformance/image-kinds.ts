@@ -33,6 +33,9 @@ const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
   ({ backing = 'none', dataFile }) => backing !== 'none' && dataFile === 'raw',
   // A count of one bit has no room for a second reference.
   ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
+  // Nor one of two bits, where three compressed clusters share a host cluster.
+  ({ refcountBits, snapshot, compressed }) =>
+    refcountBits === 2 && snapshot === 'yes' && compressed === 'yes',
 ]
 
 export const mayBe = (partial: Row): boolean => !impossible.some((isImpossible) => isImpossible(partial))
