@@ -38,4 +38,4 @@ export {
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
-export type { PreallocationMode, Snapshot, SnapshotReference } from './queue/format-image.js'
+export type { PreallocationMode, Snapshot, SnapshotReference, SnapshotSpace } from './queue/format-image.js'

@@ -1,7 +1,7 @@
 import type { LongWork } from '../base/abort.js'
 import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import { checkOptions, longWorkSchema, type OptionCheck } from '../base/options.js'
-import type { FormatSnapshots, Snapshot, SnapshotReference } from '../queue/format-image.js'
+import type { FormatSnapshots, Snapshot, SnapshotReference, SnapshotSpace } from '../queue/format-image.js'
 import type { Layer } from './layers.js'
 
 /** Aborting leaves the image as it was. Once the operation is on its way to the disk it can no longer be aborted, and ends. */
@@ -45,6 +45,16 @@ export class DiskSnapshots {
   async list(): Promise<Snapshot[]> {
     this.#access.checkOpen()
     return (await this.#top().format.snapshots?.list()) ?? []
+  }
+
+  /**
+   * What each of them takes in the file, in the order of `list`: how much is freed when one is deleted. All tables of all snapshots are read for
+   * it. Of a format without snapshots: none.
+   */
+  async space(options?: SnapshotOptions): Promise<SnapshotSpace[]> {
+    this.#access.checkOpen()
+    const work = checkOptions('snapshots.space', options, longWorkSchema)
+    return (await this.#top().format.snapshots?.space(work)) ?? []
   }
 
   /**

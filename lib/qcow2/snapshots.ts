@@ -2,7 +2,7 @@ import type { LongWork } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import type { Section } from '../base/units.js'
-import type { FormatSnapshots, Snapshot, SnapshotReference } from '../queue/format-image.js'
+import type { FormatSnapshots, Snapshot, SnapshotReference, SnapshotSpace } from '../queue/format-image.js'
 import { poisonedError } from '../queue/system-error.js'
 import type { Header } from './header.js'
 import { findExtension } from './header-extensions.js'
@@ -14,6 +14,7 @@ import { createSnapshot } from './snapshot-create.js'
 import { deleteSnapshot } from './snapshot-delete.js'
 import { describeSnapshot, findSnapshot, type StoredSnapshot } from './snapshot-entry.js'
 import type { SnapshotList } from './snapshot-list.js'
+import { snapshotSpace } from './snapshot-space.js'
 import { settle, snapshotNotFound, type SnapshotWork, stepsOf } from './snapshot-work.js'
 import { autoclear, extensionTypes } from './spec.js'
 
@@ -49,6 +50,19 @@ export class Snapshots implements FormatSnapshots {
   /** @throws ERR_CORRUPT, ERR_IO */
   async list(): Promise<Snapshot[]> {
     return (await this.#load()).map(describeSnapshot)
+  }
+
+  /** Requests wait meanwhile. @throws ERR_CORRUPT, ERR_IO, ERR_NOT_SUPPORTED; the signal's reason */
+  async space(work: LongWork): Promise<SnapshotSpace[]> {
+    work.signal?.throwIfAborted()
+    const { active, backend } = this.#parts
+    return await active.exclusively(async () => {
+      if (!backend.readOnly && backend.poisoned === undefined) {
+        await this.finish()
+        await settle(this.#parts)
+      }
+      return await snapshotSpace(this.#parts, this.#list, stepsOf(work)('references'))
+    })
   }
 
   async #load(): Promise<StoredSnapshot[]> {

@@ -53,9 +53,20 @@ export type Snapshot = {
 /** Which snapshot is meant: by what it is called, or by exactly its id, its name, or both. */
 export type SnapshotReference = string | { readonly id?: string; readonly name?: string }
 
+/** What a snapshot takes. Host bytes, whole clusters; its entry in the table of snapshots is left out. */
+export type SnapshotSpace = {
+  readonly id: string
+  readonly name: string
+  /** Of all that it refers to: the disk as it was, its tables, VM state. */
+  readonly referencedBytes: number
+  /** Of these, what nothing else refers to: deleting it frees so much. What two snapshots share is freed with the second. */
+  readonly exclusiveBytes: number
+}
+
 /** Where a format keeps snapshots. Operations are handed out to be run, and may be run again after a failure. */
 export interface FormatSnapshots {
   list(): Promise<Snapshot[]>
+  space(work: LongWork): Promise<SnapshotSpace[]>
   creating(name: string, work: LongWork): () => Promise<Snapshot>
   applying(reference: SnapshotReference, work: LongWork): () => Promise<void>
   deleting(reference: SnapshotReference, work: LongWork): () => Promise<void>
