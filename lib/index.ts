@@ -1,5 +1,6 @@
 export type { LongWork, Progress, ProgressListener } from './base/abort.js'
 export { type ErrorCode, Qcow2Error } from './base/errors.js'
+export type { AddBitmapOptions, DiskBitmaps, ForeignBitmap } from './image/bitmaps.js'
 export type { BackingAnswer, BackingGate, BackingReference } from './image/backing-gate.js'
 export type { CacheMode, CacheOptions } from './image/cache-modes.js'
 export type { DataFileGate, DataFileReference } from './image/data-file-gate.js'
@@ -38,4 +39,11 @@ export {
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
-export type { PreallocationMode, Snapshot, SnapshotReference, SnapshotSpace } from './queue/format-image.js'
+export type {
+  DirtyBitmap,
+  DirtyRange,
+  PreallocationMode,
+  Snapshot,
+  SnapshotReference,
+  SnapshotSpace,
+} from './queue/format-image.js'

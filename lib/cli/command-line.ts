@@ -13,11 +13,18 @@ export type OptionTable = Readonly<Record<string, OptionSpec>>
 /** What was given: for each option its values in order ('' for one without), and the operands. */
 export class CommandLine<Name extends string> {
   readonly operands: readonly string[]
+  /** All options, as often as they were given and in that order. */
+  readonly sequence: readonly { readonly name: string; readonly value: string }[]
   readonly #given: ReadonlyMap<string, readonly string[]>
 
-  constructor(given: ReadonlyMap<string, readonly string[]>, operands: readonly string[]) {
+  constructor(
+    given: ReadonlyMap<string, readonly string[]>,
+    operands: readonly string[],
+    sequence: readonly { readonly name: string; readonly value: string }[] = [],
+  ) {
     this.#given = given
     this.operands = operands
+    this.sequence = sequence
   }
 
   has(name: Name): boolean {
@@ -46,9 +53,11 @@ export function parseCommandLine<Name extends string>(
 ): CommandLine<Name> {
   const given = new Map<string, string[]>()
   const operands: string[] = []
+  const sequence: { name: string; value: string }[] = []
   const rest = [...argv]
   const add = (name: string, value: string): void => {
     if (name === 'help') throw new HelpRequest()
+    sequence.push({ name, value })
     given.set(name, [...(given.get(name) ?? []), value])
   }
   for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
@@ -60,7 +69,7 @@ export function parseCommandLine<Name extends string>(
     else if (word.startsWith('-') && word.length > 1) addShort(table, word, rest, add)
     else operands.push(word)
   }
-  return new CommandLine<Name>(given, operands)
+  return new CommandLine<Name>(given, operands, sequence)
 }
 
 type Add = (name: string, value: string) => void

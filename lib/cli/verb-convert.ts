@@ -1,5 +1,6 @@
 import type { ConvertOptions } from '../operations/convert.js'
 import type { ImageFormat } from '../image/probe.js'
+import { escapeName } from '../qcow2/header-extensions.js'
 import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import {
@@ -15,7 +16,15 @@ import { metered } from './progress-meter.js'
 import { sizeArgument } from './sizes.js'
 import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, jsonProgressOption, progressOption, quietOption } from './verb.js'
+import {
+  checkObjects,
+  commonOptions,
+  jsonProgressOption,
+  progressOption,
+  quietOption,
+  report,
+  type VerbContext,
+} from './verb.js'
 import { addBacking, targetFormat } from './verb-create.js'
 
 const options = {
@@ -38,6 +47,7 @@ const options = {
   cache: { short: 't', takesValue: true },
   sourceCache: { short: 'T', takesValue: true },
   bitmaps: { long: 'bitmaps', takesValue: false },
+  skipBrokenBitmaps: { long: 'skip-broken-bitmaps', takesValue: false },
   salvage: { long: 'salvage', takesValue: false },
   targetIsZero: { long: 'target-is-zero', takesValue: false },
   targetImageOpts: { long: 'target-image-opts', takesValue: false },
@@ -46,7 +56,7 @@ const options = {
 type Line = CommandLine<keyof typeof options>
 
 /** `qcow2 convert`: a disk, or several behind each other, into another image. */
-export async function convert(argv: readonly string[]): Promise<number> {
+export async function convert(argv: readonly string[], context: VerbContext): Promise<number> {
   const line = parseCommandLine(options, argv)
   checkObjects(line.values('object'))
   const format = targetFormat(line.value('targetFormat'))
@@ -88,10 +98,12 @@ export async function convert(argv: readonly string[]): Promise<number> {
     forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
     compress: line.has('compress'),
     targetIsZero: line.has('targetIsZero'),
+    bitmaps: line.has('bitmaps'),
+    skipBrokenBitmaps: line.has('skipBrokenBitmaps'),
     existingTarget: existing,
     overwrite: true,
   } satisfies ConvertOptions
-  await run(sources, target, work, line)
+  await run(sources, target, work, line, context)
   return 0
 }
 
@@ -100,12 +112,21 @@ async function run(
   target: ImageName,
   work: ConvertOptions,
   line: Line,
+  context: VerbContext,
 ): Promise<void> {
   const { convertImage } = await import('../operations/convert.js')
   const paths = sources.map(({ path }) => path)
   try {
-    await metered(line, (control) => convertImage(paths, target.path, { ...work, ...control }))
+    const { skippedBitmaps = [] } = await metered(line, (control) =>
+      convertImage(paths, target.path, { ...work, ...control }),
+    )
+    for (const name of skippedBitmaps)
+      report(context, `warning: Skipping inconsistent bitmap '${escapeName(name)}'`)
   } catch (error) {
+    if ((error as { code?: unknown }).code === 'ERR_BITMAP_INCONSISTENT') {
+      const hint = `Try --skip-broken-bitmaps, or use '${context.program} bitmap --remove' to delete it`
+      throw new UsageError(`${(error as Error).message}\n${hint}`)
+    }
     if (work.existingTarget === true && (error as { code?: unknown }).code === 'ERR_OUT_OF_RANGE') {
       throw new UsageError('output file is smaller than input file')
     }
@@ -170,6 +191,9 @@ function checkTogether(line: Line): void {
   if (line.has('targetIsZero') && !line.has('existing')) {
     throw new UsageError('--target-is-zero requires use of -n flag')
   }
+  if (line.has('skipBrokenBitmaps') && !line.has('bitmaps')) {
+    throw new UsageError('Use of --skip-broken-bitmaps requires --bitmaps')
+  }
   if (line.has('targetImageOpts') && !line.has('existing')) {
     throw new UsageError('--target-image-opts requires use of -n flag')
   }
@@ -179,9 +203,6 @@ function checkTogether(line: Line): void {
 function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
   if (line.has('compress') && format === 'raw')
     throw new UsageError('Compression not supported for this file format')
-  if (line.has('bitmaps') && format === 'raw')
-    throw new UsageError("Format driver 'raw' does not support bitmaps")
-  if (line.has('bitmaps')) throw new UsageError('Copying bitmaps is not supported yet')
   if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')
 }
 

@@ -7,7 +7,7 @@ import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, quietOption, warnOfGuessedRaw } from './verb.js'
+import { checkObjects, commonOptions, quietOption, warnOfGuessedRaw, withBitmapHint } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -71,7 +71,9 @@ export async function resize(argv: readonly string[]): Promise<number> {
       dataFile: 'allow',
       signal,
     }),
-  )
+  ).catch((error: unknown) => {
+    throw withBitmapHint(error)
+  })
   if (!line.has('quiet')) print('Image resized.\n')
   return 0
 }

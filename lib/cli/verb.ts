@@ -58,6 +58,13 @@ export function checkObjects(objects: readonly string[]): void {
   }
 }
 
+/** What the stock tool says beside that a bitmap is inconsistent. @returns the error to throw instead */
+export function withBitmapHint(error: unknown): unknown {
+  const { code, message } = error as { code?: unknown; message?: string }
+  if (code !== 'ERR_BITMAP_INCONSISTENT') return error
+  return new UsageError(`${message ?? ''}\nTry block-dirty-bitmap-remove to delete this bitmap from disk`)
+}
+
 /** One operand, no more and no less. */
 export function onlyOperand(operands: readonly string[]): string {
   const [operand] = operands

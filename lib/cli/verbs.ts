@@ -23,6 +23,13 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
       '    [-f FORMAT] [-t CACHE] [-i AIO] [-n] [-q] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-bench.js')).bench,
   },
+  bitmap: {
+    summary: 'change the persistent dirty bitmaps of an image',
+    syntax:
+      '(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...\n' +
+      '    [-b SOURCE_FILE [-F FORMAT]] [-g GRANULARITY] [--image-opts | -f FORMAT] FILE BITMAP',
+    load: async () => (await import('./verb-bitmap.js')).bitmap,
+  },
   check: {
     summary: 'look for errors in an image, and repair them',
     syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
@@ -42,7 +49,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'copy an image into another format',
     syntax:
       '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
-      '    [-S SIZE] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U] [--image-opts] FILE... TARGET',
+      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U]\n    [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
   create: {

@@ -13,6 +13,7 @@ import {
 import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
 import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
+import { DiskBitmaps } from './bitmaps.js'
 import type { DiskParts } from './disk-parts.js'
 import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
@@ -74,7 +75,10 @@ export class DiskImage implements AsyncDisposable {
   /** Requests of several steps: closing waits for the last one. The format itself waits for what it was handed. */
   readonly #stepping = new Set<Promise<void>>()
   #closed: Promise<void> | undefined
-  readonly #snapshots: DiskSnapshots
+  /** The internal snapshots of the image. */
+  readonly snapshots: DiskSnapshots
+  /** The persistent dirty bitmaps of the image. */
+  readonly bitmaps: DiskBitmaps
 
   /** The layers of a disk, for what stands another disk on it and for what copies it. */
   static layersOf: (image: DiskImage) => readonly [Layer, ...Layer[]]
@@ -97,12 +101,14 @@ export class DiskImage implements AsyncDisposable {
     this.#rawWasGuessed = parts.rawWasGuessed
     this.#opening = parts.opening
     this.#failurePolicy = parts.failurePolicy
-    this.#snapshots = new DiskSnapshots(() => this.#layers[0], {
+    const access = {
       checkOpen: () => this.#checkOpen(),
       checkWritable: () => this.#checkWritable(),
       // Of the top that it began on: no overlay takes its place meanwhile.
-      change: (request) => this.#reshape(() => this.#change(request, false)),
-    })
+      change: (request: () => Promise<void>) => this.#reshape(() => this.#change(request, false)),
+    }
+    this.snapshots = new DiskSnapshots(() => this.#layers[0], access)
+    this.bitmaps = new DiskBitmaps(() => this.#layers[0], access)
   }
 
   /** Of the image that is written to: `createOverlay` changes it. */
@@ -334,11 +340,6 @@ export class DiskImage implements AsyncDisposable {
         throw error
       }
     })
-  }
-
-  /** The internal snapshots of the image. */
-  get snapshots(): DiskSnapshots {
-    return this.#snapshots
   }
 
   /** The bytes of the disk in order, as a stream of Node's. */

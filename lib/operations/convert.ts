@@ -26,6 +26,7 @@ import { snapshotOption } from '../image/snapshots.js'
 import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { Concatenation } from './concatenation.js'
+import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
 import {
@@ -67,6 +68,10 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly requests?: number
     /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer. */
     readonly compress?: boolean
+    /** Copy the persistent bitmaps of the source, which must be one, into a target that can hold them. */
+    readonly bitmaps?: boolean
+    /** With bitmaps: leave out those that are inconsistent, instead of failing. */
+    readonly skipBrokenBitmaps?: boolean
     readonly locking?: 'auto' | 'off'
   }
 
@@ -77,6 +82,8 @@ export type ConvertedImage = {
   readonly size: number
   /** Bytes that were written to the target as data. */
   readonly bytesWritten: number
+  /** Names of bitmaps that were left out; with skipBrokenBitmaps. */
+  readonly skippedBitmaps?: readonly string[]
 }
 
 const convertSchema = {
@@ -94,6 +101,8 @@ const convertSchema = {
   sourceCache: cacheOption,
   requests: integerOption({ min: 1, max: 16 }),
   compress: booleanOption,
+  bitmaps: booleanOption,
+  skipBrokenBitmaps: booleanOption,
   locking: enumOption(['auto', 'off']),
   ...longWorkSchema,
 }
@@ -106,7 +115,8 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
  * @param source  a path, or several: their disks are put one behind the other
  * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
- * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js
+ * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js; one that cannot hold bitmaps
+ * @throws ERR_BITMAP_INCONSISTENT  a bitmap that cannot be copied
  * @throws as openImage and createImage; the signal's reason
  */
 export async function convertImage(
@@ -153,13 +163,16 @@ export async function convertImage(
         }),
       )
     }
+    const { copied, skipped } = await bitmapsToCopy(disks, format, given)
     const input = new Concatenation(disks)
-    const work = { ...given, format, cache: given.cache ?? unsafeCache }
+    const bitmaps = (image: DiskImage): Promise<void> => copyBitmaps(disks[0], copied, image)
+    const work = { ...given, format, cache: given.cache ?? unsafeCache, bitmaps }
     const bytesWritten =
       given.existingTarget === true
         ? await copyInto(input, target, work)
         : await copyToNew(input, target, shape, work)
-    return { path: target, format, size: input.size, bytesWritten }
+    const converted = { path: target, format, size: input.size, bytesWritten }
+    return skipped.length === 0 ? converted : { ...converted, skippedBitmaps: skipped }
   } finally {
     for (const disk of disks) await disk.close()
   }
@@ -172,6 +185,8 @@ function sourcePaths(source: unknown): string[] {
 }
 
 type Work = LongWork & {
+  /** Copies the bitmaps, when the disk is there. */
+  readonly bitmaps: (image: DiskImage) => Promise<void>
   readonly format: ImageFormat
   readonly cache: CacheSettings
   readonly overwrite?: boolean
@@ -242,7 +257,7 @@ async function copyAndClose(
 ): Promise<number> {
   try {
     const progress = new ProgressReporter(work.onProgress, 'copy', input.size)
-    return await copyDisk(input, image, {
+    const bytesWritten = await copyDisk(input, image, {
       readsAsZeros: work.readsAsZeros,
       hasBacking: DiskImage.layersOf(image).length > 1,
       sparseSize: work.sparseSize ?? 4096,
@@ -251,6 +266,8 @@ async function copyAndClose(
       signal: work.signal,
       onCopied: (bytes) => progress.advance(bytes),
     })
+    await work.bitmaps(image)
+    return bytesWritten
   } finally {
     await image.close()
   }

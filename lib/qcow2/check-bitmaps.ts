@@ -1,10 +1,20 @@
 import { alignUp } from '../base/integers.js'
+import { isPlausible } from './bitmap-directory.js'
+import { tableEntriesFor } from './bitmap-table.js'
 import type { CheckState } from './check-state.js'
 import { readEntries } from './check-tables.js'
 import { entryBytes } from './geometry.js'
 import { findExtension } from './header-extensions.js'
 import { hostOf } from './l2-entry.js'
-import { autoclear, bitmapEntry, bitmapsExtension, extensionHeader, extensionTypes, limits } from './spec.js'
+import {
+  autoclear,
+  bitmapEntry,
+  bitmapFlags,
+  bitmapsExtension,
+  extensionHeader,
+  extensionTypes,
+  limits,
+} from './spec.js'
 
 const bitmapTableReservedHigh = 0xff000000
 const bitmapTableReservedLow = 0x1fe
@@ -31,6 +41,15 @@ export async function countBitmaps(state: CheckState): Promise<void> {
         offset,
       })
       return
+    }
+    if (!isPlausible(entry, entry.type, entry.nameBytes, state.geometry.clusterSize)) {
+      state.checkError(`ERROR bitmap directory entry ${index} is not valid`, { offset })
+      return
+    }
+    const needed = tableEntriesFor(state.geometry.clusterSize, state.header.size, entry.granularityBits)
+    if ((entry.flags & bitmapFlags.inUse) === 0 && entry.tableEntries !== needed) {
+      const what = `has a table of ${entry.tableEntries} entries where the disk needs ${needed}`
+      state.checkError(`ERROR bitmap directory entry ${index} ${what}`, { offset })
     }
     await countBitmap(state, entry.tableOffset, entry.tableEntries)
     at += alignUp(bitmapEntry.sizeBytes + entry.extraBytes + entry.nameBytes, 8)

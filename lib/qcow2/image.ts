@@ -13,6 +13,8 @@ import type {
 } from '../queue/format-image.js'
 import { poisonedError } from '../queue/system-error.js'
 import { ActiveRequests } from './active-requests.js'
+import { findBitmapClusters } from './bitmap-table.js'
+import { Bitmaps } from './bitmaps.js'
 import { Allocator } from './allocator.js'
 import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
@@ -30,13 +32,13 @@ import { findMetadata } from './find-metadata.js'
 import { MetadataMap } from './metadata-map.js'
 import { type OpenMetadata, openMetadata } from './open-metadata.js'
 import type { Parts } from './parts.js'
-import { type Preallocation, preallocate, releasePreallocated } from './preallocate.js'
+import { type Preallocation, preallocate } from './preallocate.js'
 import { RangeLocks } from './range-locks.js'
 import { readGuest } from './read.js'
 import { RefcountGrowth } from './refcount-growth.js'
 import { RefcountTable } from './refcount-table.js'
 import { defaultReservation } from './reservation.js'
-import { checkResize, grow, shrink } from './resize.js'
+import { checkResize, grow, preallocateGrown, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
 import { SnapshotList } from './snapshot-list.js'
 import { atSnapshot } from './snapshot-view.js'
@@ -95,7 +97,8 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
     bytes: found.snapshotTable.bytes,
     tables: found.snapshotTable.snapshots,
   }
-  const taken = options.readOnly ? [] : findMetadata(geometry, snapshots, l1, table)
+  const bitmaps = findBitmapClusters(geometry, found.bitmaps)
+  const taken = options.readOnly ? [] : [...findMetadata(geometry, snapshots, l1, table), bitmaps]
   const unsynced = new UnsyncedClusters(backend)
   const dataFile = attachDataFile(header, backend, options.dataFile)
   const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
@@ -149,6 +152,7 @@ export class Qcow2Image implements FormatImage {
   readonly header: Header
   readonly #parts: Parts
   readonly snapshots: Snapshots
+  readonly bitmaps: Bitmaps
   readonly #list: SnapshotList
   readonly #changes = new Pending()
   #readOnly: boolean
@@ -162,7 +166,11 @@ export class Qcow2Image implements FormatImage {
     this.#readOnly = options.readOnly
     this.#marks = new SessionMarks(parts.ordering, parts.header, metadata.header)
     this.#list = new SnapshotList(parts.backend, metadata.header, metadata.snapshotTable)
-    this.snapshots = new Snapshots(parts, this.#list, this.#marks, metadata.header, {
+    this.bitmaps = new Bitmaps(parts, metadata.bitmaps, this.#marks, metadata.header, {
+      size: () => this.#size,
+      readOnly: () => this.#readOnly,
+    })
+    this.snapshots = new Snapshots(parts, this.#list, this.#marks, this.bitmaps, {
       get: () => this.#size,
       set: (size) => {
         this.#size = size
@@ -272,41 +280,32 @@ export class Qcow2Image implements FormatImage {
     const parts = this.#parts
     const check = (): void => {
       checkResize(parts, { from: this.#size, to: size, shrink: options.shrink, snapshots: this.#list })
+      if (size !== this.#size) this.bitmaps.refuseResize(size)
     }
     check()
     await this.#alone(async () => {
       // Again: what ran before may have been another resize.
       check()
       const from = this.#size
-      const switched = (): void => {
-        this.#size = size
-      }
+      const switched = (): void => this.#resized(size)
+      if (size !== from) await this.bitmaps.announce('all')
       if (size > from) {
         await grow(parts, from, size, switched)
         // A raw data file is mapped as a whole, durably before anybody writes to what is new.
         const isRaw = parts.dataFile?.isRaw === true
         const isBare = isRaw && (options.preallocation ?? 'off') === 'off'
-        await this.#preallocateGrown(from, isBare ? { ...options, preallocation: 'metadata' } : options)
+        const grown = isBare ? { ...options, preallocation: 'metadata' as const } : options
+        await preallocateGrown(parts, { from, to: size }, grown, () => this.#resized(from))
         if (isRaw) await parts.backend.flush()
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
+      if (size !== from) await this.bitmaps.storeResized()
     })
   }
 
-  /** What was grown for nothing is given back: most likely it was space that ran out. */
-  async #preallocateGrown(from: number, { preallocation = 'off', ...control }: GrowOptions): Promise<void> {
-    if (preallocation === 'off') return
-    const parts = this.#parts
-    const to = this.#size
-    try {
-      await preallocate(parts, { from, to, mode: preallocation }, control)
-    } catch (error) {
-      await releasePreallocated(parts, { from, to })
-        .then(() => shrink(parts, to, from, () => (this.#size = from)))
-        // Then the disk is larger than it was, and sound.
-        .catch(() => undefined)
-      throw error
-    }
+  #resized(size: number): void {
+    this.bitmaps.resized(this.#size, size)
+    this.#size = size
   }
 
   /**
@@ -383,11 +382,13 @@ export class Qcow2Image implements FormatImage {
   /** Nothing is reserved or about to be freed any more, and the marks of a running session are gone. The last flush is the caller's. */
   async #finish(): Promise<void> {
     const { backend, frees, allocator, compressedSpace } = this.#parts
-    const left = await this.snapshots.finish().then(
-      () => undefined,
-      (error: unknown) => ({ error }),
-    )
+    const failures: unknown[] = []
+    const note = (error: unknown): void => void failures.push(error)
+    // Clusters are leaked that the last operation on snapshots does not free.
+    await this.snapshots.finish().catch(note)
     await allocator.giveBackReserved()
+    // Behind that, so that they go to the lowest clusters. Of what is not stored the file says that it is inconsistent.
+    await this.bitmaps.finish().catch(note)
     // Each flush makes removals durable, whose frees are then queued, to ride with the next.
     do {
       await backend.flush()
@@ -396,8 +397,7 @@ export class Qcow2Image implements FormatImage {
     // Now that nothing is being punched out any more at the end of the file.
     await compressedSpace.padFile()
     await this.#marks.takeBack()
-    // Clusters are leaked that the last operation on snapshots has not freed.
-    if (left !== undefined) throw left.error
+    if (failures.length > 0) throw failures[0]
   }
 
   /** Change the image as a whole, while no request runs. */
@@ -456,16 +456,18 @@ export class Qcow2Image implements FormatImage {
   #beginChange(offset: number, length: number): number | undefined {
     const { active, backend } = this.#parts
     if (this.#readOnly) throw readOnlyError(backend.path)
-    if (this.#marks.due || active.gate !== undefined) return undefined
+    if (this.#marks.due || this.bitmaps.due || active.gate !== undefined) return undefined
     if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
     this.#parts.damage.refuse()
     this.#refuseOutside(offset, length)
+    if (length > 0) this.bitmaps.mark(offset, length)
     return active.begin()
   }
 
   async #waitToChange(offset: number, length: number): Promise<number> {
     for (;;) {
       await this.#marks.set()
+      if (this.bitmaps.due) await this.#parts.active.exclusively(() => this.bitmaps.announce())
       await this.#parts.active.gate
       const ticket = this.#beginChange(offset, length)
       if (ticket !== undefined) return ticket

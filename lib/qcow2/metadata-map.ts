@@ -11,6 +11,8 @@ const kinds = [
   'snapshot table',
   'inactive L1 table',
   'bitmap directory',
+  'bitmap table',
+  'bitmap data',
 ] as const
 export type MetadataKind = (typeof kinds)[number]
 
@@ -63,6 +65,12 @@ export class MetadataMap {
     const last = clusterOf(this.#geometry, host + length - 1)
     for (let cluster = clusterOf(this.#geometry, host); cluster <= last; cluster++)
       this.#added.set(cluster, kind)
+  }
+
+  /** @param clusters  as the constructor takes them, which may be known already */
+  addFound(clusters: Float64Array): void {
+    for (const entry of clusters)
+      this.#added.set(Math.floor(entry / kinds.length), kinds[entry % kinds.length] as MetadataKind)
   }
 
   /** The range is free, or data, from now on. */

@@ -1,5 +1,6 @@
 import { alignUp } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
+import { noBitmaps, readBitmaps, type StoredBitmaps } from './bitmap-table.js'
 import { entryBytes, makeGeometry } from './geometry.js'
 import { type Header, parseClusterBits, parseHeader } from './header.js'
 import {
@@ -23,6 +24,8 @@ export type OpenMetadata = {
   readonly refcountTable: Uint8Array
   /** Empty while repairing: a repair reads them itself. */
   readonly snapshotTable: SnapshotTable
+  /** Of an image that is to be written; otherwise they are read when they are asked for. */
+  readonly bitmaps: StoredBitmaps
 }
 
 /** Enough for the fields that say how long the header is. */
@@ -68,7 +71,14 @@ export async function openMetadata(
     refcountTable.length === 0 ? undefined : backend.read(refcountTable, header.refcountTableOffset),
   ])
   if (options.repairing)
-    return { header, firstCluster, l1, refcountTable, snapshotTable: { snapshots: [], bytes: 0 } }
+    return {
+      header,
+      firstCluster,
+      l1,
+      refcountTable,
+      snapshotTable: { snapshots: [], bytes: 0 },
+      bitmaps: noBitmaps,
+    }
 
   checkEntriesWithinFile('L1 table', l1, header.l1Entries, header.l1Offset, length, path)
   const snapshotTable = await readSnapshotTable(backend, header)
@@ -79,5 +89,6 @@ export async function openMetadata(
     const at = header.refcountTableOffset
     checkEntriesWithinFile('refcount table', refcountTable, entries, at, length, path)
   }
-  return { header, firstCluster, l1, refcountTable, snapshotTable }
+  const bitmaps = options.readOnly ? noBitmaps : await readBitmaps(backend, header)
+  return { header, firstCluster, l1, refcountTable, snapshotTable, bitmaps }
 }

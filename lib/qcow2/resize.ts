@@ -1,9 +1,11 @@
+import type { GrowOptions } from '../queue/format-image.js'
 import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { guestOffset } from '../base/units.js'
 import { growDataFile } from './data-file.js'
 import { entryBytes, l1EntriesFor } from './geometry.js'
 import type { Parts } from './parts.js'
+import { preallocate, releasePreallocated } from './preallocate.js'
 import type { SnapshotList } from './snapshot-list.js'
 import { limits } from './spec.js'
 import { changeMapping, writeZeroesGuest } from './zero-discard.js'
@@ -84,6 +86,28 @@ export async function shrink(
   if (parts.dataFile !== undefined) await parts.dataFile.backend.truncate(size)
   await frees.settled()
   await cutTail(parts)
+}
+
+/**
+ * Preallocate what the disk has grown by. When that fails, what was grown for nothing is given back: most likely it was space that ran out.
+ * @param resized  called in the step that gives the disk its old size again
+ */
+export async function preallocateGrown(
+  parts: Parts,
+  { from, to }: { readonly from: number; readonly to: number },
+  { preallocation = 'off', ...control }: GrowOptions,
+  resized: () => void,
+): Promise<void> {
+  if (preallocation === 'off') return
+  try {
+    await preallocate(parts, { from, to, mode: preallocation }, control)
+  } catch (error) {
+    await releasePreallocated(parts, { from, to })
+      .then(() => shrink(parts, to, from, resized))
+      // Then the disk is larger than it was, and sound.
+      .catch(() => undefined)
+    throw error
+  }
 }
 
 /** Give the file's tail back to the host, when what was dropped before is free. The removals are durable already, or become so here. */

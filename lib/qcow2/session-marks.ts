@@ -1,3 +1,4 @@
+import { bitmapPointer } from './bitmap-directory.js'
 import { isDataFileRaw } from './data-file.js'
 import type { Header } from './header.js'
 import type { HeaderChange, HeaderCluster } from './header-cluster.js'
@@ -7,7 +8,7 @@ import type { WriteOrdering } from './write-ordering.js'
 /**
  * What the header says about a session that changes the image: set before its first change, taken back by a clean close.
  *
- * Autoclear bits go for good, but for that of a raw data file: what the others promise we do not keep up (E19; mistake 24 of the format's list). With lazy refcounts the dirty bit
+ * Autoclear bits go for good where we do not keep up what they promise (mistake 24 of the format's list). Of a raw data file we do, and of bitmaps: see bitmaps.ts. With lazy refcounts the dirty bit
  * comes, so that counts may lag behind what refers to them (E18): whoever opens the image after a crash counts anew.
  */
 export class SessionMarks {
@@ -24,7 +25,8 @@ export class SessionMarks {
     this.#headerCluster = headerCluster
     this.#header = header
     this.#isLazy = (header.compatibleFeatures & compatible.lazyRefcounts) !== 0n
-    const kept = isDataFileRaw(header) ? header.autoclearFeatures & autoclear.dataFileRaw : 0n
+    const ofDataFile = isDataFileRaw(header) ? header.autoclearFeatures & autoclear.dataFileRaw : 0n
+    const kept = ofDataFile | (bitmapPointer(header) === undefined ? 0n : autoclear.bitmaps)
     const isStale = kept !== header.autoclearFeatures
     if (!isStale && !this.#isLazy) return
     this.#due = {

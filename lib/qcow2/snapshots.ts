@@ -4,8 +4,7 @@ import { notSupported } from '../base/errors.js'
 import type { Section } from '../base/units.js'
 import type { FormatSnapshots, Snapshot, SnapshotReference, SnapshotSpace } from '../queue/format-image.js'
 import { poisonedError } from '../queue/system-error.js'
-import type { Header } from './header.js'
-import { findExtension } from './header-extensions.js'
+import type { Bitmaps } from './bitmaps.js'
 import { refuseDataFile } from './data-file.js'
 import type { Parts } from './parts.js'
 import type { SessionMarks } from './session-marks.js'
@@ -16,7 +15,6 @@ import { describeSnapshot, findSnapshot, type StoredSnapshot } from './snapshot-
 import type { SnapshotList } from './snapshot-list.js'
 import { snapshotSpace } from './snapshot-space.js'
 import { settle, snapshotNotFound, type SnapshotWork, stepsOf } from './snapshot-work.js'
-import { autoclear, extensionTypes } from './spec.js'
 
 /** The size of the disk, which applying a snapshot may change. */
 export type DiskSize = { readonly get: () => number; readonly set: (size: number) => void }
@@ -34,16 +32,21 @@ export class Snapshots implements FormatSnapshots {
   readonly #parts: Parts
   readonly #list: SnapshotList
   readonly #marks: SessionMarks
-  readonly #header: Header
+  readonly #bitmaps: Pick<Bitmaps, 'count'>
   readonly #size: DiskSize
   #unfinished: Unfinished | undefined
 
-  /** @param header  as found at open */
-  constructor(parts: Parts, list: SnapshotList, marks: SessionMarks, header: Header, size: DiskSize) {
+  constructor(
+    parts: Parts,
+    list: SnapshotList,
+    marks: SessionMarks,
+    bitmaps: Pick<Bitmaps, 'count'>,
+    size: DiskSize,
+  ) {
     this.#parts = parts
     this.#list = list
     this.#marks = marks
-    this.#header = header
+    this.#bitmaps = bitmaps
     this.#size = size
   }
 
@@ -166,9 +169,7 @@ export class Snapshots implements FormatSnapshots {
 
   /** A bitmap says what has changed on the disk since a time; after going back to a snapshot it would be wrong. As QEMU. */
   #refuseBitmaps(): void {
-    const { autoclearFeatures, extensions } = this.#header
-    const areKept = this.#marks.due && (autoclearFeatures & autoclear.bitmaps) !== 0n
-    if (!areKept || findExtension(extensions, extensionTypes.bitmaps) === undefined) return
+    if (this.#bitmaps.count === 0) return
     throw notSupported('Device has active dirty bitmaps', { path: this.#parts.backend.path })
   }
 }

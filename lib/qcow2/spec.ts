@@ -101,6 +101,16 @@ export const bitmapEntry = layout('bitmap directory entry', [
   ['extraBytes', 'u32'],
 ])
 
+/** Flags of a bitmap directory entry. qcow2 spec, "Bitmap directory". */
+export const bitmapFlags = {
+  /** Was not stored by the last writer: its bits mean nothing. */
+  inUse: 1,
+  /** Is to follow every change of the disk. */
+  auto: 2,
+  /** Its extra data, if there is any, need not be understood. */
+  extraCompatible: 4,
+} as const
+
 export const incompatible = {
   dirty: 1n << 0n,
   corrupt: 1n << 1n,
@@ -166,6 +176,13 @@ export const limits = {
   bitmaps: 65535,
   bitmapDirectoryBytes: 65535 * 1024,
   bitmapTableEntries: 0x8000000,
+  bitmapNameBytes: 1023,
+  /** Guest bytes for one bit: 512 to 2 GiB. */
+  bitmapGranularityBits: { least: 9, most: 31 },
+  /** The bits of one bitmap. */
+  bitmapBytes: 512 * 1024 * 1024,
+  /** All bitmap tables of an image: ours, since they stay in memory. In clusters of 64 KiB enough for 256 GiB of bits. */
+  bitmapTablesBytes: 32 * 1024 * 1024,
   /** Extended L2 has 32 subclusters, none smaller than a sector. */
   extendedL2ClusterBits: 14,
 } as const

@@ -179,14 +179,30 @@ export class WriteOrdering {
   /**
    * Give the header other strings, which may reach behind its first sector (E23). Everything before is durable first: of a header that names another
    * backing file, the clusters that only the old one had. Resolves when it is durable.
-   * @param change  makes the change in memory and returns what to queue: see `HeaderCluster.rewrite`; called when everything before is durable
+   * @param change    makes the change in memory and returns what to queue: see `HeaderCluster.rewrite`; called when everything before is durable
+   * @param switched  as for `switchHeader`
    */
-  async rewriteHeader(change: () => { beyond: readonly TableBytes[]; first: TableBytes }): Promise<void> {
-    // Guards against a header with the new name whose disk still lacks what was copied from the old backing file.
+  async rewriteHeader(
+    change: () => { beyond: readonly TableBytes[]; first: TableBytes },
+    switched?: (section: Section) => void,
+  ): Promise<void> {
+    // Guards against a header with the new name whose disk still lacks what was copied from the old backing file, and against one that names a
+    // bitmap directory which is not there, nor its tables, bits and counts (E20).
     await this.#backend.flush()
     const { beyond, first } = change()
+    const placed = this.replaceStrings(beyond, first)
+    switched?.(placed)
     // Guards the next step, which re-uses the places of strings that this one has left, and whoever then deletes the old backing file.
-    await this.#backend.durable(this.replaceStrings(beyond, first))
+    await this.#backend.durable(placed)
+  }
+
+  /**
+   * The bitmap directory has been written again in place, as data: it says of the bitmaps that follow the disk that they are in use, and that what is
+   * stored of them is out of date (E19). Of each entry one word changes, so that it may tear between entries.
+   */
+  async bitmapsInUse(): Promise<void> {
+    // Guards against a guest's write that is there, and a bitmap that says of itself that it knows all changes, and not this one.
+    await this.#backend.flush()
   }
 
   /** The new strings, then the sector that points to them (E23). */

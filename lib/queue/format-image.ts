@@ -72,6 +72,50 @@ export interface FormatSnapshots {
   deleting(reference: SnapshotReference, work: LongWork): () => Promise<void>
 }
 
+/** A bitmap kept in the image's file: which parts of the disk have changed since it was added or cleared. */
+export type DirtyBitmap = {
+  readonly name: string
+  /** Guest bytes for one bit: ranges begin and end at multiples of it. */
+  readonly granularity: number
+  /** Follows the changes of the disk; otherwise it stays as it is. */
+  readonly enabled: boolean
+  /** Its last writer has not stored it. It says nothing any more, and can only be removed. */
+  readonly inconsistent: boolean
+}
+
+/** Bytes of the guest's disk. */
+export type DirtyRange = { readonly offset: number; readonly length: number }
+
+/** A bitmap as it was at one time. */
+export type BitmapCut = {
+  readonly name: string
+  readonly granularity: number
+  /** Guest bytes of the disk. */
+  readonly size: number
+  /** In order; none touches the next. */
+  ranges(): Iterable<DirtyRange>
+}
+
+/** What can be done to a bitmap, or to several: all of it takes place, or nothing. */
+export type BitmapChange =
+  | {
+      readonly kind: 'add'
+      readonly name: string
+      /** Bytes, a power of two from 512 to 2 GiB. Default: the cluster size, but 4 KiB to 64 KiB. */
+      readonly granularity?: number | undefined
+      readonly enabled: boolean
+    }
+  | { readonly kind: 'remove' | 'clear' | 'enable' | 'disable'; readonly name: string }
+  /** Mark in it what is marked in the others: those of the image by their names. */
+  | { readonly kind: 'merge'; readonly name: string; readonly sources: readonly (string | BitmapCut)[] }
+
+/** Where a format keeps bitmaps. Changes are handed out to be run, and may be run again after a failure. */
+export interface FormatBitmaps {
+  list(): Promise<DirtyBitmap[]>
+  changing(change: BitmapChange): () => Promise<void>
+  cut(name: string): Promise<BitmapCut>
+}
+
 /**
  * What the guest's view (image/) asks of a format. Callers have checked types and bounds, and that the image is open and,
  * for changes, writable; offsets and lengths are guest bytes.
@@ -84,6 +128,8 @@ export interface FormatImage {
   readonly clusterSize: number
   /** Absent where the format has none. */
   readonly snapshots?: FormatSnapshots
+  /** Absent where the format has none. */
+  readonly bitmaps?: FormatBitmaps
   /** Fill `bytes` with what the guest sees. */
   read(bytes: Uint8Array, offset: number): Promise<void>
   /** Resolves when a guest's write would complete in this cache mode. */

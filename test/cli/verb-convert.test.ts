@@ -154,7 +154,6 @@ test('a target that was there stays as it is when the conversion fails', async (
 })
 
 for (const [option, message] of [
-  ['--bitmaps', 'Copying bitmaps is not supported yet'],
   ['--salvage', 'Going on after read errors (--salvage) is not supported yet'],
 ] as const) {
   test(`${option} says that it is not there yet, and writes nothing`, async (t) => {

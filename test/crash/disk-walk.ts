@@ -1,4 +1,6 @@
 import { sectorSize } from '../../lib/base/units.js'
+import { bitmapsIn } from './bitmap-walk.js'
+import { Broken } from './broken.js'
 import { type CompressedRange, compressedRange, compressedValues } from './compressed-clusters.js'
 import type { CrashedDisk } from './disk-states.js'
 import { backingValue, garbageValue, valueAt, zeroValue } from './payload.js'
@@ -35,9 +37,6 @@ export const copiedBit = 0x80000000
 export const compressedBit = 0x40000000
 const two32 = 2 ** 32
 const snapshotHeaderBytes = 40
-
-/** A broken image, in words; only made when something is wrong. */
-class Broken extends Error {}
 
 /**
  * An independent, synchronous check of a small qcow2 image in memory: every reference is counted and compared with the refcounts, and
@@ -197,9 +196,12 @@ export class DiskWalk {
     if (this.#image.version === 3) {
       this.isDirty = (view.getUint32(76) & 1) !== 0
       if (view.getUint32(72) !== 0 || view.getUint32(76) > 1) throw new Broken('an incompatible feature')
-      this.autoclear = view.getUint32(88) !== 0 || view.getUint32(92) !== 0
+      // Bitmaps are kept up to date: bitmap-history.ts judges them.
+      this.autoclear = view.getUint32(88) !== 0 || (view.getUint32(92) & ~1) !== 0
     }
     this.#count(0, 1, 'header')
+    for (const { offset, bytes, what } of bitmapsIn(view, disk.length).regions)
+      this.#count(offset, bytes, what)
     this.#walkRefcounts()
     const snapshots = snapshotHeads(view)
     for (const { offset, entries } of snapshots.heads) this.#walkL1(offset, entries, false)

@@ -127,7 +127,30 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       mutants: ['M15'],
     },
   ],
-  E19: [{ workload: 'sequence/autoclear/512/discard,flush/1/0|flush,exact', mutants: ['E19'] }],
+  E19: [
+    { workload: 'sequence/autoclear/512/discard,flush/1/0|flush,exact', mutants: ['E19'] },
+    {
+      workload: 'sequence/bitmaps/512/write,overwrite,flush/1/0|flush,exact',
+      mutants: ['E19 late', 'E19 never', 'unmarked write'],
+    },
+    {
+      workload: 'sequence/bitmaps/4096/discard,flush,zero,compress-over/2/3|flush,reserves',
+      mutants: ['E19 late', 'E19 never'],
+    },
+    { workload: 'sequence/bitmaps/512/grow-l1,discard,shrink/1/0|flush,exact', mutants: ['E19 resize'] },
+  ],
+  E20: [
+    {
+      workload: 'sequence/bitmaps/512/overwrite,bitmap-add,write,flush/1/0|flush,exact',
+      mutants: ['E20', 'E20 counts', 'E20 frees'],
+    },
+    {
+      workload:
+        'sequence/bitmaps/4096/bitmap-add,partial,bitmap-toggle,write,bitmap-clear/2/3|flush,reserves',
+      mutants: ['E20', 'E20 counts', 'E20 frees'],
+    },
+    { workload: 'sequence/bitmaps/512/write,discard/1/0|flush,exact', mutants: ['E20', 'unmarked discard'] },
+  ],
   E21: [{ workload: 'sequence/half-full/4096/shrink,grow/1/0|flush,exact', mutants: ['E21'] }],
   E22: [
     { workload: 'sequence/half-full/512/shrink,flush/1/0|flush,exact', mutants: ['E22'] },
@@ -143,7 +166,6 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
 /** Edges of what is not built yet. */
 export const waiting: Readonly<Record<string, string>> = {
   E4: 'subclusters',
-  E20: 'storing bitmaps',
   E24: 'encryption',
 }
 

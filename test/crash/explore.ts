@@ -1,5 +1,6 @@
 import { sectorSize } from '../../lib/base/units.js'
 import { SeededRandom } from '../support/seeded-random.js'
+import { BitmapHistory, isBitmapStep } from './bitmap-history.js'
 import { type ChoiceLimits, eachChoice, fullLimits } from './choices.js'
 import { type DeviceLog, readLog } from './device-log.js'
 import type { CrashedDisk, DiskStates } from './disk-states.js'
@@ -97,6 +98,7 @@ class Exploration {
   readonly #durable: DurableDisk
   readonly #history: GuestHistory
   readonly #header: HeaderHistory
+  readonly #bitmaps: BitmapHistory
   readonly #promisesMade: readonly number[]
   readonly #leakBound: LeakBound
   #oracle: Oracle | undefined
@@ -115,6 +117,7 @@ class Exploration {
     this.#durable = new DurableDisk(recording.start, log)
     this.#history = historyOf(recording, log)
     this.#header = new HeaderHistory(recording, log)
+    this.#bitmaps = new BitmapHistory(recording, log)
     this.#promisesMade = promisesMade(recording, log)
     this.#leakBound = new LeakBound(recording, log)
   }
@@ -144,7 +147,8 @@ class Exploration {
     const at = Math.max(states.newestPresent(), this.#obligedSince(time))
     const problem =
       this.#theOracle(states.disk).judgeWhole(states.disk, this.#history.at(time), at) ??
-      this.#header.judge(states.disk.bytes, time)
+      this.#header.judge(states.disk.bytes, time) ??
+      this.#judgeBitmaps(states, time)
     return this.#sampleOf(states, time, problem)
   }
 
@@ -166,7 +170,10 @@ class Exploration {
       if (seen.has(signature)) return false
       seen.add(signature)
       this.#states++
-      const problem = this.#judge(states, allowed, since) ?? this.#header.judge(states.disk.bytes, time)
+      const problem =
+        this.#judge(states, allowed, since) ??
+        this.#header.judge(states.disk.bytes, time) ??
+        this.#judgeBitmaps(states, time)
       const { leaks } = this.#theOracle(states.disk)
       this.#mostLeaks = Math.max(this.#mostLeaks, leaks)
       const wrong =
@@ -186,6 +193,14 @@ class Exploration {
 
   #judge(states: DiskStates, allowed: ReturnType<GuestHistory['at']>, since: number): string | undefined {
     return this.#theOracle(states.disk).judge(states.disk, allowed, states.newestPresent(), since)
+  }
+
+  #judgeBitmaps({ disk }: DiskStates, time: number): string | undefined {
+    if (!this.#bitmaps.isConcerned) return undefined
+    const oracle = this.#theOracle(disk)
+    oracle.look(disk)
+    const seen = { sectors: oracle.sizeSectors, valueAt: (lba: number) => oracle.valueAt(lba) }
+    return this.#bitmaps.judge(disk, time, seen, { isClosed: time >= this.#log.end })
   }
 
   #theOracle(disk: CrashedDisk): Oracle {
@@ -292,7 +307,7 @@ function promisesMade(recording: Recording, log: DeviceLog): number[] {
 /** Whether a request is durable when it ends. */
 function isDurable(step: Step, { setting }: Workload): boolean {
   if (step.kind === 'rename' || (step.kind === 'write' && step.fua === true)) return true
-  if (isSnapshotStep(step)) return true
+  if (isSnapshotStep(step) || isBitmapStep(step)) return true
   return setting.syncPolicy === 'write' && step.kind !== 'read' && step.kind !== 'discard'
 }
 
@@ -343,6 +358,11 @@ export function historyOf(recording: Recording, log: DeviceLog): GuestHistory {
         break
       }
       case 'rename':
+      case 'bitmap-add':
+      case 'bitmap-remove':
+      case 'bitmap-clear':
+      case 'bitmap-enable':
+      case 'bitmap-disable':
       case 'read':
         break
     }

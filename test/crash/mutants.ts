@@ -1,4 +1,5 @@
 import { allocationMutants } from './allocation-mutants.js'
+import { bitmapMutants } from './bitmap-mutants.js'
 import { formatMutants } from './format-mutants.js'
 import { headerMutants } from './header-mutants.js'
 import type { Mutant } from './mutant.js'
@@ -11,5 +12,6 @@ export const mutants: readonly Mutant[] = [
   ...allocationMutants,
   ...snapshotMutants,
   ...headerMutants,
+  ...bitmapMutants,
   ...queueMutants,
 ]

@@ -33,7 +33,12 @@ export const operations = [
 
 /** The header names another backing file: a whole header's affair, which has sequences of its own. */
 export const headerOperation = 'rename'
-export type OperationName = (typeof operations)[number] | typeof headerOperation
+
+/** What is done to bitmaps, where there are any: 'bitmap-clear' to the one that follows the disk, the others to one that is added. */
+export const bitmapOperations = ['bitmap-add', 'bitmap-clear', 'bitmap-toggle', 'bitmap-remove'] as const
+
+export type OperationName =
+  (typeof operations)[number] | typeof headerOperation | (typeof bitmapOperations)[number]
 
 /** The short lists: of these all sequences of three are looked at in a full run. */
 export const shortStarts: readonly StartName[] = ['empty', 'half-full', 'backing', 'near-block']
@@ -53,6 +58,11 @@ export const shortOperations: readonly OperationName[] = [
 
 /** What there is to do on an image. Counts of one bit have no room for a snapshot's references. */
 export function operationsOn(start: StartName): readonly OperationName[] {
+  if (start.startsWith('bitmaps')) {
+    // A disk with bitmaps does not go back to a snapshot.
+    const others = operations.filter((name) => name !== 'snapshot-apply')
+    return [...others, ...bitmapOperations]
+  }
   if (!start.startsWith('one-bit')) return operations
   return operations.filter((name) => !name.startsWith('snapshot'))
 }
@@ -123,6 +133,8 @@ class Planner {
   #made = 0
   readonly #snapshots: { name: string; sectors: number }[]
   #renames = 0
+  /** Of bitmaps that were added: whether they follow the disk. */
+  readonly #bitmaps: { name: string; enabled: boolean }[] = []
 
   constructor(start: StartImage) {
     this.#start = start
@@ -183,6 +195,11 @@ class Planner {
         return this.#resize(this.#sectors + (this.#start.clusterSize / 8) ** 2 * one)
       case 'grow-filled':
         return preallocated(this.#resize(this.#sectors + 3 * one + 1))
+      case 'bitmap-add':
+      case 'bitmap-clear':
+      case 'bitmap-toggle':
+      case 'bitmap-remove':
+        return this.#bitmapStep(name)
       case 'snapshot-create': {
         const name = `snapshot-${this.#made++}`
         this.#snapshots.push({ name, sectors: this.#sectors })
@@ -202,6 +219,29 @@ class Planner {
     const length = this.#start.clusterSize === 512 ? 100 : 700 + 10 * this.#renames
     const format = this.#renames++ % 2 === 0 ? 'raw' : 'qcow2'
     return { kind: 'rename', file: letter.repeat(length), format }
+  }
+
+  #bitmapStep(kind: (typeof bitmapOperations)[number]): Step {
+    const last = this.#bitmaps.at(-1)
+    switch (kind) {
+      case 'bitmap-add': {
+        const name = `added-${this.#made++}`
+        this.#bitmaps.push({ name, enabled: true })
+        return { kind, name }
+      }
+      case 'bitmap-clear':
+        return { kind, name: 'live' }
+      case 'bitmap-toggle': {
+        if (last === undefined) return { kind: 'flush' }
+        last.enabled = !last.enabled
+        return { kind: last.enabled ? 'bitmap-enable' : 'bitmap-disable', name: last.name }
+      }
+      case 'bitmap-remove': {
+        if (last === undefined) return { kind: 'flush' }
+        this.#bitmaps.pop()
+        return { kind, name: last.name }
+      }
+    }
   }
 
   #next(): number {

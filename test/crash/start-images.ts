@@ -7,7 +7,7 @@ import { createQcow2 } from '../../lib/qcow2/create.js'
 import { openQcow2, type Qcow2Image } from '../../lib/qcow2/image.js'
 import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
-import { qemuImg } from '../support/qemu.js'
+import { qemuImg, qemuIo } from '../support/qemu.js'
 import { otherwise } from './altered-backend.js'
 import type { CopiedRule } from './disk-walk.js'
 import { type FrozenDisk, frozenFrom } from './frozen-disk.js'
@@ -47,7 +47,8 @@ export const startNames = [
   'version-2',
   'one-bit',
 ] as const
-type Contents = (typeof startNames)[number]
+/** Those that have workloads of their own. */
+type Contents = (typeof startNames)[number] | 'bitmaps'
 
 /** And what is free in its file: a few clusters; 'fresh': none; 'used': many, which hold what they held before they were freed. */
 export type StartName = Contents | `${Contents}+fresh` | `${Contents}+used`
@@ -205,6 +206,7 @@ class Maker {
   async finish(): Promise<StartImage> {
     let bytes = this.#memory.snapshot()
     if (this.#name === 'snapshot') bytes = await withSnapshot(bytes)
+    if (this.#name === 'bitmaps') bytes = await withBitmaps(bytes, this.#clusterSize)
     if (this.#name === 'autoclear') new DataView(bytes.buffer).setUint32(92, 0x40)
     const whole = new Uint8Array(alignUp(bytes.length, sectorSize))
     whole.set(bytes)
@@ -230,13 +232,30 @@ class Maker {
   }
 }
 
+/** The image with bitmaps: one that follows the disk, and one that does not and has marked two places. Made by the stock tool. */
+function withBitmaps(bytes: Uint8Array, clusterSize: number): Promise<Uint8Array> {
+  return byStockTool(bytes, async (path) => {
+    await qemuImg('bitmap', '--add', '-g', '512', path, 'still')
+    // It shows the same afterwards.
+    await qemuIo(path, [`write -z ${20 * clusterSize} 512`])
+    await qemuImg('bitmap', '--disable', path, 'still')
+    await qemuImg('bitmap', '--add', '-g', '512', path, 'live')
+  })
+}
+
 /** The image with an internal snapshot: all clusters and tables are shared. Made by the stock tool. */
-async function withSnapshot(bytes: Uint8Array): Promise<Uint8Array> {
+function withSnapshot(bytes: Uint8Array): Promise<Uint8Array> {
+  return byStockTool(bytes, async (path) => {
+    await qemuImg('snapshot', '-c', 'frozen', path)
+  })
+}
+
+async function byStockTool(bytes: Uint8Array, change: (path: string) => Promise<void>): Promise<Uint8Array> {
   const folder = await mkdtemp(join(tmpdir(), 'qcow2-test-'))
   try {
     const path = join(folder, 'disk.qcow2')
     await writeFile(path, bytes)
-    await qemuImg('snapshot', '-c', 'frozen', path)
+    await change(path)
     return new Uint8Array(await readFile(path))
   } finally {
     await rm(folder, { recursive: true, force: true })

@@ -11,6 +11,7 @@ import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { DeviceEvent, Fault, GuestEvent } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
+import { type BitmapStep, isBitmapStep, performBitmapStep } from './bitmap-history.js'
 import './steady-zlib.js'
 import {
   freeze,
@@ -34,6 +35,7 @@ export type Step =
     }
   | { readonly kind: 'flush' }
   | SnapshotStep
+  | BitmapStep
   /** The header names another backing file. Not the image's affair what that holds: nothing is opened. */
   | { readonly kind: 'rename'; readonly file: string; readonly format: string }
   | { readonly kind: 'resize'; readonly sectors: number; readonly preallocation?: 'metadata' }
@@ -288,6 +290,14 @@ class Run {
         })
         return
       }
+      case 'bitmap-add':
+      case 'bitmap-remove':
+      case 'bitmap-clear':
+      case 'bitmap-enable':
+      case 'bitmap-disable': {
+        await performBitmapStep(image, step)
+        return
+      }
       case 'snapshot-create':
       case 'snapshot-apply':
       case 'snapshot-delete': {
@@ -342,6 +352,7 @@ function keptSectors(image: DiskImage, start: StartImage, ...steps: readonly Ste
  */
 export function conflict(one: Step, other: Step, kept = 0): boolean {
   if (isSnapshotStep(one) || isSnapshotStep(other)) return true
+  if (isBitmapStep(one) && isBitmapStep(other)) return true
   if (one.kind === 'resize' || other.kind === 'resize') {
     const beside = one.kind === 'resize' ? other : one
     if (kept === 0 || beside.kind === 'resize') return true

@@ -1,6 +1,9 @@
 const comparedWithStockTool =
   'test/oracle/command-line.test.ts compares its output and exit codes with qemu-img'
 
+const bitmapsWithStockTool =
+  'test/oracle/bitmaps.test.ts compares output, exit codes and what is left with qemu-img'
+
 /**
  * Files of lib that have code and no test file of their own name, and what tests them instead.
  * test/tidy.test.ts holds this list: a file that is in it and has a test is an error too.
@@ -10,6 +13,7 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'cli/usage-error.ts':
     'two classes without behaviour; command-line.test.ts and main.test.ts see them thrown and printed',
   'cli/verb-amend.ts': comparedWithStockTool,
+  'cli/verb-bitmap.ts': bitmapsWithStockTool,
   'cli/verb-commit.ts': comparedWithStockTool,
   'cli/verb-compare.ts': comparedWithStockTool,
   'cli/verb-create.ts': comparedWithStockTool,
@@ -23,5 +27,12 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'cli/verb-snapshot.ts': comparedWithStockTool,
   'cli/verb.ts': 'what all verbs share; every verb goes through it',
   'cli/verbs.ts': 'a table; help.test.ts walks it, and main.test.ts loads by it',
+  'operations/copy-bitmaps.ts': bitmapsWithStockTool,
+  'qcow2/bitmap-changes.ts': 'bitmaps.test.ts makes and refuses each kind of change',
+  'qcow2/bitmap-cut.ts':
+    'bitmaps.test.ts and the sequences of test/oracle/bitmaps.test.ts read all they compare through it',
+  'qcow2/bitmap-state.ts': 'bitmaps.test.ts; resizing in the sequences of test/oracle/bitmaps.test.ts',
+  'qcow2/bitmap-store.ts':
+    'bitmaps.test.ts fails it at each request of the device; test/crash cuts the power',
   'index.ts': 'test/package/package.test.ts imports and requires it from the tarball',
 }
