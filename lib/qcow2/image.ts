@@ -283,11 +283,9 @@ export class Qcow2Image implements FormatImage {
       }
       if (size > from) {
         await grow(parts, from, size, switched)
-        // A raw data file is mapped as a whole, durably before anybody writes to what is new.
-        const isRaw = parts.dataFile?.isRaw === true
-        const isBare = isRaw && (options.preallocation ?? 'off') === 'off'
+        // A raw data file is mapped as a whole.
+        const isBare = parts.dataFile?.isRaw === true && (options.preallocation ?? 'off') === 'off'
         await this.#preallocateGrown(from, isBare ? { ...options, preallocation: 'metadata' } : options)
-        if (isRaw) await parts.backend.flush()
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
     })
