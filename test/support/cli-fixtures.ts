@@ -1,6 +1,6 @@
 import { copyFile, open, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createImage } from '../../lib/index.js'
+import { createImage, openImage } from '../../lib/index.js'
 import { runCommand } from './cli.js'
 import { passphrase, qemuCreateEncrypted, qemuIoEncrypted } from './encrypted.js'
 
@@ -60,6 +60,9 @@ export async function makeFixtures(folder: string): Promise<void> {
   // The stock tool takes seconds for a key, and writes to an image of ours as to one of its own.
   const encrypt = { format: 'luks', passphrase, iterTime: 1 } as const
   await createImage(at('luks.qcow2'), { size: 4 * 1024 ** 2, encrypt })
+  const luks = await openImage(at('luks.qcow2'), { encryption: { passphrase } })
+  await luks.encryption.addKey({ currentPassphrase: passphrase, passphrase: 'two', keySlot: 5, iterTime: 1 })
+  await luks.close()
   await qemuCreateEncrypted(at('aes.qcow2'), '4M', [], 'aes')
   for (const name of ['luks.qcow2', 'aes.qcow2']) await qemuIoEncrypted(at(name), ['write -P 1 64k 200k'])
   await stock(folder, 'mkdir', 'sub')

@@ -10,6 +10,16 @@ const opened = (name: string): Args => [
 ]
 const luks = 'encrypt.format=luks'
 
+const two: Args = ['--object', 'secret,id=s2,data=two']
+const amend = (settings: string, name = opened('luks.qcow2')): Args => [
+  'amend',
+  ...two,
+  ...name,
+  '-o',
+  settings,
+]
+const [active, inactive] = ['encrypt.state=active', 'encrypt.state=inactive']
+
 /** Commands on encrypted images that change nothing. */
 export const encryptionReadingCases: readonly Args[] = [
   ...['luks.qcow2', 'aes.qcow2'].flatMap((name): Args[] => [
@@ -26,6 +36,25 @@ export const encryptionReadingCases: readonly Args[] = [
     ['measure', '-O', 'qcow2', ...opened(name)],
     ['snapshot', '-l', ...opened(name)],
   ]),
+  ...[
+    active,
+    `${active},encrypt.new-secret=s2,encrypt.keyslot=5`,
+    `${active},encrypt.new-secret=s9`,
+    `${active},encrypt.new-secret=s2,encrypt.keyslot=8`,
+    `${active},encrypt.new-secret=s2,encrypt.old-secret=s2`,
+    inactive,
+    `${inactive},encrypt.old-secret=s9`,
+    `${inactive},encrypt.keyslot=3`,
+    `${inactive},encrypt.keyslot=9`,
+    `${inactive},encrypt.keyslot=0,encrypt.old-secret=s2`,
+    `${inactive},encrypt.keyslot=5,encrypt.iter-time=10`,
+    `${inactive},encrypt.keyslot=5,encrypt.new-secret=s2`,
+    'encrypt.new-secret=s2',
+    'encrypt.state=foo',
+    'encrypt.keyslot=1',
+  ].map((settings) => amend(settings)),
+  amend(`${active},encrypt.new-secret=s2`, ['data.qcow2']),
+  amend(`${active},encrypt.new-secret=s2`, ['luks.qcow2']),
   ['measure', '-O', 'qcow2', '-o', luks, '--size', '1G'],
   ['measure', '-O', 'qcow2', '-o', `${luks},encrypt.key-secret=s0`, '--size', '1G'],
   ['measure', ...secret, '-O', 'qcow2', '-o', `${luks},encrypt.key-secret=s0`, '--size', '1G'],
@@ -52,6 +81,13 @@ export const encryptionReadingCases: readonly Args[] = [
 
 /** Commands that write, with encrypted images. Those that make a key are not among them: the stock tool takes seconds for one. */
 export const encryptionWritingCases: readonly (readonly Args[])[] = [
+  [amend(`${inactive},encrypt.old-secret=s2`)],
+  [amend(`${inactive},encrypt.keyslot=5`)],
+  [
+    amend(`${inactive},encrypt.keyslot=5`),
+    amend(`${inactive},encrypt.keyslot=0`),
+    amend(`${inactive},encrypt.old-secret=s0`),
+  ],
   [
     ['resize', ...opened('luks.qcow2'), '8M'],
     ['convert', ...opened('luks.qcow2'), '-O', 'raw', 'new.raw'],
