@@ -4,7 +4,9 @@ export type { AddBitmapOptions, DiskBitmaps, ForeignBitmap } from './image/bitma
 export type { BackingAnswer, BackingGate, BackingReference } from './image/backing-gate.js'
 export type { CacheMode, CacheOptions } from './image/cache-modes.js'
 export type { DataFileGate, DataFileReference } from './image/data-file-gate.js'
+export type { AddKeyOptions, DiskEncryption, RemoveKeyOptions } from './image/disk-encryption.js'
 export { DiskImage } from './image/disk-image.js'
+export type { EncryptOptions } from './image/encrypt-option.js'
 export type { ImageEvent, OnError } from './image/failure-policy.js'
 export type { Extent } from './image/layers.js'
 export { openImage, type OpenOptions } from './image/open.js'
@@ -14,12 +16,15 @@ export type { DiskSnapshots, SnapshotOptions } from './image/snapshots.js'
 export type { ReadStreamOptions, WriteStreamOptions } from './image/streams.js'
 export { amendImage, type AmendOptions } from './operations/amend.js'
 export { benchImage, type BenchOptions } from './operations/bench.js'
+export type { Passphrase, PassphraseFor } from './luks/passphrase.js'
+export type { AmendEncryption } from './operations/amend-encryption.js'
 export { checkImage, type CheckImageOptions, type NothingToCheck } from './operations/check.js'
 export { type CommitOptions, commitImage, type CommittedImage } from './operations/commit.js'
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
 export { type CreatedImage, createImage, type CreateOptions } from './operations/create.js'
 export { ddImage, type DdOptions, type DdResult } from './operations/dd.js'
+export type { EncryptInfo, KeySlotInfo } from './operations/encrypt-info.js'
 export {
   type ImageInfo,
   imageInfo,
@@ -38,6 +43,7 @@ export {
 } from './operations/rebase.js'
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
+export type { Encryption } from './qcow2/encryption.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
 export type {
   DirtyBitmap,

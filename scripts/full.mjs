@@ -52,6 +52,7 @@ const environment = {
   QCOW2_FILE_FAULTS: count(2000),
   QCOW2_CONFORMANCE: '3',
   QCOW2_REPAIR_ROUNDS: count(600),
+  QCOW2_ENCRYPTIONS: 'all',
   QCOW2_SEED: seed,
 }
 const takesEnvironment = ['sequences', 'file faults', 'conformance', 'repair']

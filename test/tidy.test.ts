@@ -52,6 +52,7 @@ const layers: Readonly<Record<string, number>> = {
   base: 0,
   native: 1,
   queue: 2,
+  luks: 2,
   qcow2: 3,
   raw: 3,
   image: 4,

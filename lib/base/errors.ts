@@ -18,11 +18,13 @@ export type ErrorCode =
   | 'ERR_NOT_SUPPORTED'
   | 'ERR_NO_SPACE'
   | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_PASSPHRASE_REQUIRED'
   | 'ERR_PERMISSION'
   | 'ERR_POISONED'
   | 'ERR_READ_ONLY'
   | 'ERR_SNAPSHOT_NOT_FOUND'
   | 'ERR_UNSUPPORTED_FEATURE'
+  | 'ERR_WRONG_PASSPHRASE'
 
 /** Where it happened, as far as known. */
 export type ErrorContext = {
@@ -67,6 +69,9 @@ Object.defineProperty(Qcow2Error.prototype, 'name', {
   configurable: true,
   writable: true,
 })
+
+/** The message of ERR_PASSPHRASE_REQUIRED. A command line says it in other words. */
+export const passphraseRequired = 'The image is encrypted: the option encryption must say its passphrase'
 
 export function corrupt(structure: string, offset: number, what: string): Qcow2Error {
   return new Qcow2Error('ERR_CORRUPT', `Image is corrupt: ${structure} at offset ${offset}: ${what}`, {

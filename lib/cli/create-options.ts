@@ -1,6 +1,8 @@
 import type { ImageShape } from '../operations/create.js'
 import type { ImageFormat } from '../image/probe.js'
+import { encryptSettings } from './encrypt-settings.js'
 import { escapeValue, type ListedOption, parseOptionList } from './option-list.js'
+import type { Secrets } from './secrets.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
 
@@ -127,16 +129,19 @@ export function formattingLine(path: string, format: ImageFormat, settings: Imag
  * The settings as options of createImage and convertImage; the size is not among them.
  * @throws UsageError  a value that no image can have
  */
-export function imageShape(format: ImageFormat, settings: ImageSettings): ImageShape {
-  if (settings.has('encrypt.format') || isOn(settings, 'encryption')) {
-    throw new UsageError('Encryption is not supported yet')
-  }
+export function imageShape(
+  format: ImageFormat,
+  settings: ImageSettings,
+  secrets: Secrets = new Map(),
+): ImageShape {
+  const encrypt = encryptSettings(settings, secrets)
   if (isOn(settings, 'data_file_raw') && !settings.has('data_file')) {
     throw new UsageError('data-file-raw requires data-file')
   }
   const preallocation = preallocationOf(format, settings)
   const common = { format, ...(preallocation === undefined ? {} : { preallocation }) }
-  return format === 'raw' ? common : { ...common, ...qcow2Shape(settings) }
+  if (format === 'raw') return common
+  return { ...common, ...qcow2Shape(settings), ...(encrypt === undefined ? {} : { encrypt }) }
 }
 
 function qcow2Shape(settings: ImageSettings): Omit<ImageShape, 'format' | 'preallocation'> {

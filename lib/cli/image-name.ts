@@ -12,6 +12,8 @@ export type ImageName = {
   /** Whether the name says that nothing may be written. */
   readonly readOnly: boolean
   readonly forceShare: boolean
+  /** Whose secrets open it (0), its backing file (1), ... where they are encrypted. */
+  readonly keySecrets: ReadonlyMap<number, string>
 }
 
 export type NameRules = {
@@ -39,6 +41,7 @@ export function parseImageName(text: string, rules: NameRules): ImageName {
     format: knownFormat(text, rules.format),
     readOnly: false,
     forceShare: false,
+    keySecrets: new Map(),
   }
 }
 
@@ -105,6 +108,7 @@ function fromProperties(
   const path = bareFile ? take('filename') : take('file.filename')
   const protocol = bareFile ? 'file' : take('file.driver')
   const readOnly = switchValue(text, 'read-only', take('read-only'))
+  const keySecrets = takeKeySecrets(properties)
   const forceShare = switchValue(text, 'force-share', take('force-share'))
   if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
   for (const unknown of properties.keys()) {
@@ -118,7 +122,21 @@ function fromProperties(
     format: knownFormat(text, bareFile ? 'raw' : (driver ?? format)),
     readOnly,
     forceShare,
+    keySecrets,
   }
+}
+
+/** `encrypt.key-secret`, `backing.encrypt.key-secret`, ...; the format that may stand beside is the image's to say. */
+function takeKeySecrets(properties: Map<string, string>): Map<number, string> {
+  const found = new Map<number, string>()
+  for (const [key, value] of [...properties]) {
+    const [, below, what] = /^((?:backing\.)*)encrypt\.(key-secret|format)$/.exec(key) ?? []
+    if (below === undefined) continue
+    if (what === 'key-secret') found.set(below.length / 'backing.'.length, value)
+    else if (!/^(luks|aes)$/.test(value)) continue
+    properties.delete(key)
+  }
+  return found
 }
 
 function switchValue(text: string, name: string, value: string | undefined): boolean {

@@ -1,4 +1,5 @@
 import type { ImageInfo, Qcow2Info } from '../operations/info.js'
+import { encryptData } from './encrypt-report.js'
 import type { Json } from './json-text.js'
 import { escapeName as printable } from '../qcow2/header-extensions.js'
 import { formatSize } from './sizes.js'
@@ -93,11 +94,11 @@ export function infoJson(image: ImageInfo): Json {
     'virtual-size': image.virtualSize,
     filename: image.path,
     'cluster-size': image.clusterSize,
-    encrypted: image.encrypted === true ? true : undefined,
     format: image.format,
     'actual-size': image.actualSize,
     'format-specific': image.qcow2 && { type: 'qcow2', data: formatData(image.qcow2) },
     'full-backing-filename': image.fullBackingFile,
+    encrypted: image.encrypted === true ? true : undefined,
     'backing-filename': image.backingFile,
     'dirty-flag': image.dirty ?? false,
   }
@@ -126,6 +127,7 @@ function formatData(qcow2: Qcow2Info): { readonly [key: string]: Json | undefine
     'lazy-refcounts': version3 ? qcow2.lazyRefcounts : undefined,
     bitmaps: qcow2.bitmaps?.map(({ name, granularity, flags }) => ({ flags: [...flags], name, granularity })),
     'refcount-bits': qcow2.refcountBits,
+    encrypt: encryptData(qcow2.encrypt),
     'data-file': qcow2.dataFile,
     'data-file-raw': qcow2.dataFileRaw,
     corrupt: version3 ? qcow2.corrupt : undefined,

@@ -1,21 +1,16 @@
 import type { AmendOptions } from '../operations/amend.js'
+import { amendEncrypt } from './amend-encrypt.js'
 import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { asksForHelp, type ImageSettings, isOn, parseImageSettings } from './create-options.js'
 import { parseImageName } from './image-name.js'
-import { parseOptionList } from './option-list.js'
+import { escapeValue, parseOptionList } from './option-list.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
+import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
 import { exactNumber } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import {
-  checkObjects,
-  commonOptions,
-  jsonProgressOption,
-  progressOption,
-  quietOption,
-  warnIfGuessedRaw,
-} from './verb.js'
+import { commonOptions, jsonProgressOption, progressOption, quietOption, warnIfGuessedRaw } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -60,7 +55,7 @@ export async function amend(argv: readonly string[]): Promise<number> {
   const lists = line.values('settings')
   if (lists.length === 0) throw new UsageError('Must specify options (-o)', { showHelpHint: true })
   const cache = cacheArgument('cache', line.value('cache'))
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const asksWhat = asksForHelp(lists)
   if (asksWhat && line.has('format')) return help(line.value('format') ?? '')
   const [operand, ...more] = line.operands
@@ -75,9 +70,10 @@ export async function amend(argv: readonly string[]): Promise<number> {
   const work: AmendOptions = {
     ...cache,
     ...(name.format === undefined ? {} : { format: name.format }),
-    ...wanted(lists),
+    ...wanted(lists, secrets),
     backing: 'allow',
     openDataFile: 'allow',
+    ...encryptionOf(name, secrets),
   }
   const { amendImage } = await import('../operations/amend.js')
   try {
@@ -98,17 +94,20 @@ function help(format: string): number {
 }
 
 /** @throws UsageError  in the words of the stock tool */
-function wanted(lists: readonly string[]): AmendOptions {
-  for (const { key } of lists.flatMap(parseOptionList)) {
+function wanted(lists: readonly string[], secrets: Secrets): AmendOptions {
+  const ofEncryption = new Map<string, string>()
+  const others: string[] = []
+  for (const { key, value = 'on' } of lists.flatMap(parseOptionList)) {
     if (ofOtherFormats.has(key)) throw new UsageError(`Invalid parameter '${key}'`)
-    if (!amendableKeys.has(key)) continue
-    if (key.startsWith('encrypt.')) throw new UsageError('Changing encryption is not supported yet')
+    if (key.startsWith('encrypt.') && amendableKeys.has(key)) ofEncryption.set(key, value)
+    else others.push(`${key}=${escapeValue(value)}`)
   }
-  const settings = parseImageSettings('qcow2', lists)
+  const settings = parseImageSettings('qcow2', others)
   for (const key of settings.keys()) {
     if (!amendableKeys.has(key))
       throw new UsageError(`Invalid parameter '${key}'\nThis option is only supported for image creation`)
   }
+  const encrypt = amendEncrypt(ofEncryption, secrets)
   const size = settings.get('size')
   if (size !== undefined && BigInt(size) % 512n !== 0n)
     throw new UsageError('The new size must be a multiple of 512')
@@ -117,6 +116,7 @@ function wanted(lists: readonly string[]): AmendOptions {
   const truth = (key: string, name: string): object =>
     settings.has(key) ? { [name]: isOn(settings, key) } : {}
   return {
+    ...(encrypt === undefined ? {} : { encrypt }),
     ...compatOf(settings),
     ...refcountBitsOf(settings),
     ...(size === undefined ? {} : { size: exactNumber('image size', BigInt(size)) }),

@@ -6,9 +6,9 @@ import { interruptible } from './interrupts.js'
 import { type Json, jsonText } from './json-text.js'
 import { print, printError } from './output.js'
 import { progressMeter } from './progress-meter.js'
+import { secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
 import {
-  checkObjects,
   commonOptions,
   jsonProgressOption,
   onlyOperand,
@@ -38,7 +38,7 @@ export async function check(argv: readonly string[], context: VerbContext): Prom
   const operand = onlyOperand(line.operands)
   const json = wantsJson(line.value('output'))
   const cache = cacheArgument('source cache', line.value('cache'))
-  checkObjects(line.values('object'))
+  secretsOf(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const forceShare = name.forceShare || line.has('forceShare')
   if (forceShare && repair !== undefined) {

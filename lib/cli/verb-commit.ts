@@ -4,10 +4,10 @@ import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
 import {
-  checkObjects,
   commonOptions,
   jsonProgressOption,
   onlyOperand,
@@ -35,7 +35,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
   const rate = line.value('rate')
   if (rate !== undefined) sizeArgument('rate limit', rate)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const operand = onlyOperand(line.operands)
   const cache = cacheArgument('cache', line.value('cache'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
@@ -50,6 +50,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
     keep: line.has('keep') || base !== undefined,
     backing: 'allow',
     dataFile: 'allow',
+    ...encryptionOf(name, secrets),
   }
   const { commitImage } = await import('../operations/commit.js')
   await metered(line, (control) => commitImage(name.path, { ...work, ...control }))

@@ -4,9 +4,9 @@ import { parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
 import { print } from './output.js'
 import { progressMeter } from './progress-meter.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
 import {
-  checkObjects,
   commonOptions,
   jsonProgressOption,
   progressOption,
@@ -35,7 +35,7 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
   if (firstText === undefined || secondText === undefined || extra !== undefined) {
     throw new UsageError('Expecting two image file names', { showHelpHint: true })
   }
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const quiet = line.has('quiet')
   const strict = line.has('strict')
   let opened = false
@@ -43,12 +43,15 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
     const imageOptions = line.has('imageOpts')
     const first = parseImageName(firstText, { format: line.value('format'), imageOptions })
     const second = parseImageName(secondText, { format: line.value('secondFormat'), imageOptions })
+    const { encryption: secondEncryption } = encryptionOf(second, secrets)
     const cache = cacheArgument('source cache', line.value('cache'))
     const { compareImages } = await import('../operations/compare.js')
     const meter = progressMeter({ quiet, asked: line.has('progress'), json: line.has('jsonProgress') })
     const result = await compareImages(first.path, second.path, {
       ...cache,
       ...formats(first, second),
+      ...encryptionOf(first, secrets),
+      ...(secondEncryption === undefined ? {} : { secondEncryption }),
       strict,
       backing: 'allow',
       dataFile: 'allow',

@@ -13,11 +13,11 @@ import {
 import { type ImageName, parseImageName } from './image-name.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
+import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
 import {
-  checkObjects,
   commonOptions,
   jsonProgressOption,
   progressOption,
@@ -58,7 +58,7 @@ type Line = CommandLine<keyof typeof options>
 /** `qcow2 convert`: a disk, or several behind each other, into another image. */
 export async function convert(argv: readonly string[], context: VerbContext): Promise<number> {
   const line = parseCommandLine(options, argv)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const format = targetFormat(line.value('targetFormat'))
   const lists = line.values('settings')
   if (asksForHelp(lists)) {
@@ -91,7 +91,9 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
     ...snapshot,
     ...caches,
     ...sourceFormat(sources),
-    ...(existing ? {} : shapeOf(targetText, format, settings)),
+    ...(existing ? {} : shapeOf(targetText, format, settings, secrets)),
+    ...encryptionOf({ keySecrets: sourceSecrets(sources) }, secrets),
+    ...targetEncryption(existing, target, secrets),
     format: target.format ?? format,
     backing: 'allow',
     sourceDataFile: 'allow',
@@ -142,13 +144,31 @@ function shapeOf(
   target: string,
   format: ImageFormat,
   settings: ImageSettings,
+  secrets: Secrets,
 ): Omit<ConvertOptions, 'format'> {
   try {
-    const { format: _, ...shape } = imageShape(format, settings)
+    const { format: _, ...shape } = imageShape(format, settings, secrets)
     return shape
   } catch (error) {
     throw whileConverting(target, format, error as Error)
   }
+}
+
+/** All sources are opened alike. */
+function sourceSecrets(sources: readonly ImageName[]): ImageName['keySecrets'] {
+  const [first, ...others] = sources.map(({ keySecrets }) => keySecrets)
+  const isAlike = (other: ImageName['keySecrets']): boolean => other.get(0) === first?.get(0)
+  if (!others.every(isAlike)) throw new UsageError('All source images must be opened by one secret')
+  return first ?? new Map()
+}
+
+function targetEncryption(
+  existing: boolean,
+  target: ImageName,
+  secrets: Secrets,
+): Pick<ConvertOptions, 'targetEncryption'> {
+  const { encryption } = encryptionOf(target, secrets)
+  return existing && encryption !== undefined ? { targetEncryption: encryption } : {}
 }
 
 function whileConverting(target: string, format: ImageFormat, error: Error): UsageError {

@@ -14,9 +14,10 @@ import {
 import { pathOf } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
+import { secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, quietOption } from './verb.js'
+import { commonOptions, quietOption } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -32,7 +33,7 @@ const options = {
 /** `qcow2 create`: an empty image, in place of a file that may be there. */
 export async function create(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const lists = line.values('settings')
   if (asksForHelp(lists)) {
     print(settingsHelp(targetFormat(line.value('format'))))
@@ -56,7 +57,7 @@ export async function create(argv: readonly string[]): Promise<number> {
     const size = sizeSetting(settings)
     if (size === undefined) throw new UsageError('Image creation needs a size parameter')
     if (!line.has('quiet')) print(`${formattingLine(name, format, settings)}\n`)
-    await createAt(path, { ...imageShape(format, settings), size, unsafe: true, overwrite: true })
+    await createAt(path, { ...imageShape(format, settings, secrets), size, unsafe: true, overwrite: true })
   } catch (error) {
     throw about(name, error)
   }

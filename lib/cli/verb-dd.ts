@@ -2,9 +2,10 @@ import type { DdOptions } from '../operations/dd.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, report, type VerbContext } from './verb.js'
+import { commonOptions, report, type VerbContext } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -21,7 +22,7 @@ type Operands = Partial<Record<(typeof operandNames)[number], string>>
 /** `qcow2 dd`: a part of a disk into a new image. */
 export async function dd(argv: readonly string[], context: VerbContext): Promise<number> {
   const line = parseCommandLine(options, argv)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const operands = parseOperands(line.operands)
   const blocks = blocksOf(operands)
   if (operands.if === undefined || operands.of === undefined)
@@ -40,6 +41,7 @@ export async function dd(argv: readonly string[], context: VerbContext): Promise
     forceShare: source.forceShare || line.has('forceShare'),
     backing: 'allow',
     sourceDataFile: 'allow',
+    ...encryptionOf(source, secrets),
     overwrite: true,
   }
   const { ddImage } = await import('../operations/dd.js')

@@ -4,7 +4,8 @@ import { parseImageName } from './image-name.js'
 import { infoJson, infoText } from './info-report.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
-import { checkObjects, commonOptions, onlyOperand, wantsJson } from './verb.js'
+import { secretsOf } from './secrets.js'
+import { commonOptions, onlyOperand, wantsJson } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -18,7 +19,7 @@ export async function info(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
   const operand = onlyOperand(line.operands)
   const json = wantsJson(line.value('output'))
-  checkObjects(line.values('object'))
+  secretsOf(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { imageInfo, imageInfoChain } = await import('../operations/info.js')
   const how: InfoChainOptions = {

@@ -3,9 +3,10 @@ import { escapeName } from '../qcow2/header-extensions.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { print } from './output.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, onlyOperand, wantsJson } from './verb.js'
+import { commonOptions, onlyOperand, wantsJson } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -25,7 +26,7 @@ export async function map(argv: readonly string[]): Promise<number> {
   const length = sizeOption('max length', line.value('length')) ?? Number.MAX_SAFE_INTEGER
   const operand = onlyOperand(line.operands)
   const json = wantsJson(line.value('output'))
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { mapImage } = await import('../operations/map.js')
   const entries = clipped(
@@ -34,6 +35,7 @@ export async function map(argv: readonly string[]): Promise<number> {
     {
       backing: 'allow',
       dataFile: 'allow',
+      ...encryptionOf(name, secrets),
       forceShare: name.forceShare || line.has('forceShare'),
       ...(name.format === undefined ? {} : { format: name.format }),
     },

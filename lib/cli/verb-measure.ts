@@ -2,14 +2,16 @@ import type { ImageFormat } from '../image/probe.js'
 import type { Measurement, MeasureOptions } from '../operations/measure.js'
 import { parseCommandLine } from './command-line.js'
 import { type ImageSettings, parseImageSettings } from './create-options.js'
+import { encryptSettings } from './encrypt-settings.js'
 import { parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
+import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, wantsJson } from './verb.js'
+import { commonOptions, wantsJson } from './verb.js'
 import { targetFormat } from './verb-create.js'
 
 const options = {
@@ -25,7 +27,7 @@ const options = {
 /** `qcow2 measure`: how large an image would become. */
 export async function measure(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const json = wantsJson(line.value('output'))
   const snapshot = snapshotArgument(line.value('snapshot'))
   const sizeText = line.value('size')
@@ -42,7 +44,7 @@ export async function measure(argv: readonly string[]): Promise<number> {
     throw new UsageError('--size N cannot be used together with a filename.')
   }
   const format = targetFormat(line.value('targetFormat'))
-  const shape = measuredShape(format, measuredSettings(format, line.values('settings')))
+  const shape = measuredShape(format, measuredSettings(format, line.values('settings')), secrets)
   const { measureImage } = await import('../operations/measure.js')
   if (operand === undefined) {
     show(await measureImage({ size: size ?? 0 }, shape), json)
@@ -56,6 +58,7 @@ export async function measure(argv: readonly string[]): Promise<number> {
       ...(name.format === undefined ? {} : { sourceFormat: name.format }),
       backing: 'allow',
       sourceDataFile: 'allow',
+      ...encryptionOf(name, secrets),
       forceShare: name.forceShare || line.has('forceShare'),
       signal,
     }),
@@ -89,9 +92,10 @@ function measuredSettings(format: ImageFormat, lists: readonly string[]): ImageS
  * What the size depends on; other keys may say anything. The words are those that qemu-img has for this verb.
  * @throws UsageError  a value that no image can have
  */
-function measuredShape(format: ImageFormat, settings: ImageSettings): MeasureOptions {
+function measuredShape(format: ImageFormat, settings: ImageSettings, secrets: Secrets): MeasureOptions {
   if (format === 'raw') return { format }
-  if (settings.has('encrypt.format')) throw new UsageError('Encryption is not supported yet')
+  // The legacy AES takes no room.
+  const encrypt = settings.get('encrypt.format') === 'luks' ? encryptSettings(settings, secrets) : undefined
   const clusterSize = Number(settings.get('cluster_size') ?? 65536)
   if (!isPowerOfTwo(clusterSize) || clusterSize < 512 || clusterSize > 2 * 1024 * 1024) {
     throw new UsageError('Cluster size must be a power of two between 512 and 2048k')
@@ -109,6 +113,7 @@ function measuredShape(format: ImageFormat, settings: ImageSettings): MeasureOpt
     refcountBits,
     compat,
     extendedL2: /^(on|yes|true|y)$/.test(settings.get('extended_l2') ?? 'off'),
+    ...(encrypt === undefined ? {} : { encrypt }),
     ...(backingFile === '' ? {} : { backingFile }),
     ...(preallocation === undefined ? {} : { preallocation: preallocationOf(preallocation) }),
   }

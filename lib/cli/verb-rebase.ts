@@ -3,9 +3,9 @@ import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { metered } from './progress-meter.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
 import {
-  checkObjects,
   commonOptions,
   jsonProgressOption,
   onlyOperand,
@@ -36,7 +36,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
   if (backing === undefined && !unsafe) {
     throw new UsageError('Must specify backing file (-b) or use unsafe mode (-u)', { showHelpHint: true })
   }
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const caches = {
     ...cacheArgument('cache', line.value('cache')),
     ...sourceCacheArgument(line.value('sourceCache')),
@@ -51,6 +51,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
     forceShare: line.has('forceShare'),
     backing: 'allow',
     dataFile: 'allow',
+    ...encryptionOf(name, secrets),
   }
   const { rebaseImage } = await import('../operations/rebase.js')
   await metered(line, (control) => rebaseImage(name.path, { ...work, ...control }))

@@ -5,9 +5,10 @@ import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, quietOption, warnOfGuessedRaw, withBitmapHint } from './verb.js'
+import { commonOptions, quietOption, warnOfGuessedRaw, withBitmapHint } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -34,7 +35,7 @@ export async function resize(argv: readonly string[]): Promise<number> {
   if (operand === undefined || extra !== undefined) {
     throw new UsageError('Expecting image file name and size', { showHelpHint: true })
   }
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const change = parseChange(sizeText)
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
   const { imageInfo } = await import('../operations/info.js')
@@ -69,6 +70,7 @@ export async function resize(argv: readonly string[]): Promise<number> {
       preallocation,
       backing: 'allow',
       dataFile: 'allow',
+      ...encryptionOf(name, secrets),
       signal,
     }),
   ).catch((error: unknown) => {

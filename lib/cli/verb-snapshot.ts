@@ -5,8 +5,9 @@ import { type ImageName, parseImageName } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { systemErrorText } from './system-error-text.js'
+import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, onlyOperand, quietOption, warnOfGuessedRaw } from './verb.js'
+import { commonOptions, onlyOperand, quietOption, warnOfGuessedRaw } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -30,7 +31,7 @@ export async function snapshot(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
   const action = actionOf(line)
   const operand = onlyOperand(line.operands)
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const name = parseImageName(operand, { format: undefined, imageOptions: line.has('imageOpts') })
   const forceShare = line.has('forceShare') || name.forceShare
   const readOnly = action === undefined || action.kind === 'list'
@@ -40,7 +41,7 @@ export async function snapshot(argv: readonly string[]): Promise<number> {
     )
   }
   await interruptible(async (signal) => {
-    const image = await open(name, { readOnly, forceShare, signal })
+    const image = await open(name, { ...encryptionOf(name, secrets), readOnly, forceShare, signal })
     try {
       if (image.format === 'raw' && !readOnly && name.format === undefined) warnOfGuessedRaw(name.text)
       if (action !== undefined) await perform(image, action, signal)

@@ -1,6 +1,6 @@
+import { passphraseRequired } from '../base/errors.js'
 import type { OptionSpec } from './command-line.js'
 import type { ImageName } from './image-name.js'
-import { parseOptionList } from './option-list.js'
 import { printError } from './output.js'
 import { UsageError } from './usage-error.js'
 
@@ -13,9 +13,12 @@ export type VerbContext = {
 /** @returns the exit code */
 export type Verb = (argv: readonly string[], context: VerbContext) => Promise<number>
 
+/** What the library says of its option, as who types a command may say it: QEMU's words. */
+const passphraseRequiredHere = "Parameter 'encrypt.key-secret' is required for cipher"
+
 /** A message on standard error, `PROGRAM: MESSAGE`. */
 export function report({ program }: VerbContext, message: string): void {
-  printError(`${program}: ${message}\n`)
+  printError(`${program}: ${message.replace(passphraseRequired, passphraseRequiredHere)}\n`)
 }
 
 /** The line after a message about the command line itself. */
@@ -43,19 +46,6 @@ export function wantsJson(output: string | undefined): boolean {
   if (output === undefined || output === 'human') return false
   if (output === 'json') return true
   throw new UsageError('--output must be used with human or json as argument.')
-}
-
-/**
- * Objects are secrets for encrypted images, which are not supported yet: they are checked, and nothing uses them.
- * @throws UsageError  no secret, or one without an id
- */
-export function checkObjects(objects: readonly string[]): void {
-  for (const object of objects) {
-    const [type, ...properties] = parseOptionList(object)
-    const name = type?.key === 'qom-type' ? type.value : type?.key
-    if (name !== 'secret') throw new UsageError(`Parameter 'qom-type' does not accept value '${name ?? ''}'`)
-    if (!properties.some(({ key }) => key === 'id')) throw new UsageError("Parameter 'id' is missing")
-  }
 }
 
 /** What the stock tool says beside that a bitmap is inconsistent. @returns the error to throw instead */

@@ -1,6 +1,7 @@
 import { Qcow2Error } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { SnapshotReference } from '../queue/format-image.js'
+import { belowTop, type Encryption } from '../qcow2/encryption.js'
 import type { Header } from '../qcow2/header.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { openQcow2, type Qcow2Image } from '../qcow2/image.js'
@@ -31,6 +32,8 @@ export type ChainSettings = {
   readonly gate: BackingGate | 'ignore'
   readonly dataGate: DataFileGate
   readonly signal: AbortSignal | undefined
+  /** Of all that are encrypted. */
+  readonly encryption?: Encryption | undefined
   /** Of the first. */
   readonly snapshot: SnapshotReference | undefined
 }
@@ -62,12 +65,14 @@ export async function openChain(
     const backend = await openSuited(source, { readOnly: settings.readOnly, cache: settings.cache })
     return openLayers(backend, format, settings, {
       above: [identity],
+      depth: 0,
       reference: undefined,
       wasGuessed: format === undefined,
     })
   }
   return openLayers(source, format, settings, {
     above: [],
+    depth: 0,
     reference: undefined,
     wasGuessed: format === undefined,
   })
@@ -77,6 +82,8 @@ export async function openChain(
 type Origin = {
   /** The files from the top to this one, which is the last. */
   readonly above: readonly FileIdentity[]
+  /** 0: the top. */
+  readonly depth: number
   /** Undefined: the top. */
   readonly reference: string | undefined
   /** Its format is what it looks like, since nobody has named one. */
@@ -108,13 +115,14 @@ async function openLayers(
         ...settings,
         gate: settings.gate,
         above: origin.above,
+        depth: origin.depth + 1,
       })
     }
     if (hasDataFile(header)) {
       const taken = (below?.layers ?? []).flatMap((layer) => [layer.identity, layer.dataFile?.identity])
       dataFile = await openDataFile(header, backend.path, settings, [...origin.above, ...taken])
     }
-    const image = await openQcow2Layer(backend, below?.layers, settings, dataFile)
+    const image = await openQcow2Layer(backend, below?.layers, { ...settings, depth: origin.depth }, dataFile)
     const layer = { ...common, format: image, dataFile }
     return {
       layers: [layer, ...(below?.layers ?? [])],
@@ -137,7 +145,10 @@ async function openLayers(
 export async function openQcow2Layer(
   backend: BlockBackend,
   below: Layers | undefined,
-  settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot'>,
+  settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot' | 'encryption'> & {
+    /** Of its place in the chain; default 0: the top. */
+    readonly depth?: number
+  },
   dataFile?: OpenDataFile,
 ): Promise<Qcow2Image> {
   if (!settings.readOnly && isDirty((await readHeader(backend)).header)) {
@@ -149,6 +160,7 @@ export async function openQcow2Layer(
     backing: below && new LayersBelow(below),
     snapshot: settings.snapshot,
     dataFile: dataFile?.backend,
+    encryption: settings.encryption && belowTop(settings.encryption, settings.depth ?? 0),
     ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
     ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
     ...(reservation === undefined ? {} : { reservation }),
@@ -189,7 +201,11 @@ async function openBacking(
   header: Header,
   name: string,
   image: string,
-  settings: ChainSettings & { readonly gate: BackingGate; readonly above: readonly FileIdentity[] },
+  settings: ChainSettings & {
+    readonly gate: BackingGate
+    readonly above: readonly FileIdentity[]
+    readonly depth: number
+  },
 ): Promise<Chain> {
   const { above } = settings
   const reference = { name, format: header.backingFormat, image }
@@ -223,6 +239,7 @@ async function openBacking(
   }
   return openLayers(backend, format, readOnly, {
     above: [...above, identity],
+    depth: settings.depth,
     reference: name,
     wasGuessed: backing.format === undefined,
   })

@@ -14,6 +14,7 @@ import { sectorSize } from '../base/units.js'
 import type { QueueStats } from '../queue/backend.js'
 import type { FormatImage, PreallocationMode } from '../queue/format-image.js'
 import { DiskBitmaps } from './bitmaps.js'
+import { DiskEncryption } from './disk-encryption.js'
 import type { DiskParts } from './disk-parts.js'
 import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
@@ -61,6 +62,8 @@ const resizeSchema = {
  */
 export class DiskImage implements AsyncDisposable {
   readonly readOnly: boolean
+  /** The passphrases of an encrypted image. */
+  readonly encryption: DiskEncryption
   #path: string
   #layers: readonly [Layer, ...Layer[]]
   #owned: readonly Layer[]
@@ -109,6 +112,7 @@ export class DiskImage implements AsyncDisposable {
     }
     this.snapshots = new DiskSnapshots(() => this.#layers[0], access)
     this.bitmaps = new DiskBitmaps(() => this.#layers[0], access)
+    this.encryption = new DiskEncryption(() => this.#layers[0], access)
   }
 
   /** Of the image that is written to: `createOverlay` changes it. */

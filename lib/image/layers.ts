@@ -88,6 +88,7 @@ export async function lookUpExtent(
       }
       case 'data': {
         const { hostOffset } = mapping
+        if (mapping.encrypted === true) return { ...found, length: run, zero: false, data: true }
         if (sparse[depth] !== true) return { ...found, length: run, zero: false, data: true, hostOffset }
         const hole = await fileRun(layer.backend, hostOffset, run)
         return { ...found, length: hole.length, zero: !hole.data, data: true, hostOffset }

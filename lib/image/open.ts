@@ -7,6 +7,7 @@ import {
   functionOption,
   signalOption,
 } from '../base/options.js'
+import type { Encryption } from '../qcow2/encryption.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { type BackingGate, backingOption } from './backing-gate.js'
@@ -14,6 +15,7 @@ import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './
 import { openChain } from './chain.js'
 import { type DataFileGate, dataFileOption } from './data-file-gate.js'
 import { DiskImage } from './disk-image.js'
+import { encryptionOption } from './encryption-option.js'
 import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
 import { openFailure } from './open-failure.js'
 import { type ImageFormat, imageFormats } from './probe.js'
@@ -30,6 +32,8 @@ export type OpenOptions = {
   readonly backing?: BackingGate
   /** Show the disk as it is in this internal snapshot: an id or a name, or an object that says which of them. With readOnly only. */
   readonly snapshot?: SnapshotReference
+  /** What opens it, and what it stands on, where they are encrypted. */
+  readonly encryption?: Encryption
   /** Whether an external data file may be opened, of the image or of one that it stands on. Default 'deny'. */
   readonly dataFile?: DataFileGate
   /** 'off' takes no locks and respects none: two writers destroy an image. */
@@ -49,6 +53,7 @@ export const openSchema = {
   cache: cacheOption,
   backing: backingOption,
   snapshot: snapshotOption,
+  encryption: encryptionOption,
   dataFile: dataFileOption,
   locking: enumOption(['auto', 'off']),
   onError: enumOption(['report', 'stop', 'enospc']),
@@ -65,6 +70,7 @@ export const openSchema = {
  * @throws ERR_NOT_AN_IMAGE, ERR_CORRUPT, ERR_UNSUPPORTED_FEATURE
  * @throws ERR_IMAGE_LOCKED     somebody else uses it
  * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP, ERR_DATA_FILE_DENIED
+ * @throws ERR_PASSPHRASE_REQUIRED, ERR_WRONG_PASSPHRASE
  */
 export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
   const given = checkOptions('openImage', options, openSchema)
@@ -90,6 +96,7 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     dataGate: given.dataFile ?? 'deny',
     signal,
     snapshot: given.snapshot,
+    encryption: given.encryption,
     locking: given.locking !== 'off',
     cache: given.cache ?? defaultCache,
   }

@@ -1,9 +1,14 @@
 import { realpath, unlink } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
 import { type Checked, booleanOption, enumOption, powerOfTwoOption, stringOption } from '../base/options.js'
+import { invalid } from '../base/errors.js'
+import type { Encryption } from '../qcow2/encryption.js'
+import { Qcow2Image } from '../qcow2/image.js'
 import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
 import { writeTarget } from './atomic-target.js'
 import { hasProtocol } from './backing-gate.js'
+import { type Encrypting, encryptOption, type EncryptOptions } from './encrypt-option.js'
+import { type NewEncryption, withNewEncryption } from './new-encryption.js'
 import { type CacheSettings, defaultCache } from './cache-modes.js'
 import { type Layers, openQcow2Layer } from './chain.js'
 import { identifyFile, openFile } from './image-file.js'
@@ -23,6 +28,8 @@ export type OverlayOptions = {
   readonly lazyRefcounts?: boolean
   /** The name by which the new image refers to this one; default: its path as seen from the new image's folder. */
   readonly backingFile?: string
+  /** The new image is encrypted. Must be given on an encrypted disk; false: what is written from now on is not. */
+  readonly encrypt?: EncryptOptions | false
 }
 
 export const overlaySchema = {
@@ -32,6 +39,8 @@ export const overlaySchema = {
   refcountBits: powerOfTwoOption({ min: 1, max: 64 }),
   lazyRefcounts: booleanOption,
   backingFile: stringOption,
+  encrypt: (value: unknown, name: string): Encrypting | false =>
+    value === false ? false : encryptOption(value, name),
 }
 
 /** How the disk that gets an overlay was opened: the overlay is opened alike. */
@@ -52,7 +61,26 @@ export async function makeOverlay(
   path: string,
   layers: Layers,
   given: Checked<typeof overlaySchema>,
-  { cache, locking }: Opening,
+  opening: Opening,
+): Promise<NewTop> {
+  const { encrypt } = given
+  if (
+    encrypt === undefined &&
+    layers.some(({ format }) => format instanceof Qcow2Image && format.isEncrypted)
+  ) {
+    const what = 'createOverlay: the disk is encrypted: option "encrypt" must say how the new image is'
+    throw invalid(`${what}, or be false`, 'ERR_INVALID_OPTION')
+  }
+  return withNewEncryption(encrypt === false ? undefined : encrypt, path, (made) =>
+    makeTop(path, layers, given, { ...opening, made }),
+  )
+}
+
+async function makeTop(
+  path: string,
+  layers: Layers,
+  given: Checked<typeof overlaySchema>,
+  { cache, locking, made }: Opening & { readonly made: NewEncryption | undefined },
 ): Promise<NewTop> {
   const { format, backend } = layers[0]
   const shape = {
@@ -64,6 +92,7 @@ export async function makeOverlay(
     backingFile: given.backingFile ?? (await nameFrom(path, backend.path)),
     // Named, so that nobody ever has to guess what a guest may have written.
     backingFormat: format.format,
+    luksHeader: made?.luksHeader,
   } as const
   checkCreateOptions(shape)
   const overwrite = given.overwrite === true
@@ -76,7 +105,7 @@ export async function makeOverlay(
     }
   })
   try {
-    const layer = await openTop(path, layers, { cache, locking })
+    const layer = await openTop(path, layers, { cache, locking, encryption: made?.encryption })
     const abandon = async (): Promise<void> => {
       await layer.format.close().catch(() => undefined)
       await unlink(path).catch(() => undefined)
@@ -88,11 +117,15 @@ export async function makeOverlay(
   }
 }
 
-async function openTop(path: string, below: Layers, { cache, locking }: Opening): Promise<Layer> {
+async function openTop(
+  path: string,
+  below: Layers,
+  { cache, locking, encryption }: Opening & { readonly encryption: Encryption | undefined },
+): Promise<Layer> {
   const backend = await openSuited(path, { readOnly: false, cache })
   try {
     if (locking) takeLocks(backend, 'qcow2 read-write')
-    const settings = { readOnly: false, cache, signal: undefined, snapshot: undefined }
+    const settings = { readOnly: false, cache, signal: undefined, snapshot: undefined, encryption }
     const format = await openQcow2Layer(backend, below, settings)
     return { format, backend, identity: await identifyFile(path) }
   } catch (error) {

@@ -25,7 +25,7 @@ import { openSuited } from './open-suited.js'
 export async function openWritable(
   layers: Layers,
   depth: number,
-  settings: Pick<ChainSettings, 'cache' | 'locking' | 'signal'>,
+  settings: Pick<ChainSettings, 'cache' | 'locking' | 'signal' | 'encryption'>,
 ): Promise<DiskImage> {
   const layer = layers[depth]
   assert(layer !== undefined && depth > 0, 'a backing file of the chain')
@@ -53,7 +53,7 @@ export async function openWritable(
       throw new Qcow2Error('ERR_IMAGE_LOCKED', `'${escapeName(path)}' is another file now`, { path })
     }
     if (layer.dataFile !== undefined) dataFile = await openAgain(layer.dataFile, settings.cache)
-    return await openOn(writer, { ...layer, dataFile }, layers.slice(depth + 1), settings)
+    return await openOn(writer, { ...layer, dataFile }, layers.slice(depth + 1), { ...settings, depth })
   } catch (error) {
     await writer?.close().catch(() => undefined)
     await dataFile?.backend.close().catch(() => undefined)
@@ -80,7 +80,7 @@ async function openOn(
   writer: BlockBackend,
   layer: Layer,
   [first, ...others]: readonly Layer[],
-  settings: Pick<ChainSettings, 'cache' | 'signal'>,
+  settings: Pick<ChainSettings, 'cache' | 'signal' | 'encryption'> & { readonly depth: number },
 ): Promise<DiskImage> {
   const below: Layers | undefined = first && [first, ...others]
   const format =

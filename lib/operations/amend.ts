@@ -21,6 +21,7 @@ import { readHeader } from '../qcow2/open-metadata.js'
 import { stepsOf } from '../qcow2/snapshot-work.js'
 import { compatible, incompatible } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
+import { amendEncryption, type AmendEncryption, amendEncryptionOption } from './amend-encryption.js'
 import {
   type ChainWork,
   type ChainWorkOptions,
@@ -45,6 +46,8 @@ export type AmendOptions = Omit<ChainWorkOptions, 'dataFile'> & {
   /** Of images that have an external data file: the one that it is. */
   readonly dataFile?: string
   readonly dataFileRaw?: boolean
+  /** Another passphrase, or one less. */
+  readonly encrypt?: AmendEncryption
 }
 
 const text = (value: unknown, name: string): string => {
@@ -63,10 +66,11 @@ const amendSchema = {
   openDataFile: dataFileOption,
   dataFile: text,
   dataFileRaw: booleanOption,
+  encrypt: amendEncryptionOption,
 }
 
 /** What is to be, all choices made. */
-type Wanted = Pick<AmendOptions, 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
+type Wanted = Pick<AmendOptions, 'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
   readonly version: 2 | 3 | undefined
   readonly refcountBits: number | undefined
   readonly lazyRefcounts: boolean | undefined
@@ -123,6 +127,7 @@ async function amend(
   const isDowngrade = header.version === 3 && wanted.version === 2
   if (isDowngrade) await refuseZstd(backend, header)
   const done = new ProgressReporter(work.onProgress, 'amend', 1)
+  if (wanted.encrypt !== undefined) await amendEncryption(backend, header, work.encryption, wanted.encrypt)
   // Nothing but the file is of this session from here on: what is written to it now, nobody has in memory.
   await image.freeze()
   if (wanted.version === 3) await upgradeHeader(backend)
@@ -145,7 +150,8 @@ async function changeDisk(
   work: ChainWork,
 ): Promise<void> {
   const settings = { readOnly: false, cache: work.cache, signal: work.signal, snapshot: undefined }
-  const image = await openQcow2Layer(backend, below, settings)
+  const { encryption } = work
+  const image = await openQcow2Layer(backend, below, { ...settings, encryption })
   try {
     if (size !== undefined) await image.resize(size, { shrink: true })
     if (!isDowngrade) return

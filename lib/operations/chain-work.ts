@@ -12,8 +12,10 @@ import {
 } from '../image/cache-modes.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import type { DiskImage } from '../image/disk-image.js'
+import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import type { Encryption } from '../qcow2/encryption.js'
 
 /** What every operation takes that changes an image by its path. */
 export type ChainWorkOptions = LongWork & {
@@ -25,6 +27,8 @@ export type ChainWorkOptions = LongWork & {
   readonly dataFile?: DataFileGate
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
+  /** What opens the images of the chain that are encrypted. */
+  readonly encryption?: Encryption
 }
 
 export const chainWorkSchema = {
@@ -33,6 +37,7 @@ export const chainWorkSchema = {
   dataFile: dataFileOption,
   cache: cacheOption,
   locking: enumOption(['auto', 'off']),
+  encryption: encryptionOption,
   ...longWorkSchema,
 }
 
@@ -45,6 +50,7 @@ export type ChainWork = LongWork & {
   readonly dataGate: DataFileGate
   readonly cache: CacheSettings
   readonly locking: boolean
+  readonly encryption: Encryption | undefined
 }
 
 /** @param given  as `chainWorkSchema` has checked it */
@@ -55,6 +61,7 @@ export function chainWorkOf(
     readonly dataFile?: DataFileGate | undefined
     readonly cache?: CacheSettings | undefined
     readonly locking?: 'auto' | 'off' | undefined
+    readonly encryption?: Encryption | undefined
   },
 ): ChainWork {
   return {
@@ -65,15 +72,17 @@ export function chainWorkOf(
     dataGate: given.dataFile ?? 'deny',
     cache: withoutReservation(given.cache ?? defaultCache),
     locking: given.locking !== 'off',
+    encryption: given.encryption,
   }
 }
 
 /** Open the image that is worked on, for writing. @throws as openImage */
 export function openForWork(path: string, work: ChainWork): Promise<DiskImage> {
-  const { format, signal } = work
+  const { format, signal, encryption } = work
   return openImage(path, {
     ...(format === undefined ? {} : { format }),
     ...(signal === undefined ? {} : { signal }),
+    ...(encryption === undefined ? {} : { encryption }),
     backing: work.gate,
     dataFile: work.dataGate,
     cache: cacheOptionsOf(work.cache),

@@ -6,9 +6,11 @@ import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
 import type { DiskImage } from '../image/disk-image.js'
+import { encryptionOption } from '../image/encryption-option.js'
 import type { Extent } from '../image/layers.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import type { Encryption } from '../qcow2/encryption.js'
 import { type Pair, pairs } from './extent-pairs.js'
 import { isZero } from './zero-scan.js'
 
@@ -25,6 +27,10 @@ export type CompareOptions = LongWork & {
   readonly forceShare?: boolean
   readonly cache?: CacheMode | CacheOptions
   readonly locking?: 'auto' | 'off'
+  /** What opens the images of both chains that are encrypted. */
+  readonly encryption?: Encryption
+  /** Of the second chain; default: `encryption`. */
+  readonly secondEncryption?: Encryption
 }
 
 export type Comparison = {
@@ -50,10 +56,8 @@ export async function compareImages(
 ): Promise<Comparison> {
   checkPath('compareImages', first)
   checkPath('compareImages', second)
-  const { format, secondFormat, strict, cache, signal, onProgress, ...given } = checkOptions(
-    'compareImages',
-    options,
-    {
+  const { format, secondFormat, secondEncryption, strict, cache, signal, onProgress, ...given } =
+    checkOptions('compareImages', options, {
       format: enumOption(imageFormats),
       secondFormat: enumOption(imageFormats),
       strict: booleanOption,
@@ -62,9 +66,10 @@ export async function compareImages(
       forceShare: booleanOption,
       cache: cacheOption,
       locking: enumOption(['auto', 'off']),
+      encryption: encryptionOption,
+      secondEncryption: encryptionOption,
       ...longWorkSchema,
-    },
-  )
+    })
   const common = {
     readOnly: true,
     ...given,
@@ -76,6 +81,7 @@ export async function compareImages(
     const b = await openImage(second, {
       ...common,
       ...(secondFormat === undefined ? {} : { format: secondFormat }),
+      ...(secondEncryption === undefined ? {} : { encryption: secondEncryption }),
     })
     try {
       return await compareDisks(a, b, { strict: strict === true, signal, onProgress })

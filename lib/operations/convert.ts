@@ -20,9 +20,13 @@ import {
   type CacheSettings,
 } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
+import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
 import { snapshotOption } from '../image/snapshots.js'
+import type { Passphrase, PassphraseFor } from '../luks/passphrase.js'
+import { compressionAndEncryption, type Encryption } from '../qcow2/encryption.js'
 import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { Concatenation } from './concatenation.js'
@@ -30,6 +34,7 @@ import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
 import {
+  type CheckedShape,
   checkShape,
   type ImageShape,
   layImageAt,
@@ -73,6 +78,10 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     /** With bitmaps: leave out those that are inconsistent, instead of failing. */
     readonly skipBrokenBitmaps?: boolean
     readonly locking?: 'auto' | 'off'
+    /** What opens the sources where they are encrypted, and the files that the target stands on. */
+    readonly encryption?: Encryption
+    /** What opens an existing target that is encrypted. */
+    readonly targetEncryption?: Encryption
   }
 
 export type ConvertedImage = {
@@ -104,6 +113,8 @@ const convertSchema = {
   bitmaps: booleanOption,
   skipBrokenBitmaps: booleanOption,
   locking: enumOption(['auto', 'off']),
+  encryption: encryptionOption,
+  targetEncryption: encryptionOption,
   ...longWorkSchema,
 }
 
@@ -132,6 +143,7 @@ export async function convertImage(
     throw notSupported(`convertImage: an image of format '${format}' cannot hold compressed clusters`)
   }
   const shape = resolveShape('convertImage', given)
+  if (given.compress === true && shape.encrypting !== undefined) throw notSupported(compressionAndEncryption)
   if (given.compress === true && shape.compressionType === 'zstd') await requireZstdWriter()
   if (given.compress === true && shape.dataFile !== undefined) {
     throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
@@ -160,6 +172,7 @@ export async function convertImage(
           ...(given.sourceCache === undefined ? {} : { cache: cacheOptionsOf(given.sourceCache) }),
           ...(given.locking === undefined ? {} : { locking: given.locking }),
           ...(given.signal === undefined ? {} : { signal: given.signal }),
+          ...(given.encryption === undefined ? {} : { encryption: given.encryption }),
         }),
       )
     }
@@ -196,6 +209,8 @@ type Work = LongWork & {
   readonly requests?: number
   readonly locking?: 'auto' | 'off'
   readonly sourceDataFile?: DataFileGate
+  readonly encryption?: Encryption
+  readonly targetEncryption?: Encryption
 }
 
 async function copyToNew(
@@ -207,8 +222,13 @@ async function copyToNew(
   checkShape(shape, input.size)
   const { overwrite = false, locking = 'auto', signal } = work
   const targetOptions = { overwrite, locking: locking !== 'off', signal }
-  return writeImageTarget(target, shape, targetOptions, async (temporary, dataFile) => {
-    await layImageAt(temporary, dataFile, shape, input.size, { signal, cache: unsafeCache })
+  const fill = async (
+    temporary: string,
+    dataFile: string | undefined,
+    made: NewEncryption | undefined,
+  ): Promise<number> => {
+    await layImageAt(temporary, dataFile, shape, input.size, { signal, cache: unsafeCache, made })
+    const encryption = encryptionOfTarget(made?.encryption, work.encryption)
     const image = await openImage(temporary, {
       format: shape.format,
       cache: cacheOptionsOf(work.cache),
@@ -216,9 +236,26 @@ async function copyToNew(
       backing: 'allow',
       dataFile: () => dataFile,
       locking,
+      ...(encryption === undefined ? {} : { encryption }),
     })
     return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
-  })
+  }
+  return writeImageTarget(target, shape, targetOptions, (temporary, dataFile) =>
+    withNewEncryption(shape.encrypting, target, (made) => fill(temporary, dataFile, made)),
+  )
+}
+
+/** Of a new image and of the files that it stands on: each may have its own. */
+function encryptionOfTarget(
+  own: Encryption | undefined,
+  ofBacking: Encryption | undefined,
+): Encryption | undefined {
+  if (own === undefined || ofBacking === undefined) return own ?? ofBacking
+  const answer = (passphrase: Passphrase, image: PassphraseFor): ReturnType<typeof ask> =>
+    typeof passphrase === 'function' ? passphrase(image) : passphrase
+  const ask = (image: PassphraseFor): string | Uint8Array | Promise<string | Uint8Array> =>
+    answer(image.depth === 0 ? own.passphrase : ofBacking.passphrase, image)
+  return { ...ofBacking, passphrase: ask }
 }
 
 async function copyInto(input: Concatenation, target: string, work: Work): Promise<number> {
@@ -229,6 +266,7 @@ async function copyInto(input: Concatenation, target: string, work: Work): Promi
     backing: 'allow',
     ...(work.sourceDataFile === undefined ? {} : { dataFile: work.sourceDataFile }),
     locking,
+    ...(work.targetEncryption === undefined ? {} : { encryption: work.targetEncryption }),
   })
   const data = DiskImage.layersOf(image)[0].dataFile?.backend.path
   if (image.size < input.size) {
@@ -273,7 +311,7 @@ async function copyAndClose(
   }
 }
 
-function refuseShape(given: ImageShape): void {
+function refuseShape(given: CheckedShape): void {
   const { format: _, ...shape } = given
   for (const name of Object.keys(shapeSchema)) {
     if (name in shape) {

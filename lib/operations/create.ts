@@ -25,6 +25,9 @@ import type { BlockBackend } from '../queue/backend.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { createRaw } from '../raw/create.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
+import { type Encrypting, encryptOption, type EncryptOptions } from '../image/encrypt-option.js'
+import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
+import { volumeHeaderBytes } from '../luks/new-volume.js'
 
 /** What an image is to be like. */
 export type ImageShape = {
@@ -50,8 +53,8 @@ export type ImageShape = {
   readonly dataFile?: string
   /** The data file can be read as the disk itself, always; implies preallocation 'metadata'. Not over a backing file. */
   readonly dataFileRaw?: boolean
-  /** Not supported yet. */
-  readonly encrypt?: never
+  /** The image is encrypted. */
+  readonly encrypt?: EncryptOptions
 }
 
 export type CreateOptions = ImageShape &
@@ -86,7 +89,7 @@ export const shapeSchema = {
   backingFormat: enumOption(imageFormats),
   dataFile: stringOption,
   dataFileRaw: booleanOption,
-  encrypt: unsupportedOption,
+  encrypt: encryptOption,
 }
 
 const createSchema = {
@@ -128,7 +131,9 @@ export async function createImage(path: string, options: CreateOptions): Promise
     shape,
     { overwrite: given.overwrite === true, locking: given.locking !== 'off', signal: given.signal },
     (temporary, dataFile) =>
-      layImageAt(temporary, dataFile, shape, wanted, { ...given, cache: defaultCache }),
+      withNewEncryption(shape.encrypting, path, (made) =>
+        layImageAt(temporary, dataFile, shape, wanted, { ...given, cache: defaultCache, made }),
+      ),
   )
   return { path, format: shape.format, size: wanted }
 }
@@ -146,6 +151,7 @@ export type ResolvedShape = {
   readonly backingFormat: ImageFormat | undefined
   readonly dataFile: string | undefined
   readonly dataFileRaw: boolean
+  readonly encrypting: Encrypting | undefined
 }
 
 /** Options that only qcow2 has. */
@@ -160,10 +166,14 @@ const qcow2Only = [
   'backingFormat',
   'dataFile',
   'dataFileRaw',
+  'encrypt',
 ] as const
 
+/** A shape whose options have been checked one by one. */
+export type CheckedShape = Omit<ImageShape, 'encrypt'> & { readonly encrypt?: Encrypting }
+
 /** @throws TypeError ERR_INVALID_OPTION, ERR_NOT_SUPPORTED  options that do not go together */
-export function resolveShape(where: string, given: ImageShape): ResolvedShape {
+export function resolveShape(where: string, given: CheckedShape): ResolvedShape {
   const { format = 'qcow2', dataFileRaw = false, preallocation: asked = 'off' } = given
   // The tables of a raw data file map all of it.
   const preallocation = dataFileRaw && asked === 'off' ? 'metadata' : asked
@@ -180,6 +190,8 @@ export function resolveShape(where: string, given: ImageShape): ResolvedShape {
     }
   }
   if (given.extendedL2 === true) throw notSupported(`${where}: extended L2 entries are not supported yet`)
+  if (given.dataFile !== undefined && given.encrypt !== undefined)
+    throw notSupported(`${where}: an image with an external data file cannot be encrypted`)
   if (given.backingFile !== undefined && given.backingFormat === undefined) {
     throw invalid(
       `${where}: option "backingFile" needs "backingFormat": what a file looks like may be a guest's work`,
@@ -204,24 +216,29 @@ export function resolveShape(where: string, given: ImageShape): ResolvedShape {
     backingFormat: given.backingFormat,
     dataFile: given.dataFile,
     dataFileRaw,
+    encrypting: given.encrypt,
   }
 }
 
 /** All that the format refuses, before a file is touched. @param size  guest bytes */
 export function checkShape(shape: ResolvedShape, size: number): void {
-  if (shape.format === 'qcow2') checkCreateOptions({ ...shape, size })
+  if (shape.format !== 'qcow2') return
+  const { encrypting } = shape
+  const luksHeader = encrypting && new Uint8Array(volumeHeaderBytes(encrypting.spec))
+  checkCreateOptions({ ...shape, size, luksHeader })
 }
 
 /**
  * Lay an empty image into an empty file, and an empty disk into that of its data.
  * @param size  guest bytes, whole sectors
+ * @param work  `made`: the encryption, if the image is to be encrypted
  */
 export async function layImageAt(
   path: string,
   dataFile: string | undefined,
   shape: ResolvedShape,
   size: number,
-  { cache, ...work }: LongWork & { readonly cache: CacheSettings },
+  { cache, ...work }: LongWork & { readonly cache: CacheSettings; readonly made?: NewEncryption | undefined },
 ): Promise<void> {
   const backend = await openFile(path, { readOnly: false, cache })
   let data: BlockBackend | undefined
@@ -244,7 +261,7 @@ async function layImage(
   data: BlockBackend | undefined,
   shape: ResolvedShape,
   size: number,
-  { signal, onProgress }: LongWork,
+  { signal, onProgress, made }: LongWork & { readonly made?: NewEncryption | undefined },
 ): Promise<void> {
   const { preallocation } = shape
   const progress = new ProgressReporter(onProgress, 'create', preallocation === 'off' ? 0 : size)
@@ -266,9 +283,14 @@ async function layImage(
     close: () => backend.close().finally(() => data?.close()),
   }
   try {
-    await createQcow2(backend, { ...shape, size })
+    await createQcow2(backend, { ...shape, size, luksHeader: made?.luksHeader })
     if (preallocation === 'off') return
-    const image = await openQcow2(backend, { readOnly: false, reservation: 0, dataFile: data })
+    const image = await openQcow2(backend, {
+      readOnly: false,
+      reservation: 0,
+      dataFile: data,
+      encryption: made?.encryption,
+    })
     closing = image
     const onBytes = (done: number): void => progress.reach(done)
     await image.preallocate(preallocation, { signal, onBytes })
@@ -300,9 +322,4 @@ async function sizeOfBacking(
   } catch (error) {
     throw openFailure(backing, error)
   }
-}
-
-/** Options of the contract that later versions fill. */
-function unsupportedOption(_value: unknown, name: string): never {
-  throw notSupported(`${name} is not supported yet`)
 }

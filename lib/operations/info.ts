@@ -18,9 +18,10 @@ import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import type { Header } from '../qcow2/header.js'
 import { findExtension, textUpToNul } from '../qcow2/header-extensions.js'
 import { readHeader } from '../qcow2/open-metadata.js'
-import { autoclear, compatible, encryptionNames, extensionTypes, incompatible } from '../qcow2/spec.js'
+import { autoclear, compatible, extensionTypes, incompatible } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { Snapshot } from '../queue/format-image.js'
+import { encryptInfo, type EncryptInfo } from './encrypt-info.js'
 import { type BitmapInfo, listBitmaps, listSnapshots } from './info-tables.js'
 
 /** What an image says about itself. Names in it are as stored: a stranger's text, to be escaped before it is shown. */
@@ -52,7 +53,7 @@ export type Qcow2Info = {
   /** Marked as damaged: it can be read, and be written after a repair. */
   readonly corrupt: boolean
   readonly extendedL2: boolean
-  readonly encryption?: 'AES' | 'LUKS'
+  readonly encrypt?: EncryptInfo
   readonly dataFile?: string
   readonly dataFileRaw?: boolean
   readonly bitmaps?: readonly BitmapInfo[]
@@ -175,7 +176,7 @@ async function qcow2Facts(
 }
 
 async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qcow2Info> {
-  const encryption = header.cryptMethod === 0 ? undefined : encryptionNames[header.cryptMethod]
+  const encrypt = await encryptInfo(backend, header)
   const dataFile = findExtension(header.extensions, extensionTypes.dataFileName)
   const bitmaps = await listBitmaps(backend, header)
   return {
@@ -185,7 +186,7 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
     refcountBits: 2 ** header.refcountOrder,
     corrupt: has(header.incompatibleFeatures, incompatible.corrupt),
     extendedL2: has(header.incompatibleFeatures, incompatible.extendedL2),
-    ...(encryption === undefined || encryption === 'none' ? {} : { encryption }),
+    ...(encrypt === undefined ? {} : { encrypt }),
     ...(dataFile === undefined ? {} : { dataFile: textUpToNul(dataFile.data) }),
     ...(has(header.incompatibleFeatures, incompatible.dataFile)
       ? { dataFileRaw: has(header.autoclearFeatures, autoclear.dataFileRaw) }

@@ -10,8 +10,10 @@ import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
+import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import type { Encryption } from '../qcow2/encryption.js'
 
 export type MapOptions = {
   /** Default: probed. */
@@ -26,6 +28,8 @@ export type MapOptions = {
   /** Guest bytes: how far; default: to the end. */
   readonly length?: number
   readonly locking?: 'auto' | 'off'
+  /** What opens the images of the chain that are encrypted. */
+  readonly encryption?: Encryption
   readonly signal?: AbortSignal
 }
 
@@ -49,6 +53,7 @@ export async function* mapImage(
     offset: integerOption({ min: 0 }),
     length: integerOption({ min: 0 }),
     locking: enumOption(['auto', 'off']),
+    encryption: encryptionOption,
     signal: signalOption,
   })
   const image = await openImage(path, { readOnly: true, ...given })

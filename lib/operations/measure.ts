@@ -15,9 +15,13 @@ import { sectorSize } from '../base/units.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
+import { encryptionOption } from '../image/encryption-option.js'
+import { type EncryptOptions, encryptShapeOption } from '../image/encrypt-option.js'
 import { openImage, type OpenOptions } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
+import { volumeHeaderBytes } from '../luks/new-volume.js'
+import type { Encryption } from '../qcow2/encryption.js'
 import { bitmapBytes, type MeasuredShape, metadataBytes } from '../qcow2/measure.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import type { SnapshotReference } from '../queue/format-image.js'
@@ -41,6 +45,10 @@ export type MeasureOptions = Pick<
   readonly snapshot?: SnapshotReference
   readonly locking?: 'auto' | 'off'
   readonly signal?: AbortSignal
+  /** What opens the source where it is encrypted. */
+  readonly encryption?: Encryption
+  /** The new image is to be encrypted; no passphrase is needed. */
+  readonly encrypt?: Omit<EncryptOptions, 'passphrase'> & Partial<Pick<EncryptOptions, 'passphrase'>>
 }
 
 /** Bytes of the file. */
@@ -68,6 +76,8 @@ const measureSchema = {
   snapshot: snapshotOption,
   locking: enumOption(['auto', 'off']),
   signal: signalOption,
+  encryption: encryptionOption,
+  encrypt: encryptShapeOption,
 }
 
 /** Smallest clusters that extended L2 entries can have: 32 subclusters of 512 bytes. */
@@ -101,6 +111,7 @@ export async function measureImage(
   const target = {
     ...given,
     shape: { clusterSize, refcountBits, extendedL2 },
+    encryptionBytes: given.encrypt === undefined ? 0 : alignUp(volumeHeaderBytes(given.encrypt), clusterSize),
     hasBacking: given.backingFile !== undefined,
   }
   if (typeof source === 'object' && source !== null) {
@@ -129,7 +140,8 @@ function sourceOptions({
   snapshot,
   locking,
   signal,
-}: MeasureOptions): OpenOptions {
+  encryption,
+}: Omit<MeasureOptions, 'encrypt'>): OpenOptions {
   return {
     ...(sourceFormat === undefined ? {} : { format: sourceFormat }),
     ...(backing === undefined ? {} : { backing }),
@@ -138,22 +150,25 @@ function sourceOptions({
     ...(snapshot === undefined ? {} : { snapshot }),
     ...(locking === undefined ? {} : { locking }),
     ...(signal === undefined ? {} : { signal }),
+    ...(encryption === undefined ? {} : { encryption }),
   }
 }
 
 type Target = Pick<MeasureOptions, 'format' | 'preallocation'> & {
   readonly shape: MeasuredShape
+  /** Of a LUKS header with its key slots, in whole clusters. */
+  readonly encryptionBytes: number
   readonly hasBacking: boolean
 }
 
 /** @param data  bytes of the target's clusters that the source has data for */
 function sizesOf(size: number, data: number, target: Target): Measurement {
-  const { format = 'qcow2', preallocation = 'off', shape, hasBacking } = target
+  const { format = 'qcow2', preallocation = 'off', shape, hasBacking, encryptionBytes } = target
   if (format === 'raw') {
     const length = checkedLength(alignUp(size, sectorSize))
     return { required: length, fullyAllocated: length }
   }
-  const metadata = metadataBytes(shape, size)
+  const metadata = metadataBytes(shape, size) + encryptionBytes
   const fullyAllocated = checkedLength(metadata + alignUp(size, shape.clusterSize))
   // Nobody knows what a backing file spares.
   const takesAll = preallocation === 'falloc' || preallocation === 'full' || hasBacking

@@ -16,6 +16,7 @@ import { DiskImage } from '../image/disk-image.js'
 import { openFailure } from '../image/open-failure.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { belowTop } from '../qcow2/encryption.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { Qcow2Image } from '../qcow2/image.js'
 import {
@@ -120,6 +121,7 @@ async function renameBacking(path: string, work: Work): Promise<void> {
     gate: 'ignore',
     dataGate,
     snapshot: undefined,
+    encryption: work.encryption,
     cache,
     locking,
     signal,
@@ -195,6 +197,7 @@ async function openTarget(path: string, image: DiskImage, work: Work): Promise<D
     cache: cacheOptionsOf(work.sourceCache),
     locking: work.locking ? 'auto' : 'off',
     ...(work.signal === undefined ? {} : { signal: work.signal }),
+    ...(work.encryption === undefined ? {} : { encryption: belowTop(work.encryption, 1) }),
   }).catch((error: unknown) => {
     throw newBackingFailure(target.file, error)
   })

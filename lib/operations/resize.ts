@@ -4,8 +4,10 @@ import { booleanOption, checkOptions, checkPath, enumOption, longWorkSchema } fr
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '../image/cache-modes.js'
+import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import type { Encryption } from '../qcow2/encryption.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 
 export type ResizeOptions = LongWork & {
@@ -21,6 +23,8 @@ export type ResizeOptions = LongWork & {
   /** Whether external data files may be opened. Default 'deny'. */
   readonly dataFile?: DataFileGate
   readonly locking?: 'auto' | 'off'
+  /** What opens the images of the chain that are encrypted. */
+  readonly encryption?: Encryption
 }
 
 /**
@@ -48,6 +52,7 @@ export async function resizeImage(
     backing: backingOption,
     dataFile: dataFileOption,
     locking: enumOption(['auto', 'off']),
+    encryption: encryptionOption,
     ...longWorkSchema,
   })
   const { cache, ...rest } = given

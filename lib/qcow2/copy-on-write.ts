@@ -14,8 +14,12 @@ export type NewClusters = {
   readonly allocation: Allocation
 }
 
-/** Whether the clusters of a run hold bytes that must be copied around a write of a part: none if they read as zeros. */
+/**
+ * Whether the clusters of a run hold bytes that must be copied around a write of a part: none if they read as zeros. But in an encrypted
+ * image zeros are bytes like others, since what a new cluster holds does not decrypt to them.
+ */
 export function hasOldBytes(parts: Parts, run: MappedRun, guest: GuestOffset): boolean {
+  if (parts.data.encrypted === true) return true
   if (run.entry.type === 'unallocated') return parts.backing !== undefined && guest < parts.backing.size
   return run.entry.type !== 'zero'
 }

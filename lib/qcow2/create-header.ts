@@ -4,6 +4,7 @@ import {
   autoclear,
   compatible,
   compressionTypeAt,
+  encryptionExtension,
   extensionHeader,
   extensionTypes,
   featureName,
@@ -33,13 +34,15 @@ export type NewHeader = {
   readonly backingFormat: string | undefined
   readonly dataFile?: string | undefined
   readonly dataFileRaw?: boolean
+  /** Where the LUKS header of an encrypted image stands. Bytes. */
+  readonly encryption?: { readonly offset: number; readonly length: number } | undefined
 }
 
 /** Clusters up to this size get no feature name table: it would leave no room for a backing file's name in the smallest. */
 export const largestWithoutFeatureNames = 4096
 
 /**
- * The first cluster of a new image, as QEMU 7.2 lays it out: fixed fields, extensions (backing format, feature names), the
+ * The first cluster of a new image, as QEMU 7.2 lays it out: fixed fields, extensions (backing format, encryption, feature names), the
  * end marker, the backing file's name. qcow2 spec, "Header" and "Header extensions".
  * @throws ERR_INVALID_OPTION  the backing file's name or format does not fit
  */
@@ -56,6 +59,8 @@ export function encodeHeader(header: NewHeader): Uint8Array {
     append(extensionTypes.backingFormat, encodeFormat(header.backingFormat))
   if (header.dataFile !== undefined)
     append(extensionTypes.dataFileName, encodeDataFile(header.dataFile, clusterSize - at))
+  if (header.encryption !== undefined)
+    append(extensionTypes.encryptionHeader, encryptionExtension.encode(header.encryption))
   if (header.version === 3 && clusterSize > largestWithoutFeatureNames) {
     append(extensionTypes.featureNames, encodeFeatureNames())
   }
@@ -86,6 +91,7 @@ function putFields(
     backingFileSize,
     clusterBits,
     size: BigInt(header.size),
+    cryptMethod: header.encryption === undefined ? 0 : 2,
     l1Entries,
     l1Offset,
     refcountTableOffset,

@@ -7,6 +7,8 @@ export type CreateLayout = {
   /** 0 entries: no table. */
   readonly l1: { readonly cluster: number; readonly entries: number }
   readonly refcountTable: { readonly cluster: number; readonly clusters: number }
+  /** The LUKS header and the material of its key slots, if there are to be any; the file reaches to the end of its last cluster. */
+  readonly encryption: { readonly cluster: number; readonly clusters: number } | undefined
   /** Refcount table index to the refcount block's cluster. */
   readonly blocks: ReadonlyMap<number, number>
   /** Runs of clusters in use: first and count. All have a refcount of 1. */
@@ -21,12 +23,14 @@ export type CreateLayout = {
  * Lay out an empty image as QEMU 7.2 does, because tools poke at it: header, refcount table, refcount block, L1. Refcount blocks for
  * an L1 that one block does not cover follow it, allocated one by one from the lowest free cluster; a refcount table
  * that outgrows its cluster moves behind everything (E9).
- * @param size  guest bytes, a multiple of 512
+ * @param size             guest bytes, a multiple of 512
+ * @param encryptionBytes  of a LUKS header with its key slots, which follows the L1
  */
-export function layOut(geometry: Geometry, size: number): CreateLayout {
+export function layOut(geometry: Geometry, size: number, encryptionBytes = 0): CreateLayout {
   const l1Entries = l1EntriesFor(geometry, size)
   const l1Clusters = divideRoundingUp(l1Entries * entryBytes, geometry.clusterSize)
-  return new Layouter(geometry, l1Entries, l1Clusters).run()
+  const encryptionClusters = divideRoundingUp(encryptionBytes, geometry.clusterSize)
+  return new Layouter(geometry, l1Entries, l1Clusters, encryptionClusters).run()
 }
 
 const headerCluster = 0
@@ -38,23 +42,26 @@ class Layouter {
   readonly #geometry: Geometry
   readonly #l1Entries: number
   readonly #l1Clusters: number
+  readonly #encryptionClusters: number
   readonly #blocks = new Map<number, number>([[0, firstBlock]])
   /** Clusters in use behind the L1. */
   readonly #behind = new Set<number>()
   #table = { cluster: firstTable, clusters: 1 }
   #next: number
 
-  constructor(geometry: Geometry, l1Entries: number, l1Clusters: number) {
+  constructor(geometry: Geometry, l1Entries: number, l1Clusters: number, encryptionClusters: number) {
     this.#geometry = geometry
     this.#l1Entries = l1Entries
     this.#l1Clusters = l1Clusters
-    this.#next = firstFree + l1Clusters
+    this.#encryptionClusters = encryptionClusters
+    this.#next = firstFree + l1Clusters + encryptionClusters
   }
 
   run(): CreateLayout {
     const { refcountsPerBlock, clusterSize } = this.#geometry
     const l1End = firstFree + this.#l1Clusters
-    for (let block = 1; block * refcountsPerBlock < l1End; block++) {
+    const encryptionEnd = l1End + this.#encryptionClusters
+    for (let block = 1; block * refcountsPerBlock < encryptionEnd; block++) {
       if (!this.#blocks.has(block)) this.#addBlock(block)
     }
     const moved = this.#table.cluster !== firstTable
@@ -62,11 +69,13 @@ class Layouter {
     if (!moved) used.push([firstTable, 1])
     used.push([firstBlock, 1])
     if (this.#l1Clusters > 0) used.push([firstFree, this.#l1Clusters])
+    if (encryptionEnd > l1End) used.push([l1End, this.#encryptionClusters])
     for (const cluster of this.#behind) used.push([cluster, 1])
-    const last = Math.max(...this.#behind, 0)
+    const last = Math.max(...this.#behind, encryptionEnd > l1End ? encryptionEnd - 1 : 0)
     return {
       l1: { cluster: this.#l1Entries === 0 ? 0 : firstFree, entries: this.#l1Entries },
       refcountTable: this.#table,
+      encryption: encryptionEnd > l1End ? { cluster: l1End, clusters: this.#encryptionClusters } : undefined,
       blocks: this.#blocks,
       used,
       outgrownTable: moved ? firstTable : undefined,

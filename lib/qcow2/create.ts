@@ -30,6 +30,8 @@ export type CreateOptions = {
   readonly dataFile?: string | undefined
   /** See DataFile.isRaw; then preallocate. */
   readonly dataFileRaw?: boolean
+  /** A LUKS header with the material of its key slots, as newVolumeHeader makes it: the image is encrypted. */
+  readonly luksHeader?: Uint8Array | undefined
 }
 
 /**
@@ -72,7 +74,7 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
   const geometry = makeGeometry(clusterBits, refcountOrder)
   checkSize(geometry, options.size)
   // for its check of the names' lengths
-  encodeHeader(newHeader(options, geometry, layOut(geometry, 0)))
+  encodeHeader(newHeader(options, geometry, layOut(geometry, 0, options.luksHeader?.byteLength)))
   return geometry
 }
 
@@ -125,6 +127,10 @@ function newHeader(
     backingFormat: options.backingFormat,
     dataFile: options.dataFile,
     dataFileRaw: options.dataFileRaw ?? false,
+    encryption: layout.encryption && {
+      offset: layout.encryption.cluster * clusterSize,
+      length: options.luksHeader?.byteLength ?? 0,
+    },
   }
 }
 
@@ -136,14 +142,26 @@ function newHeader(
 export async function createQcow2(backend: BlockBackend, options: CreateOptions): Promise<void> {
   const geometry = checkCreateOptions(options)
   assert(backend.length === 0, 'an image is laid into an empty file')
-  const layout = layOut(geometry, alignUp(options.size, sectorSize))
+  const layout = layOut(geometry, alignUp(options.size, sectorSize), options.luksHeader?.byteLength)
   const firstCluster = encodeHeader(newHeader(options, geometry, layout))
   const firstSector = firstCluster.slice(0, sectorSize)
   await publishImage(backend, firstSector, async () => {
     await backend.truncate(layout.fileBytes)
     await writeRefcounts(backend, geometry, layout)
+    await writeEncryption(backend, geometry, layout, options.luksHeader)
     if (firstCluster.length > sectorSize) await backend.write(firstCluster.subarray(sectorSize), sectorSize)
   })
+}
+
+/** Before the header that points to it (E24). */
+async function writeEncryption(
+  backend: BlockBackend,
+  { clusterSize }: Geometry,
+  { encryption }: CreateLayout,
+  luksHeader: Uint8Array | undefined,
+): Promise<void> {
+  if (encryption === undefined || luksHeader === undefined) return
+  await backend.write(luksHeader, encryption.cluster * clusterSize)
 }
 
 async function writeRefcounts(

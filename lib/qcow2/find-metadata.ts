@@ -21,6 +21,7 @@ export function findMetadata(
   snapshots: SnapshotsInFile,
   l1: L1Table,
   table: RefcountTable,
+  encryption?: { readonly offset: number; readonly length: number },
 ): Float64Array[] {
   const few: number[] = []
   const add = (kind: MetadataKind, host: number, length: number): void => {
@@ -33,6 +34,7 @@ export function findMetadata(
   add('L1 table', l1.host, l1.length)
   add('refcount table', table.host, table.length)
   add('snapshot table', snapshots.offset, snapshots.bytes)
+  if (encryption !== undefined) add('encryption header', encryption.offset, encryption.length)
   for (const snapshot of snapshots.tables) {
     add('inactive L1 table', snapshot.l1Offset, snapshot.l1Entries * entryBytes)
   }

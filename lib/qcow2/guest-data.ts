@@ -8,6 +8,8 @@
 export interface GuestData {
   /** Bytes; no byte at or past this was ever submitted for writing, nor was there when the file was opened. */
   readonly length: number
+  /** What was never written does not read as zeros: zeros must be written. */
+  readonly encrypted?: boolean
   /** Fill `bytes`; what the file does not have are zeros. */
   read(bytes: Uint8Array, host: number, guest: number): Promise<void>
   /** Resolves when written, not when durable. */

@@ -264,7 +264,6 @@ export function refuseUnsupported(header: Header, path: string): void {
     )
   }
   if ((header.incompatibleFeatures & incompatible.extendedL2) !== 0n) names.push('extended L2 entries')
-  if (header.cryptMethod !== 0) names.push(`${encryptionNames[header.cryptMethod]} encryption`)
   if (names.length === 0) return
   throw unsupported(`Unsupported qcow2 feature(s): ${names.join(', ')}`, { path, structure: 'header' })
 }

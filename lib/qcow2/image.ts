@@ -21,14 +21,18 @@ import { CompressedSpace } from './compressed-space.js'
 import { CorruptMark } from './corrupt-mark.js'
 import { attachDataFile, dataFileExcludes, hasDataFile } from './data-file.js'
 import { DeferredFrees } from './deferred-frees.js'
+import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
+import { encryptionArea } from './encryption-header.js'
 import { emptyGuest } from './empty.js'
 import { makeGeometry } from './geometry.js'
+import type { GuestData } from './guest-data.js'
 import { type Header, refuseUnsupported } from './header.js'
 import { HeaderCluster } from './header-cluster.js'
 import { type BackingStrings, planBacking } from './header-strings.js'
 import { L1Table } from './l1-table.js'
 import { L2Tables } from './l2-tables.js'
 import { findMetadata } from './find-metadata.js'
+import { mappingOf } from './mapping.js'
 import { MetadataMap } from './metadata-map.js'
 import { type OpenMetadata, openMetadata } from './open-metadata.js'
 import type { Parts } from './parts.js'
@@ -63,6 +67,8 @@ export type OpenQcow2Options = {
   readonly dataFile?: BlockBackend | undefined
   /** The disk as it is in this snapshot, instead of as it is now; read-only. */
   readonly snapshot?: SnapshotReference | undefined
+  /** What opens it if it is encrypted. */
+  readonly encryption?: Encryption | undefined
   /** Clusters whose counts are raised ahead of need; 0: none. Default 4 MiB, but 8 to 64 clusters. */
   readonly reservation?: number
 }
@@ -77,16 +83,24 @@ const defaultRefcountCacheBytes = 2 * 1024 * 1024
 export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options): Promise<Qcow2Image> {
   const found = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
   refuseUnsupported(found.header, backend.path)
+  if (hasDataFile(found.header) && found.header.cryptMethod !== cryptMethods.none)
+    throw dataFileExcludes('Encryption', backend.path)
+  const data = await openEncryption(backend, found.header, backend, options)
   const { snapshot } = options
   assert(snapshot === undefined || options.readOnly, 'snapshots are read-only')
   if (snapshot !== undefined && hasDataFile(found.header))
     throw dataFileExcludes('Internal snapshots', backend.path)
   const metadata = snapshot === undefined ? found : await atSnapshot(backend, found, snapshot)
-  return new Qcow2Image(assemble(backend, metadata, options), metadata, options)
+  return new Qcow2Image(assemble(backend, metadata, options, data), metadata, options)
 }
 
 /** The parts of an image whose metadata has been read. */
-export function assemble(backend: BlockBackend, found: OpenMetadata, options: OpenQcow2Options): Parts {
+export function assemble(
+  backend: BlockBackend,
+  found: OpenMetadata,
+  options: OpenQcow2Options,
+  data: GuestData = backend,
+): Parts {
   const { header } = found
   const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
   const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
@@ -98,7 +112,8 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
     tables: found.snapshotTable.snapshots,
   }
   const bitmaps = findBitmapClusters(geometry, found.bitmaps)
-  const taken = options.readOnly ? [] : [...findMetadata(geometry, snapshots, l1, table), bitmaps]
+  const area = encryptionArea(header)
+  const taken = options.readOnly ? [] : [...findMetadata(geometry, snapshots, l1, table, area), bitmaps]
   const unsynced = new UnsyncedClusters(backend)
   const dataFile = attachDataFile(header, backend, options.dataFile)
   const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
@@ -132,7 +147,8 @@ export function assemble(backend: BlockBackend, found: OpenMetadata, options: Op
   const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced, dataFile }
   return {
     ...tables,
-    data: dataFile?.backend ?? backend,
+    data: dataFile?.backend ?? data,
+    encryptionArea: area,
     // The section that its bytes are durable with is one of the image's own queue.
     unsyncedData: dataFile === undefined ? unsynced : new UnsyncedClusters(backend),
     l2: new L2Tables(tables),
@@ -181,6 +197,11 @@ export class Qcow2Image implements FormatImage {
 
   get size(): number {
     return this.#size
+  }
+
+  /** What stands in its clusters is not what the guest sees. */
+  get isEncrypted(): boolean {
+    return this.#parts.data.encrypted === true
   }
 
   get clusterSize(): number {
@@ -248,27 +269,11 @@ export class Qcow2Image implements FormatImage {
   }
 
   async mapping(offset: number, length: number): Promise<Mapping> {
-    const { active, l2, geometry } = this.#parts
+    const { active, l2 } = this.#parts
     while (active.gate !== undefined) await active.gate
     const ticket = active.begin()
     try {
-      const run = await l2.find(guestOffset(offset), length)
-      const within = offset % geometry.clusterSize
-      switch (run.entry.type) {
-        case 'normal':
-          return { type: 'data', length: run.length, hostOffset: run.entry.host + within }
-        case 'zero': {
-          const host = run.entry.host
-          return {
-            type: 'zero',
-            length: run.length,
-            hostOffset: host === undefined ? undefined : host + within,
-          }
-        }
-        case 'compressed':
-        case 'unallocated':
-          return { type: run.entry.type, length: run.length }
-      }
+      return mappingOf(this.#parts, await l2.find(guestOffset(offset), length), offset)
     } catch (error) {
       throw namingFile(error, this.#parts.backend.path)
     } finally {

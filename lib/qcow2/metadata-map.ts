@@ -13,6 +13,7 @@ const kinds = [
   'bitmap directory',
   'bitmap table',
   'bitmap data',
+  'encryption header',
 ] as const
 export type MetadataKind = (typeof kinds)[number]
 
@@ -34,7 +35,7 @@ export class MetadataMap {
   readonly #removed = new Set<number>()
 
   /**
-   * @param found  cluster numbers times 8 plus kind; see `metadataEntry`. Kept, and sorted
+   * @param found  cluster numbers times the number of kinds plus kind; see `metadataEntry`. Kept, and sorted
    * @throws ERR_CORRUPT  two structures claim one cluster: the first write to one destroys the other. An L2 table that several L1 entries name is one
    */
   constructor(geometry: Geometry, found: readonly Float64Array[]) {

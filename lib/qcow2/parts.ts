@@ -7,6 +7,7 @@ import type { CompressedSpace } from './compressed-space.js'
 import type { CorruptMark } from './corrupt-mark.js'
 import type { DeferredFrees } from './deferred-frees.js'
 import type { DataFile } from './data-file.js'
+import type { EncryptionArea } from './encryption-header.js'
 import type { GuestData } from './guest-data.js'
 import type { HeaderCluster } from './header-cluster.js'
 import type { L1Table } from './l1-table.js'
@@ -21,6 +22,8 @@ export type Parts = RefcountParts & {
   readonly data: GuestData
   /** Where `data` is, if that is a file of its own. */
   readonly dataFile: DataFile | undefined
+  /** Where the LUKS header of an encrypted image stands. */
+  readonly encryptionArea: EncryptionArea | undefined
   readonly l1: L1Table
   readonly l2: L2Tables
   readonly l2Cache: TableCache

@@ -63,7 +63,8 @@ async function preallocateRun(
     const run = l2.lookup(guest, length)
     assert(!('load' in run) && hasNoCluster(run.entry), 'no other request runs')
     // Zeros that hide a backing file stay zeros; their clusters need not be.
-    const store = run.entry.type === 'zero' && mode === 'metadata' ? storeZero : storeCopied
+    const asZeros = isMarkedZero(parts, run.entry, mode)
+    const store = asZeros ? storeZero : storeCopied
     slice.pins++
     try {
       const most = Math.ceil(run.length / geometry.clusterSize)
@@ -80,7 +81,7 @@ async function preallocateRun(
         await reserve(
           parts,
           { host: allocation.host, guest, bytes },
-          areZeros ? mode : mode === 'metadata' ? 'falloc' : mode,
+          mode === 'metadata' && !areZeros && !asZeros ? 'falloc' : mode,
         )
         await ordering.dataWritten()
       } catch (error) {
@@ -105,6 +106,11 @@ async function preallocateRun(
   }
 }
 
+/** Clusters that are mapped and marked as zeros need no zeros in them; what an encrypted one holds would decrypt to noise. */
+function isMarkedZero({ data, version }: Parts, entry: L2Entry, mode: Preallocation): boolean {
+  return mode === 'metadata' && (entry.type === 'zero' || (data.encrypted === true && version === 3))
+}
+
 function hasNoCluster(entry: L2Entry): boolean {
   return entry.type === 'unallocated' || (entry.type === 'zero' && entry.host === undefined)
 }
@@ -123,6 +129,8 @@ async function reserve(
   switch (mode) {
     case 'metadata':
       if (data.length < host + bytes) await data.truncate(host + bytes)
+      if (data.encrypted === true && parts.version === 2)
+        await data.writeZeroes(host, bytes, { unmap: false }, guest)
       return
     case 'falloc':
       await data.writeZeroes(host, bytes, { unmap: false }, guest)

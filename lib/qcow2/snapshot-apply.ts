@@ -52,7 +52,7 @@ export async function applySnapshot(work: SnapshotWork, reference: SnapshotRefer
     const whole = padded(bytes, geometry.clusterSize)
     const planned = new L1Table(geometry, hostOffset(host), entries, whole)
     // Made beforehand: two structures in one place are found while the old disk is still the disk.
-    const tables = findMetadata(geometry, list.inFile, planned, parts.table)
+    const tables = findMetadata(geometry, list.inFile, planned, parts.table, parts.encryptionArea)
     MetadataMap.check(geometry, tables)
     const old = { host: l1.host, bytes: l1.entries * entryBytes }
     await parts.ordering.switchHeader(

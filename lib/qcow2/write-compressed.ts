@@ -1,7 +1,9 @@
 import { assert } from '../base/assert.js'
+import { notSupported } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import { refuseDataFile } from './data-file.js'
+import { compressionAndEncryption } from './encryption.js'
 import { storeCompressed } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
 import { freeReplaced, writeGuest } from './write.js'
@@ -16,6 +18,8 @@ export async function writeCompressedGuest(
   guest: GuestOffset,
 ): Promise<void> {
   refuseDataFile(parts, 'Compressed clusters')
+  if (parts.data.encrypted === true)
+    throw notSupported(compressionAndEncryption, { path: parts.backend.path })
   const { clusterSize } = parts.geometry
   const clusters: Promise<void>[] = []
   for (let done = 0; done < bytes.byteLength; done += clusterSize) {

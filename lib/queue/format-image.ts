@@ -20,7 +20,13 @@ export type Mapping =
   | { readonly type: 'unallocated'; readonly length: number }
   /** Reads as zeros whatever the backing file holds. `hostOffset`: a cluster is kept for it. */
   | { readonly type: 'zero'; readonly length: number; readonly hostOffset: number | undefined }
-  | { readonly type: 'data'; readonly length: number; readonly hostOffset: number }
+  /** `encrypted`: what stands in the file is not what the guest sees. */
+  | {
+      readonly type: 'data'
+      readonly length: number
+      readonly hostOffset: number
+      readonly encrypted?: boolean
+    }
   | { readonly type: 'compressed'; readonly length: number }
 
 /** Where the bytes of unallocated clusters come from. */

@@ -87,7 +87,11 @@ for (const [list, message] of [
     'data_file=d.raw,data_file_raw=on,backing_file=b,backing_fmt=raw',
     'Backing file and data-file-raw cannot be used at the same time',
   ],
-  ['encrypt.format=luks', 'Encryption is not supported yet'],
+  ['encrypt.format=luks', "Parameter 'encrypt.key-secret' is required for cipher"],
+  ['encrypt.cipher-alg=aes-256', "Parameter 'encrypt.format' is missing"],
+  ['encrypt.format=foo', "Parameter 'format' does not accept value 'foo'"],
+  ['encrypt.format=luks,encrypt.hash-alg=foo', "Parameter 'hash-alg' does not accept value 'foo'"],
+  ['encrypt.format=luks,encrypt.key-secret=s9', "No secret with id 's9'"],
 ] as const) {
   test(`-o ${list} is refused: no image can have it`, (t) => {
     t.throws(() => imageShape('qcow2', qcow2(list)), { instanceOf: UsageError, message })

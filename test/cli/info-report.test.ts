@@ -90,11 +90,11 @@ test('the report for programs has the keys in the order of QEMU 7.2', (t) => {
     'virtual-size',
     'filename',
     'cluster-size',
-    'encrypted',
     'format',
     'actual-size',
     'format-specific',
     'full-backing-filename',
+    'encrypted',
     'backing-filename',
     'dirty-flag',
   ])

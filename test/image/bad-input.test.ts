@@ -61,6 +61,7 @@ function clearError(error: unknown, path: string): string | undefined {
       'ERR_NOT_AN_IMAGE',
       'ERR_CORRUPT',
       'ERR_UNSUPPORTED_FEATURE',
+      'ERR_PASSPHRASE_REQUIRED',
       'ERR_NOT_FOUND',
       'ERR_BACKING_DENIED',
       'ERR_IO',

@@ -97,10 +97,12 @@ test('options that do not go together are refused before a file is touched', asy
       'ERR_INVALID_OPTION',
     ],
     [{ size: 512, extendedL2: true }, 'ERR_NOT_SUPPORTED'],
-    [{ size: 512, encrypt: {} }, 'ERR_NOT_SUPPORTED'],
     [{ size: 512, dataFile: 'x', compat: '0.10' }, 'ERR_INVALID_OPTION'],
     [{ size: 512, dataFileRaw: true }, 'ERR_INVALID_OPTION'],
     [{ size: 512, dataFile: 'nbd://host' }, 'ERR_INVALID_OPTION'],
+    [{ size: 512, encrypt: {} }, 'ERR_INVALID_OPTION'],
+    [{ size: 512, encrypt: 'a passphrase' }, 'ERR_INVALID_OPTION'],
+    [{ size: 512, encrypt: { format: 'luks' } }, 'ERR_INVALID_OPTION'],
     [{ size: 512, clustersize: 4096 }, 'ERR_INVALID_OPTION'],
   ]
   for (const [options, code] of cases) {

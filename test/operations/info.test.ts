@@ -66,7 +66,9 @@ test('images that cannot be opened can still be told about', async (t) => {
   await qemuImg('create', '-q', '-f', 'qcow2', ...secret, path, '1M')
   const encrypted = await imageInfo(path)
   t.true(encrypted.encrypted)
-  t.is(encrypted.qcow2?.encryption, 'LUKS')
+  const { encrypt } = encrypted.qcow2 ?? {}
+  t.like(encrypt, { format: 'luks', cipherAlg: 'aes-256', cipherMode: 'xts', ivgenAlg: 'plain64' })
+  t.true(encrypt?.format === 'luks' && encrypt.slots.filter(({ active }) => active).length === 1)
 })
 
 test('references are told, never followed, and nothing is written', async (t) => {

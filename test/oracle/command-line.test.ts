@@ -8,6 +8,7 @@ import { amendReadingCases, amendWritingCases } from '../support/amend-cases.js'
 import { blockReadingCases, blockWritingCases } from '../support/block-cases.js'
 import { chainReadingCases, chainWritingCases, tooLongName } from '../support/chain-cases.js'
 import { readingCases, writingCases } from '../support/cli-cases.js'
+import { encryptionReadingCases, encryptionWritingCases } from '../support/encryption-cases.js'
 import { qemuVersion } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -91,7 +92,13 @@ test.after.always(async () => {
   if (fixtures !== '') await rm(dirname(fixtures), { recursive: true, force: true })
 })
 
-const allReadingCases = [...readingCases, ...chainReadingCases, ...amendReadingCases, ...blockReadingCases]
+const allReadingCases = [
+  ...readingCases,
+  ...chainReadingCases,
+  ...amendReadingCases,
+  ...blockReadingCases,
+  ...encryptionReadingCases,
+]
 
 for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) {
   oracle(`${verb}: prints what qemu-img prints where nothing is written, and exits alike`, async (t) => {
@@ -110,7 +117,13 @@ for (const verb of new Set(allReadingCases.map(([first = '(none)']) => first))) 
 }
 
 for (const [part, cases] of parts(
-  [...writingCases, ...chainWritingCases, ...amendWritingCases, ...blockWritingCases],
+  [
+    ...writingCases,
+    ...chainWritingCases,
+    ...amendWritingCases,
+    ...blockWritingCases,
+    ...encryptionWritingCases,
+  ],
   3,
 ).entries()) {
   oracle(

@@ -1,4 +1,5 @@
 import test from 'ava'
+import { SectorCipher } from '../../lib/luks/sector-cipher.js'
 import type { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { afterPowerCut } from '../support/power-cut.js'
 import {
@@ -40,6 +41,8 @@ type Setting = {
   readonly sectors: number
   readonly backingSectors: number
   readonly syncPolicy: 'flush' | 'write'
+  readonly isEncrypted: boolean
+  readonly reservation: number
 }
 
 function randomSetting(random: SeededRandom): Setting {
@@ -52,14 +55,24 @@ function randomSetting(random: SeededRandom): Setting {
     sectors: random.between(8, clusterSize === 512 ? 400 : 900),
     backingSectors: random.chance(0.4) ? random.between(1, 500) : 0,
     syncPolicy: random.chance(0.15) ? 'write' : 'flush',
+    isEncrypted: random.chance(0.3),
+    reservation: random.pick([0, 0, 8]),
   }
 }
 
 const backingValue = 250
 
+/** Of encrypted images: what was never written decrypts to noise. */
+const cipher = new SectorCipher(
+  { cipherAlg: 'aes-128', cipherMode: 'xts', ivgenAlg: 'plain64', ivgenHashAlg: undefined },
+  fill(32, 5).map((byte, index) => byte + index),
+)
+
 async function open(contents: SparseBytes, setting: Setting, random?: SeededRandom): Promise<Disk> {
   return await openDisk(contents, {
     syncPolicy: setting.syncPolicy,
+    reservation: setting.reservation,
+    cipher: setting.isEncrypted ? cipher : undefined,
     ...(setting.backingSectors > 0
       ? { backing: source(fill(setting.backingSectors * sector, backingValue)) }
       : {}),

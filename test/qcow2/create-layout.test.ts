@@ -16,6 +16,7 @@ test('header, refcount table, refcount block, L1: the file ends with the last L1
       [3, 1],
     ],
     outgrownTable: undefined,
+    encryption: undefined,
     fileBytes: 196616,
   })
 })

@@ -183,12 +183,7 @@ test('the cluster size is known from the first sector', async (t) => {
 })
 
 test('what cannot be read is refused by name when guest data is wanted, not before', (t) => {
-  const cases: [message: string, ...changes: [number, string][]][] = [
-    ['extended L2 entries', [79, '10']],
-    ['AES encryption', [32, '00000001']],
-    ['LUKS encryption', [32, '00000002']],
-    ['extended L2 entries, AES encryption', [79, '10'], [32, '00000001']],
-  ]
+  const cases: [message: string, ...changes: [number, string][]][] = [['extended L2 entries', [79, '10']]]
   for (const [names, ...changes] of cases) {
     const header = parseHeader(changed(...changes), 'a')
     t.throws(() => refuseUnsupported(header, 'a'), {

@@ -1,6 +1,8 @@
 import { copyFile, open, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createImage, openImage } from '../../lib/index.js'
 import { runCommand } from './cli.js'
+import { passphrase, qemuCreateEncrypted, qemuIoEncrypted } from './encrypted.js'
 
 const refcountBlock = 2 * 65536
 const incompatibleFeatures = 72
@@ -55,6 +57,14 @@ export async function makeFixtures(folder: string): Promise<void> {
   await stock(folder, 'qemu-img', 'bitmap', '--add', '-g', '128k', '--disable', 'snapshots.qcow2', 'old')
   await writeFile(at('a,b c.raw'), 'x'.repeat(1024))
   await make('-f', 'qcow2', '-b', 'a,b c.raw', '-F', 'raw', 'ümlaut "quoted".qcow2')
+  // The stock tool takes seconds for a key, and writes to an image of ours as to one of its own.
+  const encrypt = { format: 'luks', passphrase, iterTime: 1 } as const
+  await createImage(at('luks.qcow2'), { size: 4 * 1024 ** 2, encrypt })
+  const luks = await openImage(at('luks.qcow2'), { encryption: { passphrase } })
+  await luks.encryption.addKey({ currentPassphrase: passphrase, passphrase: 'two', keySlot: 5, iterTime: 1 })
+  await luks.close()
+  await qemuCreateEncrypted(at('aes.qcow2'), '4M', [], 'aes')
+  for (const name of ['luks.qcow2', 'aes.qcow2']) await qemuIoEncrypted(at(name), ['write -P 1 64k 200k'])
   await stock(folder, 'mkdir', 'sub')
   await make('-f', 'qcow2', '-b', '../data.qcow2', '-F', 'qcow2', 'sub/overlay.qcow2')
   await make('-f', 'qcow2', '-u', '-b', 'missing.raw', '-F', 'raw', 'orphan.qcow2', '1M')

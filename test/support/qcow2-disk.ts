@@ -9,6 +9,8 @@ import { type CheckResult, checkQcow2 } from '../../lib/qcow2/check.js'
 import { type CreateOptions, createQcow2 } from '../../lib/qcow2/create.js'
 import { hasDataFile } from '../../lib/qcow2/data-file.js'
 import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
+import { EncryptedData } from '../../lib/qcow2/encrypted-data.js'
+import type { SectorCipher } from '../../lib/luks/sector-cipher.js'
 import { openMetadata, readHeader } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
 import { qemuCheck, qemuIo, run } from './qemu.js'
@@ -38,6 +40,8 @@ export type DiskOptions = {
   readonly dataContents?: SparseBytes | undefined
   /** Of the backend of the open image, and of its data file. */
   readonly memory?: MemoryBackendOptions
+  /** The guest's bytes are encrypted by this; the header says nothing of it. */
+  readonly cipher?: SectorCipher | undefined
 }
 
 /** Few words for what most tests do not care about. */
@@ -98,7 +102,8 @@ export async function openDisk(contents: SparseBytes, options: DiskOptions = {})
   }
   // As openQcow2 does it, but for keeping the parts.
   const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
-  const parts = assemble(backend, metadata, opening)
+  const encrypted = options.cipher && new EncryptedData(backend, options.cipher, 'host')
+  const parts = assemble(backend, metadata, opening, encrypted)
   backend.log.length = 0
   return { memory, backend, parts, data, image: new Qcow2Image(parts, metadata, opening), options }
 }

@@ -1,0 +1,55 @@
+import { readFile, rm } from 'node:fs/promises'
+import { qemuImg, run } from './qemu.js'
+
+/** The passphrase of images in tests. */
+export const passphrase = 'correct horse'
+
+/** How stock tools are told of it. */
+export const secret = ['--object', `secret,id=s0,data=${passphrase}`] as const
+
+/** A name for stock tools: the image, and whose secret opens it. */
+export function encryptedName(path: string): string {
+  return `driver=qcow2,file.filename=${path},encrypt.key-secret=s0`
+}
+
+/** Create an encrypted image by the stock tool. @param options  further -o options, as `cluster_size=4k` */
+export async function qemuCreateEncrypted(
+  path: string,
+  size: string,
+  options: readonly string[] = [],
+  format: 'luks' | 'aes' = 'luks',
+): Promise<void> {
+  const iterTime = format === 'luks' ? ['encrypt.iter-time=10'] : []
+  const list = [`encrypt.format=${format}`, 'encrypt.key-secret=s0', ...iterTime, ...options].join(',')
+  await qemuImg('create', '-q', '-f', 'qcow2', ...secret, '-o', list, path, size)
+}
+
+/** Run `qemu-io` commands on an encrypted image. @throws Error  one failed, or a pattern was not there */
+export async function qemuIoEncrypted(path: string, commands: readonly string[]): Promise<void> {
+  const args = [...secret, '--image-opts', encryptedName(path)]
+  const { code, stdout, stderr } = await run('qemu-io', args, `${commands.join('\n')}\nquit\n`)
+  const failure = /^.*(failed|error|invalid|unknown|Could not).*$/im.exec(stdout + stderr)
+  if (code !== 0 || failure !== null) throw new Error(`qemu-io exits with ${code}: ${stdout}${stderr}`)
+}
+
+/** The guest's bytes as the stock tool decrypts them. */
+export async function qemuReadEncrypted(path: string): Promise<Buffer> {
+  const copy = `${path}.read-by-qemu`
+  await qemuImg('convert', ...secret, '--image-opts', encryptedName(path), '-O', 'raw', copy)
+  try {
+    return await readFile(copy)
+  } finally {
+    await rm(copy)
+  }
+}
+
+/** What the stock tool says is wrong with an encrypted image: '' if nothing is. */
+export async function qemuCheckEncrypted(path: string): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-img', [
+    'check',
+    ...secret,
+    '--image-opts',
+    encryptedName(path),
+  ])
+  return code === 0 ? '' : `qemu-img check exits with ${code}: ${stdout}${stderr}`
+}
