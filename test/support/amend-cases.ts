@@ -51,7 +51,6 @@ export const amendWritingCases: readonly (readonly Args[])[] = [
     '-o size=2M data.qcow2',
     '-p -o size=8M overlay.qcow2',
     '--force -o size=1M -o size=3M data.qcow2',
-    '-o compat=1.1,size=65M version2.qcow2',
   ].map((line) => [['amend', ...words(line)]]),
   [words('amend -o lazy_refcounts=on data.qcow2'), words('amend -o compat=0.10 data.qcow2')],
 ]

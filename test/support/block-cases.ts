@@ -45,7 +45,7 @@ export const blockWritingCases: readonly (readonly Args[])[] = [
     'if=data.qcow2 of=new bs=1M skip=4',
     'if=data.qcow2 of=new bs=1M skip=5',
     'if=odd.raw of=new bs=7 count=2',
-    '-O qcow2 if=overlay.qcow2 of=new bs=1.5k skip=40',
+    '-O raw if=overlay.qcow2 of=new bs=1.5k skip=40',
     '-U -f qcow2 if=data.qcow2 of=new count=0',
     '--image-opts if=driver=qcow2,file.filename=data.qcow2 of=new bs=4k count=1',
   ].map((line) => [['dd', ...words(line)]]),
