@@ -1,5 +1,5 @@
 import { corrupt, notSupported, type Qcow2Error, unsupported } from '../base/errors.js'
-import { type GuestOffset, hostOffset, noSection } from '../base/units.js'
+import { type GuestOffset, hostOffset, noSection, type Section } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
@@ -8,6 +8,7 @@ import type { EntryPlace, MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 import type { Allocation } from './refcount-parts.js'
 import { autoclear, incompatible } from './spec.js'
+import type { TableBytes } from './write-ordering.js'
 
 /**
  * The external data file of an open image. A guest's cluster stands where the guest has it (host offset == guest offset) and belongs to it for
@@ -21,6 +22,8 @@ export type DataFile = {
    * written, entries stay plain, and bytes are written to mapped clusters only.
    */
   readonly isRaw: boolean
+  /** Of a raw one: what this section maps, and none before it, is not yet to be written to. */
+  mappedBehind: Section
 }
 
 export function hasDataFile(header: Pick<Header, 'incompatibleFeatures'>): boolean {
@@ -54,7 +57,7 @@ export function attachDataFile(
       throw notSupported('This kind of file can have no data file', { path })
     backend.syncWith(data)
   }
-  return { backend: data, isRaw: isDataFileRaw(header) }
+  return { backend: data, isRaw: isDataFileRaw(header), mappedBehind: noSection }
 }
 
 /** @throws ERR_NOT_SUPPORTED  for what would need clusters that can be shared or moved */
@@ -93,7 +96,7 @@ export async function mapRaw(
   run: MappedRun,
   guest: GuestOffset,
 ): Promise<void> {
-  const { geometry, data, ordering, backend } = parts
+  const { geometry, data, ordering } = parts
   const within = guest % geometry.clusterSize
   const start = guest - within
   const clusters = Math.ceil((within + run.length) / geometry.clusterSize)
@@ -108,10 +111,33 @@ export async function mapRaw(
     }
     const linked = ordering.linkData(place.slice, noSection)
     parts.unsyncedData.add(start, Math.min(clusters * geometry.clusterSize, data.length - start), linked)
-    await backend.durable(linked)
+    mappedRaw(parts, linked)
   } finally {
     place.slice.pins--
   }
+}
+
+/** Clusters of a raw data file are mapped by the write in `linked`: they are not written to before it is durable. */
+export function mappedRaw({ dataFile }: Pick<Parts, 'dataFile'>, linked: Section): void {
+  if (dataFile?.isRaw === true && linked > dataFile.mappedBehind) dataFile.mappedBehind = linked
+}
+
+/** Whether there are clusters that are mapped and not to be written to yet. */
+export function isMappingRaw({ dataFile, backend }: Pick<Parts, 'dataFile' | 'backend'>): boolean {
+  return dataFile !== undefined && dataFile.mappedBehind > backend.durableSection
+}
+
+/** Resolves when there are none. The caller's lock or ticket keeps the mapping meanwhile. */
+export async function rawMapped({ dataFile, backend }: Pick<Parts, 'dataFile' | 'backend'>): Promise<void> {
+  if (dataFile !== undefined) await backend.durable(dataFile.mappedBehind)
+}
+
+/** As WriteOrdering.unlink; but of a raw data file zeros come first, and the entries that say so are durable behind them. */
+export function unlinkTable(
+  { dataFile, ordering }: Pick<Parts, 'dataFile' | 'ordering'>,
+  table: TableBytes,
+): Section {
+  return dataFile?.isRaw === true ? ordering.linkData(table, noSection) : ordering.unlink(table)
 }
 
 /** Zeros as far as the file reaches; behind its end they are anyway. It is not to get longer than the disk. */

@@ -291,12 +291,7 @@ export class Qcow2Image implements FormatImage {
       if (size !== from) await this.bitmaps.announce('all')
       if (size > from) {
         await grow(parts, from, size, switched)
-        // A raw data file is mapped as a whole, durably before anybody writes to what is new.
-        const isRaw = parts.dataFile?.isRaw === true
-        const isBare = isRaw && (options.preallocation ?? 'off') === 'off'
-        const grown = isBare ? { ...options, preallocation: 'metadata' as const } : options
-        await preallocateGrown(parts, { from, to: size }, grown, () => this.#resized(from))
-        if (isRaw) await parts.backend.flush()
+        await preallocateGrown(parts, { from, to: size }, options, () => this.#resized(from))
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
       if (size !== from) await this.bitmaps.storeResized()

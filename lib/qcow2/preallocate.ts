@@ -3,7 +3,7 @@ import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import type { PreallocationMode } from '../queue/format-image.js'
-import { clustersInDataFile } from './data-file.js'
+import { clustersInDataFile, mappedRaw } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
@@ -94,6 +94,7 @@ async function preallocateRun(
       }
       const linked = ordering.linkData(slice, allocation.after)
       parts.unsyncedData.add(allocation.host, bytes, linked)
+      mappedRaw(parts, linked)
       await ordering.completed(linked)
       return bytes
     } finally {

@@ -2,7 +2,7 @@ import type { GrowOptions } from '../queue/format-image.js'
 import { Qcow2Error, notSupported, outOfRange } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { guestOffset } from '../base/units.js'
-import { growDataFile } from './data-file.js'
+import { growDataFile, unlinkTable } from './data-file.js'
 import { entryBytes, l1EntriesFor } from './geometry.js'
 import type { Parts } from './parts.js'
 import { preallocate, releasePreallocated } from './preallocate.js'
@@ -98,9 +98,11 @@ export async function preallocateGrown(
   { preallocation = 'off', ...control }: GrowOptions,
   resized: () => void,
 ): Promise<void> {
-  if (preallocation === 'off') return
+  // A raw data file is mapped as a whole.
+  const mode = preallocation === 'off' && parts.dataFile?.isRaw === true ? 'metadata' : preallocation
+  if (mode === 'off') return
   try {
-    await preallocate(parts, { from, to, mode: preallocation }, control)
+    await preallocate(parts, { from, to, mode }, control)
   } catch (error) {
     await releasePreallocated(parts, { from, to })
       .then(() => shrink(parts, to, from, resized))
@@ -136,14 +138,14 @@ async function dropVmState(parts: Parts, size: number): Promise<void> {
 
 /** Drop the L2 tables that map nothing below `kept`. */
 export async function dropTables(parts: Parts, kept: number): Promise<void> {
-  const { geometry, l1, ordering, frees, backend } = parts
+  const { geometry, l1, frees, backend } = parts
   for (let index = Math.ceil(kept / geometry.l2TableCoverage); index < l1.entries; index++) {
     const table = l1.table(index)
     if (table === undefined) continue
     const room = backend.admit(geometry.sliceSize)
     if (room !== undefined) await room
     try {
-      const removal = ordering.unlink(l1.clear(index))
+      const removal = unlinkTable(parts, l1.clear(index))
       frees.add(table.host, geometry.clusterSize, { removal, punch: false, wasTable: true })
     } finally {
       backend.release(geometry.sliceSize)

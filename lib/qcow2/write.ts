@@ -2,7 +2,7 @@ import { assert } from '../base/assert.js'
 import { type GuestOffset, guestOffset, noSection, type Section } from '../base/units.js'
 import type { Allocation } from './refcount-parts.js'
 import { fillClusters, hasOldBytes } from './copy-on-write.js'
-import { clustersInDataFile, mapRaw } from './data-file.js'
+import { clustersInDataFile, isMappingRaw, mapRaw, rawMapped } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
@@ -40,7 +40,7 @@ async function writeSlices(
  */
 export function writeInPlace(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> | undefined {
   const host = parts.l2.contiguousHost(guest, bytes.byteLength, { inPlace: true })
-  if (host < 0) return undefined
+  if (host < 0 || isMappingRaw(parts)) return undefined
   refuseTables(parts, host, bytes.byteLength)
   const written = parts.data.write(bytes, host, guest)
   return parts.backend.syncPolicy === 'write' ? written.then(() => parts.ordering.dataWritten()) : written
@@ -78,6 +78,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   assert(!('load' in run), 'a writable place is in memory')
   const { entry } = run
   if (entry.type === 'normal' && entry.copied) {
+    if (isMappingRaw(parts)) await rawMapped(parts)
     const piece = bytes.subarray(0, run.length)
     refuseTables(parts, entry.host, run.length)
     await parts.data.write(piece, entry.host + (guest % geometry.clusterSize), guest)

@@ -2,7 +2,7 @@ import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset, type HostOffset, noSection, type Section } from '../base/units.js'
-import { punchDataFile, zeroRaw } from './data-file.js'
+import { punchDataFile, unlinkTable, zeroRaw } from './data-file.js'
 import { entryBytes } from './geometry.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
@@ -227,7 +227,7 @@ function applyChange(
   guest: GuestOffset,
   change: MappingChange,
 ): Section {
-  const { geometry, ordering, frees } = parts
+  const { geometry, frees } = parts
   const outcome = outcomeOf(parts, run, guest, change)
   assert(outcome !== undefined, 'the lock keeps the entries')
   refuseMetadata(parts, run)
@@ -243,11 +243,8 @@ function applyChange(
         outcome.keep && host !== undefined ? host + step * geometry.clusterSize : undefined,
       )
   }
-  const { dataFile } = parts
-  // Of a raw data file the zeros come before the entry that says so.
-  const removal =
-    dataFile?.isRaw === true ? ordering.linkData(place.slice, noSection) : ordering.unlink(place.slice)
-  if (outcome.keep || host === undefined || dataFile !== undefined) return removal
+  const removal = unlinkTable(parts, place.slice)
+  if (outcome.keep || host === undefined || parts.dataFile !== undefined) return removal
   const length = run.entry.type === 'compressed' ? run.entry.bytes : run.length
   frees.add(host, length, { removal, punch: true, wasTable: false })
   return removal

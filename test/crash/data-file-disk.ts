@@ -43,7 +43,8 @@ export type TwoFileMutant = {
   readonly own?: (own: BlockBackend, data: MemoryBackend) => BlockBackend
   readonly data?: (data: MemoryBackend) => BlockBackend
   readonly beforeResize?: (data: BlockBackend, size: number) => Promise<void>
-  readonly beforeEmpty?: (data: BlockBackend) => Promise<void>
+  /** Instead of random requests. */
+  readonly work?: (image: Qcow2Image, data: MemoryBackend) => Promise<void>
 }
 
 export type TwoFaults = { readonly own?: Fault; readonly data?: Fault; readonly mayLose?: boolean }
@@ -140,7 +141,7 @@ export async function runTwoFiles(
     dataFile,
   })
   const guest = new Guest(image, run.history, order, random, setting, mutant, dataFile)
-  await guest.work()
+  await (mutant.work?.(image, data) ?? guest.work())
   await guest.noted(
     () => image.close(),
     (times) => run.history.flush(times),

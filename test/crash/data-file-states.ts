@@ -6,13 +6,14 @@ import type { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { afterPowerCut } from '../support/power-cut.js'
 import { SeededRandom } from '../support/seeded-random.js'
 import {
+  backingGeneration,
   runTwoFiles,
   settingOf,
   type TwoFileMutant,
   type TwoFileRun,
   type TwoFileSetting,
 } from './data-file-disk.js'
-import { describeValue, readPayload, valueAt } from './payload.js'
+import { describeValue, readPayload, stampedBytes, valueAt } from './payload.js'
 
 /** The two files as a crash may leave them: power goes for both at once. */
 type TwoFiles = { readonly own: SparseBytes; readonly data: SparseBytes }
@@ -95,4 +96,31 @@ export async function exploreTwoFiles(
       return { problem: `${found.problem}: ${JSON.stringify(setting)}`, states, runs }
   }
   return { problem: undefined, states, runs }
+}
+
+/**
+ * Empty an image whose backing file holds all that it maps, and cut the power meanwhile.
+ * @param first  done to the data file before: what a wrong order would do
+ * @returns what is wrong
+ */
+export async function exploreEmptying(
+  seed: number,
+  states: number,
+  first: (data: MemoryBackend) => Promise<void> = () => Promise.resolve(),
+): Promise<string | undefined> {
+  const setting = settingOf(seed, {
+    backing: backingGeneration,
+    isRaw: false,
+    syncPolicy: 'flush',
+    requests: 0,
+  })
+  const run = await runTwoFiles(setting, {
+    work: async (image, data) => {
+      await image.write(stampedBytes(0, 60, backingGeneration), 0)
+      await image.flush()
+      await first(data)
+      await image.empty()
+    },
+  })
+  return (await cutTwoFiles(run, states)).problem
 }

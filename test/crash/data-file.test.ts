@@ -2,7 +2,8 @@ import test from 'ava'
 import { countOfRun, seedOfRun } from '../support/seeded-random.js'
 import { otherwise } from './altered-backend.js'
 import type { TwoFileMutant } from './data-file-disk.js'
-import { exploreTwoFiles } from './data-file-states.js'
+import { loopTwoFileFaults } from './data-file-faults.js'
+import { exploreEmptying, exploreTwoFiles } from './data-file-states.js'
 
 /*
  * The power goes for an image and its data file at once. Whatever the disks have made of what no sync covered: the image is sound, the guest
@@ -10,6 +11,7 @@ import { exploreTwoFiles } from './data-file-states.js'
  */
 
 const budget = countOfRun('QCOW2_DATA_FILE_STATES', 1500)
+const faultRuns = countOfRun('QCOW2_DATA_FILE_FAULT_RUNS', 12)
 const seed = seedOfRun()
 
 test('whenever the power goes, an image and its data file belong together', async (t) => {
@@ -43,6 +45,20 @@ const mutants: Record<string, { readonly mutant: TwoFileMutant; readonly isRaw?:
     isRaw: true,
   },
 }
+
+test('whatever fails of either file, once or for good, the image is sound and what was flushed is there', async (t) => {
+  t.timeout(24 * 3600 * 1000)
+  const { problem, faults, failures } = await loopTwoFileFaults(seed, faultRuns, 5)
+  t.is(problem, undefined, `QCOW2_SEED=${seed}`)
+  t.true(failures > 0)
+  t.log(`QCOW2_SEED=${seed}: ${faults} faults, ${failures} requests failed`)
+})
+
+test('an image that gives up what its base holds shows it whenever the power goes', async (t) => {
+  t.is(await exploreEmptying(seed, 150), undefined, `QCOW2_SEED=${seed}`)
+  const found = await exploreEmptying(seed, 150, async (data) => data.punch(0, data.length))
+  t.regex(found ?? '', /shows zeros/, 'bytes given back before the mappings are gone')
+})
 
 for (const [lacks, { mutant, isRaw }] of Object.entries(mutants)) {
   test(`power cuts find out what lacks: ${lacks}`, async (t) => {
