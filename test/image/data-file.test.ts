@@ -149,7 +149,7 @@ test('a commit goes into the data file of the base; that of what is emptied give
     new Uint8Array((await readFile(data)).subarray(0, 72000)),
     new Uint8Array(72000).fill(5, 1000, 71000),
   )
-  t.is((await stat(join(folder, 'top.raw'))).blocks, 0)
+  t.true((await stat(join(folder, 'top.raw'))).blocks <= 8)
   await using after = await openImage(top, { dataFile: 'allow', readOnly: true })
   t.deepEqual(await after.read({ offset: 0, length: 72000 }), new Uint8Array(72000).fill(5, 1000, 71000))
   t.deepEqual(await lockedBytes(path), [100, 201, 203])

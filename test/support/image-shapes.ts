@@ -10,6 +10,8 @@ export type Shape = {
   /** Guest bytes, whole sectors. */
   readonly size: number
   readonly backing: BackingShape | undefined
+  /** The guest's data are in a file of their own. */
+  readonly dataFile?: 'plain' | 'raw' | undefined
 }
 
 export type BackingShape = {
@@ -43,13 +45,19 @@ export function randomShape(random: SeededRandom): Shape {
     size,
     backing,
     refcountBits: version === 2 ? 16 : random.pick(refcountWidths),
+    dataFile:
+      version === 3 && random.chance(0.3)
+        ? backing === undefined
+          ? random.pick(['plain', 'raw'])
+          : 'plain'
+        : undefined,
   }
 }
 
 export function describeShape(shape: Shape): string {
   const { backing } = shape
   const over = backing === undefined ? '' : ` over ${backing.format} of ${backing.size} bytes`
-  return `version ${shape.version}, clusters ${shape.clusterSize}, refcounts ${shape.refcountBits} bits, ${shape.size} bytes${over}`
+  return `version ${shape.version}, clusters ${shape.clusterSize}, refcounts ${shape.refcountBits} bits, ${shape.size} bytes${over}${shape.dataFile === undefined ? '' : `, ${shape.dataFile} data file`}`
 }
 
 /** What `qemu-img create -o` and `createImage` call it. */

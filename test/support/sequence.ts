@@ -1,4 +1,5 @@
-import { join } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { createImage, type DiskImage, openImage, Qcow2Error } from '../../lib/index.js'
 import type { CacheMode } from '../../lib/index.js'
 import {
@@ -49,10 +50,18 @@ export class SequenceRun {
         ...(backing && shape.backing
           ? { backingFile: backing.name, backingFormat: shape.backing.format }
           : {}),
+        ...(shape.dataFile === undefined
+          ? {}
+          : { dataFile: join(folder, 'data.raw'), dataFileRaw: shape.dataFile === 'raw' }),
       })
     } else {
       const { clusterSize, refcountBits } = shape
-      const options = `cluster_size=${clusterSize},compat=${compatOf(shape)},refcount_bits=${refcountBits}`
+      // The stock tools look for a relative name where they run.
+      const data =
+        shape.dataFile === undefined
+          ? ''
+          : `,data_file=${join(folder, 'data.raw')},data_file_raw=${shape.dataFile === 'raw' ? 'on' : 'off'}`
+      const options = `cluster_size=${clusterSize},compat=${compatOf(shape)},refcount_bits=${refcountBits}${data}`
       const over = backing && shape.backing ? ['-b', backing.name, '-F', shape.backing.format] : []
       await qemuImg('create', '-q', '-f', 'qcow2', '-o', options, ...over, path, String(shape.size))
     }
@@ -69,7 +78,7 @@ export class SequenceRun {
     // The stock tool is the judge of what its own operations mean.
     if (performer === 'qemu') this.#content = seen
     else this.#mustEqual(seen, 'qemu-img convert')
-    const image = await openImage(this.#path, { readOnly: true })
+    const image = await openImage(this.#path, { readOnly: true, dataFile: 'allow' })
     try {
       this.#mustEqual(
         Buffer.from(await image.read({ offset: 0, length: image.size })),
@@ -78,6 +87,10 @@ export class SequenceRun {
     } finally {
       await image.close()
     }
+    if (this.shape.dataFile !== 'raw') return
+    // The stock tool writes whole clusters, behind the end of the disk too.
+    const data = await readFile(join(dirname(this.#path), 'data.raw'))
+    this.#mustEqual(data.subarray(0, this.#content.length), 'the raw data file')
   }
 
   async #ourPhase(operations: number): Promise<void> {
@@ -106,7 +119,7 @@ export class SequenceRun {
     // Small caches, so that tables are evicted and read again.
     const small = this.#random.chance(0.3) ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}
     this.log.push(`open, cache=${cache}${'l2CacheBytes' in small ? ', no table caches' : ''}`)
-    this.#image = await openImage(this.#path, { cache: { mode: cache, ...small } })
+    this.#image = await openImage(this.#path, { cache: { mode: cache, ...small }, dataFile: 'allow' })
   }
 
   #opened(): DiskImage {
