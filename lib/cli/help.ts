@@ -106,6 +106,12 @@ const meanings: Readonly<Record<string, string>> = {
   '--backing-chain': 'go on with the backing files',
   '--shrink': 'allow the disk to become smaller, which destroys what lay beyond',
   '--preallocation': 'for the room that is added: off, metadata, falloc, full',
+  '-i': 'bench: how requests are made: threads, native, io_uring; accepted for the sake of scripts',
+  '-w': 'bench: write, instead of reading',
+  '--pattern': 'bench: the byte that is written, 0 to 255',
+  '--flush-interval': 'bench: a flush behind so many writes',
+  '--no-drain': 'bench: do not wait for what is under way before a flush',
+  '--force': 'amend: also what may lose the last way into an encrypted image',
   '--image-opts': 'names are option lists',
   '--json-progress': 'report progress as lines of JSON on standard error',
 }
