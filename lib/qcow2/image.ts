@@ -296,10 +296,7 @@ export class Qcow2Image implements FormatImage {
       if (size !== from) await this.bitmaps.announce('all')
       if (size > from) {
         await grow(parts, from, size, switched)
-        // A raw data file is mapped as a whole.
-        const isBare = parts.dataFile?.isRaw === true && (options.preallocation ?? 'off') === 'off'
-        const grown = isBare ? { ...options, preallocation: 'metadata' as const } : options
-        await preallocateGrown(parts, { from, to: size }, grown, () => this.#resized(from))
+        await preallocateGrown(parts, { from, to: size }, options, () => this.#resized(from))
       } else if (size < from) await shrink(parts, from, size, switched)
       else await parts.ordering.unchanged()
       if (size !== from) await this.bitmaps.storeResized()

@@ -98,9 +98,11 @@ export async function preallocateGrown(
   { preallocation = 'off', ...control }: GrowOptions,
   resized: () => void,
 ): Promise<void> {
-  if (preallocation === 'off') return
+  // A raw data file is mapped as a whole.
+  const mode = preallocation === 'off' && parts.dataFile?.isRaw === true ? 'metadata' : preallocation
+  if (mode === 'off') return
   try {
-    await preallocate(parts, { from, to, mode: preallocation }, control)
+    await preallocate(parts, { from, to, mode }, control)
   } catch (error) {
     await releasePreallocated(parts, { from, to })
       .then(() => shrink(parts, to, from, resized))
