@@ -12,9 +12,11 @@ import { sectorSize } from '../base/units.js'
 import { type Layers, openQcow2Layer } from '../image/chain.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
+import type { Layer } from '../image/layers.js'
 import { downgradeHeader, refuseDowngrade, setLazyRefcounts, upgradeHeader } from '../qcow2/amend-header.js'
 import { changeRefcountWidth } from '../qcow2/amend-refcounts.js'
 import { expandZeros, hasCompressed } from '../qcow2/amend-tables.js'
+import { isDataFileRaw } from '../qcow2/data-file.js'
 import type { Header } from '../qcow2/header.js'
 import { Qcow2Image } from '../qcow2/image.js'
 import { readHeader } from '../qcow2/open-metadata.js'
@@ -69,6 +71,9 @@ const amendSchema = {
   encrypt: amendEncryptionOption,
 }
 
+/** What the image is in. */
+type Files = Pick<Layer, 'backend' | 'dataFile'>
+
 /** What is to be, all choices made. */
 type Wanted = Pick<AmendOptions, 'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
   readonly version: 2 | 3 | undefined
@@ -103,12 +108,13 @@ export async function amendImage(path: string, options: AmendOptions): Promise<v
   }
   const disk = await openForWork(path, work)
   try {
-    const [{ format, backend }, first, ...others] = DiskImage.layersOf(disk)
+    const [top, first, ...others] = DiskImage.layersOf(disk)
+    const { format } = top
     const below: Layers | undefined = first && [first, ...others]
     if (!(format instanceof Qcow2Image)) {
       throw notSupported("Format driver 'raw' does not support option amendment", { path })
     }
-    await amend(format, backend, below, wanted, work)
+    await amend(format, top, below, wanted, work)
   } finally {
     await disk.close()
   }
@@ -117,11 +123,12 @@ export async function amendImage(path: string, options: AmendOptions): Promise<v
 /** @param image  left as after a close, but for its file */
 async function amend(
   image: Qcow2Image,
-  backend: BlockBackend,
+  files: Files,
   below: Layers | undefined,
   wanted: Wanted,
   work: ChainWork,
 ): Promise<void> {
+  const { backend } = files
   const { header } = await readHeader(backend)
   refuse(header, wanted, backend.path)
   const isDowngrade = header.version === 3 && wanted.version === 2
@@ -137,21 +144,21 @@ async function amend(
   const toBeLazy = isDowngrade ? false : (wanted.lazyRefcounts ?? isLazy)
   if (toBeLazy !== isLazy) await setLazyRefcounts(backend, toBeLazy)
   if (wanted.size !== undefined || isDowngrade)
-    await changeDisk(backend, below, { ...wanted, isDowngrade }, work)
+    await changeDisk(files, below, { ...wanted, isDowngrade }, work)
   if (isDowngrade) await downgradeHeader(backend)
   done.advance(1)
 }
 
 /** What takes the tables: over the same file, in a session of its own. */
 async function changeDisk(
-  backend: BlockBackend,
+  { backend, dataFile }: Files,
   below: Layers | undefined,
   { size, isDowngrade }: { size: number | undefined; isDowngrade: boolean },
   work: ChainWork,
 ): Promise<void> {
   const settings = { readOnly: false, cache: work.cache, signal: work.signal, snapshot: undefined }
   const { encryption } = work
-  const image = await openQcow2Layer(backend, below, { ...settings, encryption })
+  const image = await openQcow2Layer(backend, below, { ...settings, encryption }, dataFile)
   try {
     if (size !== undefined) await image.resize(size, { shrink: true })
     if (!isDowngrade) return
@@ -187,7 +194,12 @@ function refuse(header: Header, wanted: Wanted, path: string): void {
   if (isBackingGiven && !isSame) throw notSupported('Cannot amend the backing file', about)
   if (wanted.dataFile !== undefined && (header.incompatibleFeatures & incompatible.dataFile) === 0n)
     throw notSupported('data-file can only be set for images that use an external data file', about)
-  if (wanted.dataFileRaw === true) throw notSupported('data-file-raw cannot be set on existing images', about)
+  if (wanted.dataFile !== undefined && wanted.dataFile !== header.dataFile)
+    throw notSupported('Giving an image another data file is not supported yet', about)
+  if (wanted.dataFileRaw === false && isDataFileRaw(header))
+    throw notSupported('Taking back data-file-raw is not supported yet', about)
+  if (wanted.dataFileRaw === true && !isDataFileRaw(header))
+    throw notSupported('data-file-raw cannot be set on existing images', about)
   if (wanted.size !== undefined && wanted.size % sectorSize !== 0)
     throw outOfRange(`The new size must be a multiple of ${sectorSize}`)
   if (wanted.version === 2 && header.version === 3)

@@ -6,7 +6,6 @@ import { Admission } from './admission.js'
 import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
 import {
   type DeviceEvent,
-  type DeviceLogging,
   type DeviceOperationKind,
   type Fault,
   type GuestEvent,
@@ -37,8 +36,6 @@ export type MemoryBackendOptions = {
   readonly seed?: number
   /** Keep a log of all that reaches the device, with copies of the bytes. */
   readonly record?: boolean
-  /** Log to a log that others have too, numbering operations from `firstId`. Counts only with `record`. */
-  readonly logTo?: DeviceLogging
   /** Lets operations of the device fail. */
   readonly fault?: Fault
   /** Let failing syncs lose what they should have made durable: see `Failure.loses`. */
@@ -86,7 +83,6 @@ export class MemoryBackend implements BlockBackend {
       record: options.record ?? false,
       fault: options.fault,
       mayLose: options.mayLose ?? false,
-      logTo: options.logTo,
     })
     this.#length = this.#device.contents.length
     this.#worker = new SimulatedWorker({

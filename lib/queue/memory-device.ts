@@ -84,12 +84,7 @@ export type MemoryDeviceOptions = {
   readonly fault: Fault | undefined
   /** Remember what is durable, so that failing syncs can lose the rest. */
   readonly mayLose?: boolean
-  /** Whose operations are logged: see MemoryBackendOptions. */
-  readonly logTo?: DeviceLogging | undefined
 }
-
-/** One log for several devices, whose operations are told apart by their numbers. */
-export type DeviceLogging = { readonly events: DeviceEvent[]; readonly firstId: number }
 
 /** By sector, what it holds durably. */
 type Durable = Map<number, Uint8Array>
@@ -102,7 +97,7 @@ const noBytes = new Uint8Array(0)
  */
 export class MemoryDevice {
   readonly contents: SparseBytes
-  readonly log: DeviceEvent[]
+  readonly log: DeviceEvent[] = []
   readonly #record: boolean
   readonly #fault: Fault | undefined
   readonly #random: (() => number) | undefined
@@ -113,7 +108,6 @@ export class MemoryDevice {
   #pending: (() => void)[] = []
   #scheduled = false
   #operations = 0
-  readonly #firstId: number
   /** How many syncs have begun. */
   syncs = 0
   #hasChanged = false
@@ -123,8 +117,6 @@ export class MemoryDevice {
     this.#record = options.record
     this.#fault = options.fault
     this.#mayLose = options.mayLose ?? false
-    this.log = options.logTo?.events ?? []
-    this.#firstId = options.logTo?.firstId ?? 0
     this.#random = options.seed === undefined ? undefined : xorshift(options.seed)
   }
 
@@ -141,15 +133,14 @@ export class MemoryDevice {
     const index = this.#operations++
     const fate = this.#fault?.({ ...operation, index }) ?? 0
     const { errno, done = 0, split, turns = 0, loses } = typeof fate === 'number' ? { errno: fate } : fate
-    const id = this.#firstId + index
-    const source = this.#begin(operation, id, bytes ?? noBytes)
+    const source = this.#begin(operation, index, bytes ?? noBytes)
     const covered = operation.kind === 'sync' ? this.#beginSync() : undefined
     const end = (from: number): void => {
       if (errno === 0) this.#apply(operation, source, from, operation.length)
       else if (done > 0) this.#apply(operation, source, 0, done)
       if (covered !== undefined && errno !== 0 && loses !== undefined) this.#lose(covered, loses)
       if (operation.kind !== 'read' && operation.kind !== 'sync') this.#hasChanged = true
-      if (this.#record) this.#end(operation.kind, id, errno)
+      if (this.#record) this.#end(operation.kind, index, errno)
       over(errno)
     }
     this.#after(turns, () => {

@@ -28,7 +28,9 @@ const mutants: Record<string, { readonly mutant: TwoFileMutant; readonly isRaw?:
       own: (own, data) =>
         otherwise(own, {
           syncWith: () => undefined,
-          flush: async () => void (await Promise.all([own.flush(), data.flush()])),
+          flush: async () => {
+            await Promise.all([own.flush(), data.flush()])
+          },
         }),
     },
   },

@@ -1,7 +1,7 @@
 import { link, mkdir, readFile, stat, symlink, truncate, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { checkImage, commitImage, createImage, imageInfo, openImage } from '../../lib/index.js'
+import { amendImage, checkImage, commitImage, createImage, imageInfo, openImage } from '../../lib/index.js'
 import { lockedBytes } from '../support/lock-bytes.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -153,4 +153,15 @@ test('a commit goes into the data file of the base; that of what is emptied give
   await using after = await openImage(top, { dataFile: 'allow', readOnly: true })
   t.deepEqual(await after.read({ offset: 0, length: 72000 }), new Uint8Array(72000).fill(5, 1000, 71000))
   t.deepEqual(await lockedBytes(path), [100, 201, 203])
+})
+
+test('amending the size of an image takes its data file along; another one is refused', async (t) => {
+  const { path, data } = await newImage(t)
+  await amendImage(path, { size: 2 * size, openDataFile: 'allow' })
+  t.is((await stat(data)).size, 2 * size)
+  t.like(await checkImage(path), { corruptions: 0, leaks: 0 })
+  await t.throwsAsync(amendImage(path, { dataFile: 'other.raw', openDataFile: 'allow' }), {
+    code: 'ERR_NOT_SUPPORTED',
+    message: /another data file/,
+  })
 })
