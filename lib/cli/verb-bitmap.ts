@@ -2,9 +2,10 @@ import type { DiskImage } from '../image/disk-image.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
+import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
 import { parseSize } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { checkObjects, commonOptions, warnOfGuessedRaw, withBitmapHint } from './verb.js'
+import { commonOptions, warnOfGuessedRaw, withBitmapHint } from './verb.js'
 
 const { help, object, imageOpts } = commonOptions
 const actionNames = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const
@@ -44,15 +45,15 @@ export async function bitmap(argv: readonly string[]): Promise<number> {
   if (operand === undefined || name === undefined || line.operands.length > 2) {
     throw new UsageError('Expecting filename and bitmap name')
   }
-  checkObjects(line.values('object'))
+  const secrets = secretsOf(line.values('object'))
   const file = parseImageName(operand, {
     format: line.value('format'),
     imageOptions: line.has('imageOpts'),
   })
-  const image = await open(file, false)
+  const image = await open(file, secrets, false)
   try {
     if (image.format === 'raw' && file.format === undefined) warnOfGuessedRaw(file.text)
-    const source = await openSource(line)
+    const source = await openSource(line, secrets)
     try {
       for (const action of actions) await perform(image, name, action, { granularity, source })
     } finally {
@@ -93,16 +94,26 @@ function checkTogether(line: Line): void {
     throw new UsageError('Merge bitmap source file only supported with --merge')
 }
 
-async function open(name: ImageName, readOnly: boolean): Promise<DiskImage> {
+async function open(name: ImageName, secrets: Secrets, readOnly: boolean): Promise<DiskImage> {
   const { openImage } = await import('../image/open.js')
   const format = name.format === undefined ? {} : { format: name.format }
-  return openImage(name.path, { readOnly, ...format, backing: 'allow', dataFile: 'allow' })
+  return openImage(name.path, {
+    readOnly,
+    ...format,
+    ...encryptionOf(name, secrets),
+    backing: 'allow',
+    dataFile: 'allow',
+  })
 }
 
-async function openSource(line: Line): Promise<DiskImage | undefined> {
+async function openSource(line: Line, secrets: Secrets): Promise<DiskImage | undefined> {
   const text = line.value('sourceFile')
   if (text === undefined) return undefined
-  return open(parseImageName(text, { format: line.value('sourceFormat'), imageOptions: false }), true)
+  return open(
+    parseImageName(text, { format: line.value('sourceFormat'), imageOptions: false }),
+    secrets,
+    true,
+  )
 }
 
 async function perform(
