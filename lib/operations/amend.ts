@@ -95,8 +95,9 @@ export async function amendImage(path: string, options: AmendOptions): Promise<v
   checkPath('amendImage', path)
   const given = checkOptions('amendImage', options, amendSchema)
   const work = chainWorkOf({ ...given, dataFile: given.openDataFile })
-  const { backingFile, backingFormat, dataFile, dataFileRaw } = given
+  const { backingFile, backingFormat, dataFile, dataFileRaw, encrypt } = given
   const wanted: Wanted = {
+    ...(encrypt === undefined ? {} : { encrypt }),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     ...(dataFile === undefined ? {} : { dataFile }),

@@ -86,7 +86,10 @@ async function expandEntry(
   at: number,
   entry: Extract<L2Entry, { type: 'zero' }>,
 ): Promise<Section> {
-  const { geometry, backend, ordering, allocator, frees, unsynced } = parts
+  const { geometry, data, ordering, allocator, frees, unsynced } = parts
+  // Images with a data file cannot be of version 2, so that the place in the file is all that counts.
+  const writeZeros = (host: number, unmap: boolean): Promise<void> =>
+    data.writeZeroes(host, geometry.clusterSize, { unmap }, host)
   if (entry.host === undefined && parts.backing === undefined) {
     storeUnallocated(slice.view, at)
     return ordering.unlink(slice)
@@ -94,7 +97,7 @@ async function expandEntry(
   const kept = entry.host
   if (kept !== undefined && (await allocator.counts(clusterOf(geometry, kept), 1))[0] === 1) {
     parts.metadata.refuse('zeros', kept, geometry.clusterSize)
-    await backend.writeZeroes(kept, geometry.clusterSize, { unmap: false })
+    await writeZeros(kept, false)
     await ordering.dataWritten()
     storeCopied(slice.view, at, kept)
     storeCopiedFlag(slice.view, at, entry.copied)
@@ -103,7 +106,7 @@ async function expandEntry(
   const allocation = await allocator.allocate(1, { ahead: false })
   let { after } = allocation
   try {
-    await backend.writeZeroes(allocation.host, geometry.clusterSize, { unmap: true })
+    await writeZeros(allocation.host, true)
     after = await countAsOften(parts, allocation.host, table.references, after)
     await ordering.dataWritten()
   } catch (error) {

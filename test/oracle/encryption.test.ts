@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { checkImage, convertImage, createImage, imageInfo, openImage } from '../../lib/index.js'
+import { amendImage, checkImage, convertImage, createImage, imageInfo, openImage } from '../../lib/index.js'
 import {
   passphrase,
   qemuCheckEncrypted,
@@ -151,6 +151,9 @@ for (const preallocation of ['metadata', 'falloc', 'full'] as const) {
       t.true(Buffer.alloc(image.size).equals(await image.read({ offset: 0, length: image.size })))
       await image.write(Buffer.alloc(10, 7), 5000)
       await image.close()
+      // Zero clusters become plain ones, which hold zeros only as long as they are encrypted.
+      if (preallocation === 'metadata' && compat === '1.1')
+        await amendImage(path, { compat: '0.10', encryption })
       const model = Buffer.alloc(1_000_448).fill(7, 5000, 5010)
       t.true(model.equals(await qemuReadEncrypted(path)))
       t.is(await qemuCheckEncrypted(path), '')

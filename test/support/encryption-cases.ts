@@ -57,17 +57,6 @@ export const encryptionReadingCases: readonly Args[] = [
   amend(`${active},encrypt.new-secret=s2`, ['luks.qcow2']),
   ['measure', '-O', 'qcow2', '-o', luks, '--size', '1G'],
   ['measure', '-O', 'qcow2', '-o', `${luks},encrypt.key-secret=s0`, '--size', '1G'],
-  ['measure', ...secret, '-O', 'qcow2', '-o', `${luks},encrypt.key-secret=s0`, '--size', '1G'],
-  [
-    'measure',
-    ...secret,
-    '-O',
-    'qcow2',
-    '-o',
-    `${luks},encrypt.key-secret=s0,encrypt.cipher-alg=aes-128,cluster_size=512`,
-    '--size',
-    '1G',
-  ],
   ...[
     'secret,id=s0',
     'secret,id=s0,data=a,file=b',
