@@ -239,7 +239,8 @@ function preallocationOf(format: ImageFormat, settings: ImageSettings): ImageSha
   }
   if (format === 'raw' && mode === 'metadata')
     throw new UsageError('Unsupported preallocation mode: metadata')
-  if (mode !== undefined && mode !== 'off' && settings.has('backing_file')) {
+  const isExtended = isOn(settings, 'extended_l2')
+  if (mode !== undefined && mode !== 'off' && settings.has('backing_file') && !isExtended) {
     throw new UsageError(
       'Backing file and preallocation can only be used at the same time if extended_l2 is on',
     )

@@ -36,7 +36,7 @@ export type Extent = {
   readonly compressed: boolean
   /** Which layer says so: 0 is the image itself, 1 its backing file, ... */
   readonly depth: number
-  /** Where the bytes stand in the file of that layer, if they stand there as they are. */
+  /** Where the bytes stand in the file of that layer, if they stand there as they are; of zeros, where there is room for them. */
   readonly hostOffset?: number
 }
 
@@ -70,6 +70,7 @@ export async function lookUpExtent(
 ): Promise<Extent> {
   let run = length
   let depth = 0
+  let hostOffset: number | undefined
   for (; ; depth++) {
     const layer = layers[depth]
     // Below the last layer, and past the end of a shorter one, are zeros. The deepest layer that covers them says so.
@@ -79,6 +80,7 @@ export async function lookUpExtent(
     const found = { offset, allocated: true, depth, compressed: false }
     switch (mapping.type) {
       case 'unallocated':
+        hostOffset = mapping.hostOffset
         continue
       case 'compressed':
         return { ...found, length: run, zero: false, data: true, compressed: true }
@@ -87,11 +89,11 @@ export async function lookUpExtent(
         return { ...found, length: run, zero: true, data: false, ...where }
       }
       case 'data': {
-        const { hostOffset } = mapping
         if (mapping.encrypted === true) return { ...found, length: run, zero: false, data: true }
-        if (sparse[depth] !== true) return { ...found, length: run, zero: false, data: true, hostOffset }
-        const hole = await fileRun(layer.backend, hostOffset, run)
-        return { ...found, length: hole.length, zero: !hole.data, data: true, hostOffset }
+        const where = { hostOffset: mapping.hostOffset }
+        if (sparse[depth] !== true) return { ...found, length: run, zero: false, data: true, ...where }
+        const hole = await fileRun(layer.backend, mapping.hostOffset, run)
+        return { ...found, length: hole.length, zero: !hole.data, data: true, ...where }
       }
     }
   }
@@ -103,6 +105,7 @@ export async function lookUpExtent(
     data: false,
     compressed: false,
     depth: Math.max(0, depth - 1),
+    ...(hostOffset === undefined ? {} : { hostOffset }),
   }
 }
 

@@ -1,5 +1,5 @@
 import { alignUp } from '../base/integers.js'
-import type { DiskImage } from '../image/disk-image.js'
+import { DiskImage } from '../image/disk-image.js'
 import type { Concatenation } from './concatenation.js'
 import { cutIntoPieces, type Piece } from './copy-pieces.js'
 import { runPieces } from './run-pieces.js'
@@ -39,7 +39,10 @@ export async function copyDisk(
   target: DiskImage,
   options: CopyOptions,
 ): Promise<number> {
-  const unit = Math.max(target.clusterSize, rawUnit)
+  const [{ format }] = DiskImage.layersOf(target)
+  const { clusterSize, subclusterSize = clusterSize } = format
+  // What is compressed is whole clusters.
+  const unit = Math.max(options.compress ? clusterSize : subclusterSize, rawUnit)
   const dense = options.sparseSize === 0
   const copier = new Copier(source, target, options, unit)
   const data = alignUp(pieceSize, unit)
@@ -64,7 +67,7 @@ class Copier {
   readonly #source: Concatenation
   readonly #target: DiskImage
   readonly #options: CopyOptions
-  /** Bytes; what the target allocates. */
+  /** Bytes; what the target allocates, and not too little of it. */
   readonly #unit: number
   readonly #sparseUnit: number
 

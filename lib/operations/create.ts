@@ -40,7 +40,7 @@ export type ImageShape = {
   /** 1, 2, 4, ... 64; default 16. */
   readonly refcountBits?: number
   readonly lazyRefcounts?: boolean
-  /** Not supported yet. */
+  /** Each cluster has 32 subclusters, which are allocated by themselves; compat 1.1, clusters of at least 16 KiB. Default false. */
   readonly extendedL2?: boolean
   /** What compressed clusters of the image are packed with. 'zstd' is read by every Node.js, and written by 22.15, 23.8 and newer. Default 'zlib'. */
   readonly compressionType?: 'zlib' | 'zstd'
@@ -146,6 +146,7 @@ export type ResolvedShape = {
   readonly refcountBits: number
   readonly lazyRefcounts: boolean
   readonly compressionType: 'zlib' | 'zstd'
+  readonly extendedL2: boolean
   readonly preallocation: PreallocationMode
   readonly backingFile: string | undefined
   readonly backingFormat: ImageFormat | undefined
@@ -189,7 +190,6 @@ export function resolveShape(where: string, given: CheckedShape): ResolvedShape 
       throw invalid(`${where}: preallocation 'metadata' is for format 'qcow2'`, 'ERR_INVALID_OPTION')
     }
   }
-  if (given.extendedL2 === true) throw notSupported(`${where}: extended L2 entries are not supported yet`)
   if (given.dataFile !== undefined && given.encrypt !== undefined)
     throw notSupported(`${where}: an image with an external data file cannot be encrypted`)
   if (given.backingFile !== undefined && given.backingFormat === undefined) {
@@ -198,9 +198,10 @@ export function resolveShape(where: string, given: CheckedShape): ResolvedShape 
       'ERR_INVALID_OPTION',
     )
   }
-  if (given.backingFile !== undefined && preallocation !== 'off' && !dataFileRaw) {
+  const mayPreallocate = dataFileRaw || given.extendedL2 === true
+  if (given.backingFile !== undefined && preallocation !== 'off' && !mayPreallocate) {
     throw invalid(
-      `${where}: preallocation is for images without a backing file, which it would hide`,
+      `${where}: preallocation is for images without a backing file, which it would hide, unless "extendedL2" is set`,
       'ERR_INVALID_OPTION',
     )
   }
@@ -212,6 +213,7 @@ export function resolveShape(where: string, given: CheckedShape): ResolvedShape 
     refcountBits: given.refcountBits ?? 16,
     lazyRefcounts: given.lazyRefcounts ?? false,
     compressionType: given.compressionType ?? 'zlib',
+    extendedL2: given.extendedL2 ?? false,
     backingFile: given.backingFile,
     backingFormat: given.backingFormat,
     dataFile: given.dataFile,

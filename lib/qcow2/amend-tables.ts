@@ -154,7 +154,7 @@ export async function hasCompressed(backend: BlockBackend, header: Header): Prom
   const active = { offset: header.l1Offset, entries: header.l1Entries }
   for (const { offset, entries } of [active, ...snapshotL1s(state, snapshots)]) {
     for await (const { table } of readL2Tables(state, offset, entries, 'references')) {
-      for (let at = 0; at < table.view.byteLength; at += entryBytes)
+      for (let at = 0; at < table.view.byteLength; at += state.geometry.l2EntryBytes)
         if ((table.view.getUint32(at) & compressedBit) !== 0) return true
     }
   }

@@ -2,7 +2,7 @@ import { Qcow2Error, notSupported } from '../base/errors.js'
 import { alignUp, divideRoundingUp, isAligned } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { type DirectoryEntry, nameOf, readDirectory } from './bitmap-directory.js'
-import { entryBytes, type Geometry, makeGeometry } from './geometry.js'
+import { entryBytes, type Geometry, geometryOf } from './geometry.js'
 import type { Header } from './header.js'
 import { escapeName } from './header-extensions.js'
 import { type MetadataKind, metadataEntry } from './metadata-map.js'
@@ -51,7 +51,7 @@ export async function readBitmaps(backend: BlockBackend, header: Header): Promis
     const what = `The bitmaps' tables have ${total} bytes, at most ${limits.bitmapTablesBytes} are supported`
     throw notSupported(what, { path: backend.path, structure: 'bitmap table' })
   }
-  const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
+  const geometry = geometryOf(header)
   const bitmaps: StoredBitmap[] = []
   for (const entry of entries) bitmaps.push({ ...entry, pages: await readTable(backend, geometry, entry) })
   return { bitmaps, directory: { host, bytes } }

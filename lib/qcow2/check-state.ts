@@ -9,7 +9,7 @@ import {
   type FindingKind,
   findingsKept,
 } from './check-result.js'
-import { entryBytes, type Geometry, makeGeometry } from './geometry.js'
+import { entryBytes, type Geometry, geometryOf } from './geometry.js'
 import type { Header } from './header.js'
 import { limits } from './spec.js'
 
@@ -86,7 +86,7 @@ export class CheckState {
     this.backend = backend
     this.header = header
     this.options = options
-    this.geometry = makeGeometry(header.clusterBits, header.refcountOrder)
+    this.geometry = geometryOf(header)
     const limit = options.maxCountBytes ?? defaultCountBytes
     this.counts = new ReferenceCounts(limit)
     this.l2References = new ReferenceCounts(limit)

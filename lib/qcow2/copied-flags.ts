@@ -17,7 +17,7 @@ export async function clearCopied(parts: Parts, tables: readonly number[], step:
     step(index * parts.geometry.clusterSize, total)
     await eachSlice(parts, table, { mayWait: true }, (slice) => {
       let isChanged = false
-      for (let at = 0; at < slice.bytes.length; at += entryBytes) {
+      for (let at = 0; at < slice.bytes.length; at += parts.geometry.l2EntryBytes) {
         if (!isCopied(decoded(parts, slice, at))) continue
         storeCopiedFlag(slice.view, at, false)
         isChanged = true
@@ -67,7 +67,7 @@ export async function setCopied(
     }
     await eachSlice(parts, table.host, room, async (slice) => {
       const owned: number[] = []
-      for (let at = 0; at < slice.bytes.length; at += entryBytes) {
+      for (let at = 0; at < slice.bytes.length; at += parts.geometry.l2EntryBytes) {
         const entry = decoded(parts, slice, at)
         const isPlain = entry.type === 'normal' || entry.type === 'zero'
         if (!isPlain || entry.host === undefined || entry.copied) continue
@@ -82,7 +82,8 @@ export async function setCopied(
 }
 
 function decoded(parts: Parts, slice: Slice, at: number): ReturnType<typeof decodeL2Entry> {
-  const rules = { version: parts.version, clusterBits: parts.geometry.clusterBits }
+  const { clusterBits, extendedL2 } = parts.geometry
+  const rules = { version: parts.version, clusterBits, extendedL2 }
   return decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), rules, slice.host + at)
 }
 

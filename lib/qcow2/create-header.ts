@@ -26,6 +26,7 @@ export type NewHeader = {
   readonly refcountOrder: number
   readonly lazyRefcounts: boolean
   readonly compressionType: 'zlib' | 'zstd'
+  readonly extendedL2?: boolean
   readonly l1Offset: number
   readonly l1Entries: number
   readonly refcountTableOffset: number
@@ -102,6 +103,7 @@ function putFields(
   headerV3.patch(cluster, headerV2.sizeBytes, {
     incompatibleFeatures:
       (zstd ? incompatible.compressionType : 0n) |
+      (header.extendedL2 === true ? incompatible.extendedL2 : 0n) |
       (header.dataFile === undefined ? 0n : incompatible.dataFile),
     autoclearFeatures: header.dataFileRaw === true ? autoclear.dataFileRaw : 0n,
     compatibleFeatures: header.lazyRefcounts ? compatible.lazyRefcounts : 0n,

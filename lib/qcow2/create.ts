@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.js'
-import { invalid, outOfRange } from '../base/errors.js'
+import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
@@ -23,6 +23,8 @@ export type CreateOptions = {
   readonly lazyRefcounts: boolean
   /** Version 3 only, if not zlib. */
   readonly compressionType?: 'zlib' | 'zstd' | undefined
+  /** Version 3 and clusters of at least 16 KiB only. */
+  readonly extendedL2?: boolean | undefined
   /** Stored as it is. */
   readonly backingFile?: string | undefined
   readonly backingFormat?: string | undefined
@@ -63,6 +65,7 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
       throw invalidOption(`Non-zlib compression type is only supported with ${needed}`)
     }
   }
+  if (options.extendedL2 === true) checkExtendedL2(options, clusterBits)
   if (options.backingFormat !== undefined && options.backingFile === undefined) {
     throw invalidOption('Backing format cannot be used without backing file')
   }
@@ -71,14 +74,16 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
   }
   if (options.backingFile === '') throw invalidOption('Backing file name cannot be empty')
   checkDataFile(options)
-  const geometry = makeGeometry(clusterBits, refcountOrder)
+  const geometry = makeGeometry(clusterBits, refcountOrder, options.extendedL2 ?? false)
   checkSize(geometry, options.size)
   // for its check of the names' lengths
   encodeHeader(newHeader(options, geometry, layOut(geometry, 0, options.luksHeader?.byteLength)))
   return geometry
 }
 
-function checkDataFile({ dataFile, dataFileRaw, backingFile }: CreateOptions): void {
+function checkDataFile({ dataFile, dataFileRaw, backingFile, extendedL2 }: CreateOptions): void {
+  if (dataFile !== undefined && extendedL2 === true)
+    throw notSupported('Extended L2 entries with an external data file are not supported')
   if (dataFileRaw === true && dataFile === undefined) throw invalidOption('data-file-raw requires data-file')
   if (dataFileRaw === true && backingFile !== undefined) {
     throw invalidOption('Backing file and data-file-raw cannot be used at the same time')
@@ -95,11 +100,22 @@ function checkSize(geometry: Geometry, size: number): void {
   if (l1EntriesFor(geometry, size) <= limits.l1Entries) return
   const { least, most } = limits.clusterBits
   let enough: number = least
-  while (enough < most && l1EntriesFor(makeGeometry(enough, 4), size) > limits.l1Entries) enough++
+  const isEnough = (): boolean =>
+    l1EntriesFor(makeGeometry(enough, 4, geometry.extendedL2), size) <= limits.l1Entries
+  while (enough < most && !isEnough()) enough++
   const need = `${size} bytes need clusters of at least ${2 ** enough} bytes`
   throw outOfRange(
     `The image size is too large for file format 'qcow2' (try using a larger cluster size): ${need}`,
   )
+}
+
+function checkExtendedL2({ version }: CreateOptions, clusterBits: number): void {
+  const only = 'Extended L2 entries are only supported with'
+  if (version === 2)
+    throw invalidOption(`${only} compatibility level 1.1 and above (use version=v3 or greater)`)
+  if (clusterBits >= limits.extendedL2ClusterBits) return
+  const least = 2 ** limits.extendedL2ClusterBits
+  throw invalidOption(`${only} cluster sizes of at least ${least} bytes`)
 }
 
 function invalidOption(message: string): TypeError {
@@ -119,6 +135,7 @@ function newHeader(
     refcountOrder,
     lazyRefcounts: options.lazyRefcounts,
     compressionType: options.compressionType ?? 'zlib',
+    extendedL2: geometry.extendedL2,
     l1Offset: layout.l1.cluster * clusterSize,
     l1Entries: layout.l1.entries,
     refcountTableOffset: layout.refcountTable.cluster * clusterSize,

@@ -1,11 +1,15 @@
 import { alignDown, divideRoundingUp } from '../base/integers.js'
 import { type GuestOffset, type HostOffset, hostOffset } from '../base/units.js'
+import { incompatible } from './spec.js'
 
 /** The largest piece of metadata that is cached, dirtied and written as one. */
 const largestSliceBytes = 4096
 
-/** L1, L2 and refcount table entries are 64 bits wide. */
+/** L1, refcount table and standard L2 entries are 64 bits wide. */
 export const entryBytes = 8
+
+/** With extended L2 entries a cluster has this many subclusters. */
+export const subclustersPerCluster = 32
 
 /**
  * The sizes that follow from an image's header, and all index arithmetic.
@@ -19,6 +23,12 @@ export type Geometry = {
   readonly clusterSize: number
   /** Bytes. */
   readonly sliceSize: number
+  /** L2 entries have a second word, which says for each subcluster what there is. */
+  readonly extendedL2: boolean
+  /** 8, extended 16. */
+  readonly l2EntryBytes: number
+  /** Bytes; without extended L2 entries that of a cluster. */
+  readonly subclusterSize: number
   readonly l2EntriesPerTable: number
   readonly l2EntriesPerSlice: number
   /** Guest bytes that one L2 table maps. */
@@ -31,24 +41,38 @@ export type Geometry = {
   readonly refcountsPerSlice: number
 }
 
-/** @param clusterBits 9 to 21  @param refcountOrder 0 to 6 */
-export function makeGeometry(clusterBits: number, refcountOrder: number): Geometry {
+/** @param clusterBits 9 to 21, with extended L2 entries from 14 on  @param refcountOrder 0 to 6 */
+export function makeGeometry(clusterBits: number, refcountOrder: number, extendedL2 = false): Geometry {
   const clusterSize = 2 ** clusterBits
   const sliceSize = Math.min(largestSliceBytes, clusterSize)
   const refcountBits = 2 ** refcountOrder
+  const l2EntryBytes = extendedL2 ? 2 * entryBytes : entryBytes
   return {
     clusterBits,
     clusterSize,
     sliceSize,
-    l2EntriesPerTable: clusterSize / entryBytes,
-    l2EntriesPerSlice: sliceSize / entryBytes,
-    l2TableCoverage: (clusterSize / entryBytes) * clusterSize,
+    extendedL2,
+    l2EntryBytes,
+    subclusterSize: extendedL2 ? clusterSize / subclustersPerCluster : clusterSize,
+    l2EntriesPerTable: clusterSize / l2EntryBytes,
+    l2EntriesPerSlice: sliceSize / l2EntryBytes,
+    l2TableCoverage: (clusterSize / l2EntryBytes) * clusterSize,
     refcountOrder,
     refcountBits,
     refcountMax: Math.min(2 ** refcountBits - 1, Number.MAX_SAFE_INTEGER),
     refcountsPerBlock: (clusterSize * 8) / refcountBits,
     refcountsPerSlice: (sliceSize * 8) / refcountBits,
   }
+}
+
+/** Of the image with this header. */
+export function geometryOf(header: {
+  readonly clusterBits: number
+  readonly refcountOrder: number
+  readonly incompatibleFeatures: bigint
+}): Geometry {
+  const extendedL2 = (header.incompatibleFeatures & incompatible.extendedL2) !== 0n
+  return makeGeometry(header.clusterBits, header.refcountOrder, extendedL2)
 }
 
 /** Where a guest byte's entry stands. */
@@ -63,7 +87,7 @@ export function l2Index(geometry: Geometry, guest: GuestOffset): number {
 
 /** The slice of the table at `table` that holds its entry number `index`. */
 export function l2SliceOffset(geometry: Geometry, table: HostOffset, index: number): HostOffset {
-  return hostOffset(table + alignDown(index * entryBytes, geometry.sliceSize))
+  return hostOffset(table + alignDown(index * geometry.l2EntryBytes, geometry.sliceSize))
 }
 
 /** L1 entries it takes to map `size` guest bytes. */

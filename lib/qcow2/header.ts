@@ -263,7 +263,10 @@ export function refuseUnsupported(header: Header, path: string): void {
       'data-file-raw requires a data file',
     )
   }
-  if ((header.incompatibleFeatures & incompatible.extendedL2) !== 0n) names.push('extended L2 entries')
+  const { extendedL2, dataFile } = incompatible
+  const together = extendedL2 | dataFile
+  if ((header.incompatibleFeatures & together) === together)
+    names.push('extended L2 entries with an external data file')
   if (names.length === 0) return
   throw unsupported(`Unsupported qcow2 feature(s): ${names.join(', ')}`, { path, structure: 'header' })
 }

@@ -24,7 +24,7 @@ import { DeferredFrees } from './deferred-frees.js'
 import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
 import { encryptionArea } from './encryption-header.js'
 import { emptyGuest } from './empty.js'
-import { makeGeometry } from './geometry.js'
+import { geometryOf } from './geometry.js'
 import type { GuestData } from './guest-data.js'
 import { type Header, refuseUnsupported } from './header.js'
 import { HeaderCluster } from './header-cluster.js'
@@ -102,7 +102,7 @@ export function assemble(
   data: GuestData = backend,
 ): Parts {
   const { header } = found
-  const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
+  const geometry = geometryOf(header)
   const l1 = new L1Table(geometry, hostOffset(header.l1Offset), header.l1Entries, found.l1)
   const table = new RefcountTable(geometry, hostOffset(header.refcountTableOffset), found.refcountTable)
   // A read-only image writes nothing that could overlap.
@@ -166,6 +166,7 @@ export function assemble(
 export class Qcow2Image implements FormatImage {
   readonly format = 'qcow2'
   readonly header: Header
+  readonly subclusterSize: number
   readonly #parts: Parts
   readonly snapshots: Snapshots
   readonly bitmaps: Bitmaps
@@ -177,6 +178,7 @@ export class Qcow2Image implements FormatImage {
 
   constructor(parts: Parts, metadata: OpenMetadata, options: OpenQcow2Options) {
     this.#parts = parts
+    this.subclusterSize = parts.geometry.subclusterSize
     this.header = metadata.header
     this.#size = metadata.header.size
     this.#readOnly = options.readOnly

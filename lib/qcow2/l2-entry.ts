@@ -21,7 +21,8 @@ const highestHostHigh = 0x1fffff
 
 /** What an entry says about its cluster. `copied`: exactly one reference, may be written in place. */
 export type L2Entry =
-  | { readonly type: 'unallocated' }
+  /** `host`: the cluster that it has all the same; only with extended L2 entries, where other parts of the cluster may be there. */
+  | { readonly type: 'unallocated'; readonly host?: HostOffset }
   /** Reads as zeros; `host`: the cluster kept for it, whose contents are garbage. */
   | { readonly type: 'zero'; readonly host: HostOffset | undefined; readonly copied: boolean }
   | { readonly type: 'normal'; readonly host: HostOffset; readonly copied: boolean }
@@ -34,6 +35,8 @@ export type L2EntryRules = {
   readonly clusterBits: number
   /** Clusters are in an external data file: offset 0 is a place like any other, if COPIED tells it from nothing. */
   readonly hasDataFile?: boolean
+  /** The zero flag stands in the entry's second word. As for QEMU, bit 0 of the first then means nothing, and neither does COPIED without a cluster. */
+  readonly extendedL2?: boolean
 }
 
 const unallocated: L2Entry = { type: 'unallocated' }
@@ -50,7 +53,7 @@ export function hostOf(high: number, low: number): number {
 }
 
 /**
- * Decode one L2 entry. COMPRESSED is tested first, then ZERO, then the offset: bit 0 is payload offset in a compressed entry.
+ * Decode one L2 entry; of an extended one its first word, which says nothing of the cluster's parts. COMPRESSED is tested first, then ZERO, then the offset: bit 0 is payload offset in a compressed entry.
  * @param at  byte offset of the entry in the file, for the message
  * @throws ERR_CORRUPT  misaligned, beyond 2^53, or reserved bits set
  */
@@ -63,13 +66,13 @@ export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at
   const host = hostOf(high, low)
   checkHost('L2 entry', host, high, rules.clusterBits, at)
   const copied = (high & copiedBit) !== 0
-  if ((low & zeroBit) !== 0) {
+  if ((low & zeroBit) !== 0 && rules.extendedL2 !== true) {
     if (rules.version === 2) throw corrupt('L2 entry', at, 'zero flag in a version 2 image')
     const keepsNone = host === 0 && !(rules.hasDataFile === true && copied)
     return keepsNone ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
   }
   if (host === 0 && !(rules.hasDataFile === true && copied)) {
-    if (copied) throw corrupt('L2 entry', at, 'data cluster at host offset 0')
+    if (copied && rules.extendedL2 !== true) throw corrupt('L2 entry', at, 'data cluster at host offset 0')
     return unallocated
   }
   return { type: 'normal', host: hostOffset(host), copied }

@@ -4,9 +4,18 @@ import type { Allocator } from './allocator.js'
 import type { Allocation, RefcountParts } from './refcount-parts.js'
 import { checkPlaceInDataFile, type DataFile } from './data-file.js'
 import type { DeferredFrees } from './deferred-frees.js'
-import { entryBytes, l1Index, l2Index, l2SliceOffset } from './geometry.js'
+import { l1Index, l2Index, l2SliceOffset } from './geometry.js'
 import type { L1Table } from './l1-table.js'
-import { hostOf, type L2Entry, decodeL2Entry, isWritableInPlace } from './l2-entry.js'
+import { hostOf, type L2Entry, decodeL2Entry, isWritableInPlace, type L2EntryRules } from './l2-entry.js'
+import {
+  alikeFrom,
+  decodeExtended,
+  emptyEntry,
+  type ExtendedEntry,
+  isAllAllocated,
+  subclusterEntry,
+  touchedSubclusters,
+} from './subclusters.js'
 import type { Slice, TableCache } from './table-cache.js'
 import type { UnsyncedClusters } from './unsynced-clusters.js'
 
@@ -34,11 +43,15 @@ const unallocated: L2Entry = { type: 'unallocated' }
 /** The L2 tables: finding the entries of guest bytes, and making a table writable. qcow2 spec, "Cluster mapping". */
 export class L2Tables {
   readonly #parts: L2Parts
+  readonly #rules: L2EntryRules
   /** Tables being made, by L1 index: two requests share one. */
   readonly #making = new Map<number, Promise<void>>()
 
   constructor(parts: L2Parts) {
     this.#parts = parts
+    const { clusterBits, extendedL2 } = parts.geometry
+    const hasDataFile = parts.dataFile !== undefined
+    this.#rules = { version: parts.version, clusterBits, extendedL2, hasDataFile }
   }
 
   /**
@@ -59,13 +72,18 @@ export class L2Tables {
     if (inSlice + clusters > geometry.l2EntriesPerSlice) return -1
     let first = -1
     for (let step = 0; step < clusters; step++) {
-      const at = (inSlice + step) * entryBytes
+      const at = (inSlice + step) * geometry.l2EntryBytes
       const high = slice.view.getUint32(at)
       const low = slice.view.getUint32(at + 4)
       const host = hostOf(high, low)
       // Anything but a sound, plain entry is left to `lookup`, which says what it is.
       const plain = (high & 0x7fe00000) === 0 && (low & 0x1ff) === 0 && host % geometry.clusterSize === 0
       if (!plain || host === 0 || (options.inPlace && !isWritableInPlace(high, low))) return -1
+      if (geometry.extendedL2) {
+        const end = Math.min(within + length - step * geometry.clusterSize, geometry.clusterSize)
+        const wanted = touchedSubclusters(step === 0 ? within : 0, end, geometry.subclusterSize)
+        if (!isAllAllocated(slice.view, at, wanted)) return -1
+      }
       if (step === 0) first = host
       else if (host !== first + step * geometry.clusterSize) return -1
     }
@@ -92,10 +110,11 @@ export class L2Tables {
     const slice = this.#parts.l2Cache.get(sliceHost)
     if (slice === undefined) return { load: sliceHost }
     const inSlice = index % geometry.l2EntriesPerSlice
+    if (geometry.extendedL2) return this.#lookupSubclusters(slice, inSlice, guest, length)
     const entry = this.#decode(slice, inSlice)
     if (this.#parts.dataFile !== undefined) {
       const start = guest - (guest % geometry.clusterSize)
-      checkPlaceInDataFile(entry, start, slice.host + inSlice * entryBytes)
+      checkPlaceInDataFile(entry, start, slice.host + inSlice * geometry.l2EntryBytes)
     }
     let end = geometry.clusterSize - (guest % geometry.clusterSize)
     for (let step = 1; end < length && inSlice + step < geometry.l2EntriesPerSlice; step++) {
@@ -103,6 +122,37 @@ export class L2Tables {
       end += geometry.clusterSize
     }
     return { entry, length: Math.min(end, length) }
+  }
+
+  /** As `lookup`, with extended entries: a run ends where the state of a subcluster changes. */
+  #lookupSubclusters(slice: Slice, inSlice: number, guest: GuestOffset, length: number): MappedRun {
+    const { clusterSize, subclusterSize, l2EntriesPerSlice } = this.#parts.geometry
+    const within = guest % clusterSize
+    const first = this.#decodeExtended(slice, inSlice)
+    const index = Math.floor(within / subclusterSize)
+    const entry = subclusterEntry(first, index)
+    if (entry.type === 'compressed') return { entry, length: Math.min(clusterSize - within, length) }
+    let end = (index + alikeFrom(first, index)) * subclusterSize
+    for (let step = 1; end - within < length && inSlice + step < l2EntriesPerSlice; step++) {
+      if (end < step * clusterSize) break
+      const next = this.#decodeExtended(slice, inSlice + step)
+      if (!continues(entry, subclusterEntry(next, 0), step * clusterSize)) break
+      end += alikeFrom(next, 0) * subclusterSize
+    }
+    return { entry, length: Math.min(end - within, length) }
+  }
+
+  /** With extended entries: that of the cluster in which a guest byte is. @throws ERR_CORRUPT */
+  clusterEntry(guest: GuestOffset): ExtendedEntry | MissingSlice {
+    const { geometry, l1 } = this.#parts
+    const table = l1.table(l1Index(geometry, guest))
+    if (table === undefined) return emptyEntry
+    const index = l2Index(geometry, guest)
+    const sliceHost = l2SliceOffset(geometry, table.host, index)
+    const slice = this.#parts.l2Cache.get(sliceHost)
+    return slice === undefined
+      ? { load: sliceHost }
+      : this.#decodeExtended(slice, index % geometry.l2EntriesPerSlice)
   }
 
   /**
@@ -127,7 +177,7 @@ export class L2Tables {
     if (table?.copied !== true) return undefined
     const index = l2Index(geometry, guest)
     const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
-    return slice && { slice, at: (index % geometry.l2EntriesPerSlice) * entryBytes }
+    return slice && { slice, at: (index % geometry.l2EntriesPerSlice) * geometry.l2EntryBytes }
   }
 
   /** One step towards a writable place: make the table, or copy a shared one, or load the slice. Then look again. */
@@ -194,28 +244,41 @@ export class L2Tables {
    * its count is 0, so that writing it in place would share it with the next that is allocated.
    */
   #decode(slice: Slice, index: number): L2Entry {
-    const at = index * entryBytes
-    const { version, geometry, backend, dataFile } = this.#parts
-    const rules = { version, clusterBits: geometry.clusterBits, hasDataFile: dataFile !== undefined }
+    const { geometry } = this.#parts
+    const at = index * geometry.l2EntryBytes
     const place = slice.host + at
-    const entry = decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), rules, place)
-    if (dataFile !== undefined || entry.type === 'unallocated') return entry
-    if (entry.host !== undefined && entry.host >= backend.length) {
-      throw corrupt('L2 entry', place, `host offset ${entry.host} lies behind the end of the file`)
-    }
+    const entry = decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), this.#rules, place)
+    this.#refuseBehindEnd(entry, place)
     return entry
+  }
+
+  #decodeExtended(slice: Slice, index: number): ExtendedEntry {
+    const at = index * this.#parts.geometry.l2EntryBytes
+    const entry = decodeExtended(slice.view, at, this.#rules, slice.host + at)
+    this.#refuseBehindEnd(entry.cluster, slice.host + at)
+    return entry
+  }
+
+  #refuseBehindEnd(entry: L2Entry, place: number): void {
+    const { backend, dataFile } = this.#parts
+    if (dataFile !== undefined || entry.host === undefined || entry.host < backend.length) return
+    throw corrupt('L2 entry', place, `host offset ${entry.host} lies behind the end of the file`)
   }
 }
 
 /** Whether an entry `distance` bytes behind the first one goes on with its run. */
 function continues(first: L2Entry, next: L2Entry, distance: number): boolean {
-  if (first.type === 'unallocated') return next.type === 'unallocated'
+  if (first.type === 'unallocated')
+    return next.type === 'unallocated' && isAdjacent(first.host, next.host, distance)
   if (first.type === 'normal') {
     return next.type === 'normal' && next.host === first.host + distance && next.copied === first.copied
   }
   if (first.type === 'zero' && next.type === 'zero') {
-    if (first.host === undefined) return next.host === undefined
-    return next.host === first.host + distance && next.copied === first.copied
+    return isAdjacent(first.host, next.host, distance) && next.copied === first.copied
   }
   return false
+}
+
+function isAdjacent(first: number | undefined, next: number | undefined, distance: number): boolean {
+  return first === undefined ? next === undefined : next === first + distance
 }

@@ -16,7 +16,10 @@ export function mappingOf({ geometry, data }: Parts, { entry, length }: MappedRu
       return { type: 'zero', length, hostOffset: isShown ? entry.host + within : undefined }
     }
     case 'compressed':
-    case 'unallocated':
-      return { type: entry.type, length }
+      return { type: 'compressed', length }
+    case 'unallocated': {
+      const isShown = entry.host !== undefined && !isEncrypted
+      return { type: 'unallocated', length, ...(isShown ? { hostOffset: entry.host + within } : {}) }
+    }
   }
 }

@@ -1,7 +1,7 @@
 import { alignUp } from '../base/integers.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { noBitmaps, readBitmaps, type StoredBitmaps } from './bitmap-table.js'
-import { entryBytes, makeGeometry } from './geometry.js'
+import { entryBytes, geometryOf } from './geometry.js'
 import { type Header, parseClusterBits, parseHeader } from './header.js'
 import {
   checkEntriesWithinFile,
@@ -63,7 +63,7 @@ export async function openMetadata(
   checkTablePlaces(header, { ...options, path })
   if (!options.repairing) checkTablesWithinFile(header, length, path)
 
-  const { sliceSize, clusterSize } = makeGeometry(header.clusterBits, header.refcountOrder)
+  const { sliceSize, clusterSize } = geometryOf(header)
   const l1 = new Uint8Array(alignUp(header.l1Entries * entryBytes, sliceSize))
   const refcountTable = new Uint8Array(header.refcountTableClusters * clusterSize)
   await Promise.all([

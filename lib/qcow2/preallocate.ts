@@ -4,7 +4,6 @@ import { alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { clustersInDataFile, mappedRaw } from './data-file.js'
-import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
 
@@ -38,7 +37,9 @@ export async function preallocate(
 export async function releasePreallocated(parts: Parts, range: { from: number; to: number }): Promise<void> {
   for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to;) {
     const { entry, length } = await parts.l2.find(guestOffset(at), range.to - at)
-    if (entry.type === 'normal' && entry.copied) await parts.data.punch(entry.host, length)
+    const { extendedL2, clusterSize } = parts.geometry
+    const isOurs = extendedL2 ? entry.type !== 'compressed' : entry.type === 'normal' && entry.copied
+    if (isOurs && entry.host !== undefined) await parts.data.punch(entry.host + (at % clusterSize), length)
     at += length
   }
 }
@@ -64,7 +65,8 @@ async function preallocateRun(
     assert(!('load' in run) && hasNoCluster(run.entry), 'no other request runs')
     // Zeros that hide a backing file stay zeros; their clusters need not be.
     const asZeros = isMarkedZero(parts, run.entry, mode)
-    const store = asZeros ? storeZero : storeCopied
+    // Extended entries say what shows in a word of their own, which stays: the clusters are there, and nothing in them yet.
+    const store = asZeros && !geometry.extendedL2 ? storeZero : storeCopied
     slice.pins++
     try {
       const most = Math.ceil(run.length / geometry.clusterSize)
@@ -91,7 +93,7 @@ async function preallocateRun(
         throw error
       }
       for (let step = 0; step < allocation.clusters; step++) {
-        store(slice.view, at + step * entryBytes, allocation.host + step * geometry.clusterSize)
+        store(slice.view, at + step * geometry.l2EntryBytes, allocation.host + step * geometry.clusterSize)
       }
       const linked = ordering.linkData(slice, allocation.after)
       parts.unsyncedData.add(allocation.host, bytes, linked)
@@ -112,7 +114,7 @@ function isMarkedZero({ data, version }: Parts, entry: L2Entry, mode: Preallocat
 }
 
 function hasNoCluster(entry: L2Entry): boolean {
-  return entry.type === 'unallocated' || (entry.type === 'zero' && entry.host === undefined)
+  return entry.host === undefined
 }
 
 function pieceClusters(clusterSize: number): number {

@@ -1,6 +1,6 @@
 import type { SnapshotReference } from '../queue/format-image.js'
 import type { BlockBackend } from '../queue/backend.js'
-import { entryBytes, l1EntriesFor, makeGeometry } from './geometry.js'
+import { entryBytes, l1EntriesFor, geometryOf } from './geometry.js'
 import { checkEntriesWithinFile } from './open-checks.js'
 import type { OpenMetadata } from './open-metadata.js'
 import { diskSizeOf, findSnapshot } from './snapshot-entry.js'
@@ -21,7 +21,7 @@ export async function atSnapshot(
   const { header } = found
   const snapshot = findSnapshot(await readSnapshots(backend, header), reference, 'id')
   if (snapshot === undefined) throw snapshotNotFound(backend.path, reference)
-  const geometry = makeGeometry(header.clusterBits, header.refcountOrder)
+  const geometry = geometryOf(header)
   const size = diskSizeOf(snapshot, header.size)
   const tree = await readSnapshotL1(backend, geometry, snapshot, l1EntriesFor(geometry, size))
   checkEntriesWithinFile('L1 table', tree.l1, tree.entries, tree.host, backend.length, backend.path)

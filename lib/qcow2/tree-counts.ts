@@ -71,9 +71,9 @@ export function* l2TablesOf(
 /** @returns whether an entry is COPIED */
 function countTable(parts: Parts, table: ReadTable, counts: ReferenceCounts): boolean {
   const { geometry, version } = parts
-  const rules = { version, clusterBits: geometry.clusterBits }
+  const rules = { version, clusterBits: geometry.clusterBits, extendedL2: geometry.extendedL2 }
   let hasCopied = false
-  for (let at = 0; at < geometry.clusterSize; at += entryBytes) {
+  for (let at = 0; at < geometry.clusterSize; at += geometry.l2EntryBytes) {
     const high = table.view.getUint32(at)
     const low = table.view.getUint32(at + 4)
     if (high === 0 && low === 0) continue

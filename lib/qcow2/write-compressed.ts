@@ -6,7 +6,9 @@ import { refuseDataFile } from './data-file.js'
 import { compressionAndEncryption } from './encryption.js'
 import { storeCompressed } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
-import { freeReplaced, writeGuest } from './write.js'
+import { freeReplaced } from './replaced-clusters.js'
+import { storeSubclusters } from './subclusters.js'
+import { writeGuest } from './write.js'
 
 /**
  * Write whole clusters, each compressed by itself; what does not get smaller is written as it is. Resolves as `writeGuest` does.
@@ -71,6 +73,7 @@ async function writePayload(parts: Parts, payload: Uint8Array, guest: GuestOffse
       throw error
     }
     storeCompressed(place.slice.view, place.at, found, geometry.clusterBits)
+    if (geometry.extendedL2) storeSubclusters(place.slice.view, place.at, 0, 0)
     const linked = ordering.linkData(place.slice, found.after)
     parts.unsynced.add(found.host, payload.byteLength, linked)
     freeReplaced(parts, run.entry, 1, linked)

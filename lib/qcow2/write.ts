@@ -3,10 +3,11 @@ import { type GuestOffset, guestOffset, noSection, type Section } from '../base/
 import type { Allocation } from './refcount-parts.js'
 import { fillClusters, hasOldBytes } from './copy-on-write.js'
 import { clustersInDataFile, isMappingRaw, mapRaw, rawMapped } from './data-file.js'
-import { entryBytes } from './geometry.js'
 import { type L2Entry, storeCopied } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
 import { admissionBytes, type Parts } from './parts.js'
+import { freeReplaced, refuseMetadata } from './replaced-clusters.js'
+import { writeSubclusters } from './write-subclusters.js'
 
 /**
  * Write guest bytes. Resolves when a guest's write would complete: the data is written and mapped in memory, its metadata queued;
@@ -74,6 +75,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   const { l2, geometry } = parts
   let place = l2.writablePlace(guest)
   for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
+  if (geometry.extendedL2) return writeSubclusters(parts, place, bytes, guest)
   const run = l2.lookup(guest, bytes.byteLength)
   assert(!('load' in run), 'a writable place is in memory')
   const { entry } = run
@@ -90,7 +92,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     await mapRaw(parts, place, run, guest)
     return 0
   }
-  refuseMetadata(parts, run)
+  refuseMetadata(parts, entry, run.length)
   // The lock keeps the entries as they are, the pin their slice, until they are linked.
   place.slice.pins++
   try {
@@ -131,15 +133,6 @@ function keptClusters(parts: Parts, old: L2Entry, guest: number, clusters: numbe
   return { host: old.host, clusters, after: noSection, fresh: false, blank: false }
 }
 
-/**
- * Refuse to change entries that name a table's cluster: replacing them would free it.
- * @throws ERR_CORRUPT
- */
-export function refuseMetadata(parts: Parts, { entry, length }: MappedRun): void {
-  if (entry.type === 'unallocated' || entry.host === undefined) return
-  refuseTables(parts, entry.host, entry.type === 'compressed' ? entry.bytes : length)
-}
-
 /** In a data file there are no tables. */
 function refuseTables(parts: Parts, host: number, length: number): void {
   if (parts.dataFile === undefined) parts.metadata.refuse('guest data', host, length)
@@ -159,18 +152,10 @@ function link(parts: Parts, place: EntryPlace, allocation: Allocation, isBlank: 
   const { ordering, unsyncedData } = parts
   for (let step = 0; step < allocation.clusters; step++) {
     const host = allocation.host + step * parts.geometry.clusterSize
-    storeCopied(place.slice.view, place.at + step * entryBytes, host)
+    storeCopied(place.slice.view, place.at + step * parts.geometry.l2EntryBytes, host)
   }
   if (isBlank) return ordering.linkBlankData(place.slice, allocation.after)
   const linked = ordering.linkData(place.slice, allocation.after)
   unsyncedData.add(allocation.host, allocation.clusters * parts.geometry.clusterSize, linked)
   return linked
-}
-
-/** What the entries mapped before loses a reference, once they are gone for good (E2). Never punched: a crash may bring it back. */
-export function freeReplaced(parts: Parts, old: L2Entry, clusters: number, removal: Section): void {
-  const options = { removal, punch: false, wasTable: false }
-  if (old.type === 'compressed') parts.frees.add(old.host, old.bytes, options)
-  if ((old.type !== 'normal' && old.type !== 'zero') || old.host === undefined) return
-  parts.frees.add(old.host, clusters * parts.geometry.clusterSize, options)
 }

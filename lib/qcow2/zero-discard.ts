@@ -3,11 +3,12 @@ import { notSupported } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset, type HostOffset, noSection, type Section } from '../base/units.js'
 import { punchDataFile, unlinkTable, zeroRaw } from './data-file.js'
-import { entryBytes } from './geometry.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
 import { admissionBytes, type Parts } from './parts.js'
-import { refuseMetadata, writeGuest } from './write.js'
+import { refuseMetadata } from './replaced-clusters.js'
+import { writeGuest } from './write.js'
+import { changeSubclusters } from './zero-subclusters.js'
 
 /**
  * What a range of whole clusters is to become.
@@ -54,12 +55,12 @@ export async function writeZeroesGuest(
   options: { unmap: boolean; size: number },
 ): Promise<void> {
   const whole = wholeClusters(parts, guest, length, options.size)
-  await writeZeroBytes(parts, guest, whole.start - guest)
+  await writeZeroBytes(parts, guest, whole.start - guest, options.size)
   if (parts.version === 3) {
     await changeMapping(parts, whole.start, whole.length, options.unmap ? 'zero-unmap' : 'zero')
   } else await zeroVersion2(parts, whole.start, whole.length, options)
   const tail = whole.start + whole.length
-  await writeZeroBytes(parts, guestOffset(tail), Math.max(0, guest + length - tail))
+  await writeZeroBytes(parts, guestOffset(tail), Math.max(0, guest + length - tail), options.size)
   await parts.ordering.unchanged()
 }
 
@@ -68,11 +69,11 @@ async function zeroVersion2(
   parts: Parts,
   guest: GuestOffset,
   length: number,
-  options: { unmap: boolean },
+  options: { unmap: boolean; size: number },
 ): Promise<void> {
   const hidden = Math.min(length, alignUp(hiddenBytes(parts, guest, length), parts.geometry.clusterSize))
   if (options.unmap) await changeMapping(parts, guestOffset(guest + hidden), length - hidden, 'unallocate')
-  await writeZeroBytes(parts, guest, options.unmap ? hidden : length)
+  await writeZeroBytes(parts, guest, options.unmap ? hidden : length, options.size)
 }
 
 /** Drop the contents of the whole clusters in a range. Advisory for what is not whole. @throws ERR_NOT_SUPPORTED version 2 over a backing file */
@@ -101,8 +102,8 @@ function wholeClusters(
   guest: GuestOffset,
   length: number,
   size: number,
+  cluster = parts.geometry.clusterSize,
 ): { start: GuestOffset; length: number } {
-  const cluster = parts.geometry.clusterSize
   const end = guest + length
   const start = alignUp(guest, cluster)
   const wholeEnd = end === size ? alignUp(end, cluster) : alignDown(end, cluster)
@@ -115,8 +116,12 @@ function hiddenBytes(parts: Parts, guest: number, length: number): number {
   return parts.backing === undefined ? 0 : Math.max(0, Math.min(length, parts.backing.size - guest))
 }
 
-/** Write zeros as data, where the range does not read as zeros yet. */
-async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number): Promise<void> {
+/** Write zeros as data, where the range does not read as zeros yet; with extended L2 entries whole subclusters are marked instead. */
+async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number, size: number): Promise<void> {
+  if (parts.geometry.extendedL2 && length > 0) {
+    const whole = wholeClusters(parts, guest, length, size, parts.geometry.subclusterSize)
+    await changeSubclusters(parts, whole.start, whole.length, 'zero')
+  }
   for (let done = 0; done < length;) {
     const at = guestOffset(guest + done)
     const run = await parts.l2.find(at, Math.min(length - done, zeroPieceBytes))
@@ -137,6 +142,10 @@ export async function changeMapping(
   length: number,
   change: MappingChange,
 ): Promise<void> {
+  if (parts.geometry.extendedL2) {
+    await changeSubclusters(parts, guest, length, change)
+    return
+  }
   const coverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
   for (let done = 0; done < length;) {
     const at = guest + done
@@ -230,11 +239,11 @@ function applyChange(
   const { geometry, frees } = parts
   const outcome = outcomeOf(parts, run, guest, change)
   assert(outcome !== undefined, 'the lock keeps the entries')
-  refuseMetadata(parts, run)
+  refuseMetadata(parts, run.entry, run.length)
   const host = clustersOf(run.entry)
   const clusters = run.length / geometry.clusterSize
   for (let step = 0; step < clusters; step++) {
-    const at = place.at + step * entryBytes
+    const at = place.at + step * geometry.l2EntryBytes
     if (outcome.entry === 'unallocated') storeUnallocated(place.slice.view, at)
     else
       storeZero(

@@ -16,8 +16,8 @@ export type GrowOptions = {
 
 /** What one layer stores at a run of guest bytes. */
 export type Mapping =
-  /** Nothing here: the backing file shows, or zeros. */
-  | { readonly type: 'unallocated'; readonly length: number }
+  /** Nothing here: the backing file shows, or zeros. `hostOffset`: a cluster is kept for it, or used by what is beside it. */
+  | { readonly type: 'unallocated'; readonly length: number; readonly hostOffset?: number }
   /** Reads as zeros whatever the backing file holds. `hostOffset`: a cluster is kept for it. */
   | { readonly type: 'zero'; readonly length: number; readonly hostOffset: number | undefined }
   /** `encrypted`: what stands in the file is not what the guest sees. */
@@ -132,6 +132,8 @@ export interface FormatImage {
   readonly size: number
   /** Bytes; for raw 1. */
   readonly clusterSize: number
+  /** Bytes that are allocated by themselves, if that is not a whole cluster. */
+  readonly subclusterSize?: number
   /** Absent where the format has none. */
   readonly snapshots?: FormatSnapshots
   /** Absent where the format has none. */

@@ -12,6 +12,7 @@ export const choices = {
   backing: ['none', 'raw shorter', 'qcow2 shorter', 'qcow2 longer'],
   preallocation: ['off', 'metadata', 'falloc', 'full'],
   lazyRefcounts: ['off', 'on'],
+  extendedL2: ['off', 'on'],
   snapshot: ['no', 'yes'],
   dataFile: ['none', 'own', 'raw'],
   size: ['odd', 'whole'],
@@ -24,13 +25,27 @@ const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
   ({ version, refcountBits = 16 }) => version === 2 && refcountBits !== 16,
   ({ version, compressionType }) => version === 2 && compressionType === 'zstd',
   ({ version, lazyRefcounts }) => version === 2 && lazyRefcounts === 'on',
+  ({ version, extendedL2 }) => version === 2 && extendedL2 === 'on',
+  ({ clusterSize = 65536, extendedL2 }) => clusterSize < 16384 && extendedL2 === 'on',
   // Only subclusters tell apart what is allocated and what is not yet written.
-  ({ backing = 'none', preallocation = 'off' }) => backing !== 'none' && preallocation !== 'off',
+  ({
+    backing = 'none',
+    preallocation = 'off',
+    extendedL2,
+    version,
+    clusterSize = 65536,
+    dataFile = 'none',
+  }) =>
+    backing !== 'none' &&
+    preallocation !== 'off' &&
+    (extendedL2 === 'off' || version === 2 || clusterSize < 16384 || dataFile !== 'none'),
   ({ version, dataFile = 'none' }) => version === 2 && dataFile !== 'none',
   ({ compressed, dataFile = 'none' }) => compressed === 'yes' && dataFile !== 'none',
   ({ snapshot, dataFile = 'none' }) => snapshot === 'yes' && dataFile !== 'none',
   // Nothing shows through what can be read as the disk itself.
   ({ backing = 'none', dataFile }) => backing !== 'none' && dataFile === 'raw',
+  // Not supported together.
+  ({ extendedL2, dataFile = 'none' }) => extendedL2 === 'on' && dataFile !== 'none',
   // A count of one bit has no room for a second reference.
   ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
   // Nor one of two bits, where three compressed clusters share a host cluster.
@@ -88,7 +103,11 @@ export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways 
     `refcount_bits=${refcountBits}`,
     `preallocation=${preallocation}`,
     ...(kind.version === 3
-      ? [`compression_type=${compressionType}`, `lazy_refcounts=${kind.lazyRefcounts}`]
+      ? [
+          `compression_type=${compressionType}`,
+          `lazy_refcounts=${kind.lazyRefcounts}`,
+          `extended_l2=${kind.extendedL2}`,
+        ]
       : []),
     ...(kind.dataFile === 'none' ? [] : [`data_file=${dataFile}`]),
     ...(kind.dataFile === 'raw' ? ['data_file_raw=on'] : []),
@@ -103,7 +122,13 @@ export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways 
       clusterSize,
       refcountBits,
       preallocation,
-      ...(kind.version === 3 ? { compressionType, lazyRefcounts: kind.lazyRefcounts === 'on' } : {}),
+      ...(kind.version === 3
+        ? {
+            compressionType,
+            lazyRefcounts: kind.lazyRefcounts === 'on',
+            extendedL2: kind.extendedL2 === 'on',
+          }
+        : {}),
       ...(kind.dataFile === 'none' ? {} : { dataFile, dataFileRaw: kind.dataFile === 'raw' }),
       ...(backing === undefined ? {} : { backingFile, backingFormat: backing.format }),
     },

@@ -16,7 +16,7 @@ import {
   sequenceWorkload,
 } from './sequences.js'
 import { type Setting, usual, withSetting } from './setting.js'
-import { type StartName, startsOf } from './start-images.js'
+import { extendedClusterSize, type StartName, startsOf } from './start-images.js'
 import { record, type Workload } from './workload.js'
 
 /** What was looked at, of one kind of scenario. */
@@ -40,7 +40,7 @@ export type Sampling = {
   readonly states: number
 }
 
-const clusterSizes = [512, 4096] as const
+const clusterSizes = [512, 4096, extendedClusterSize] as const
 
 /** Sequences to be looked at. */
 export type SequencesOf = {
@@ -111,7 +111,7 @@ export class Campaign {
     const plans: (() => Promise<Workload>)[] = []
     const setting = of.setting ?? usual
     for (const clusterSize of clusterSizes) {
-      for (const start of of.starts ?? startsOf(clusterSize)) {
+      for (const start of startsOf(clusterSize, of.starts)) {
         const all = [...operationsOn(start), headerOperation] as const
         const known = all.filter((name) => of.operations?.includes(name) ?? name !== headerOperation)
         for (const names of sequencesOf(length, known)) {

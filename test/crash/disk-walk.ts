@@ -10,6 +10,7 @@ export type WalkedImage = {
   readonly clusterSize: number
   readonly refcountBits: number
   readonly version: 2 | 3
+  readonly extendedL2: boolean
   /** Sectors of the backing file; 0: none. */
   readonly backingSectors: number
   readonly copied?: CopiedRule
@@ -54,11 +55,14 @@ export class DiskWalk {
   leaksInFile = 0
   readonly #image: WalkedImage
   readonly #sectorsPerCluster: number
+  /** What has a place of its own: a cluster, or a subcluster. */
+  readonly #sectorsPerUnit: number
+  readonly #l2EntryBytes: number
   readonly #l2Entries: number
   readonly #blockEntries: number
   readonly #references: Int32Array
   readonly #stored: Int32Array
-  /** By guest cluster: its slot in `#places`, or -1. */
+  /** By guest unit: its slot in `#places`, or -1. */
   readonly slots: Int32Array
   /** By slot. */
   readonly #places: Int32Array
@@ -72,12 +76,14 @@ export class DiskWalk {
 
   /**
    * @param bytes     the longest that the file can be
-   * @param watched   guest clusters whose place is wanted; all others must read as zeros
+   * @param watched   guest units (clusters, or subclusters) whose place is wanted; all others must read as zeros
    */
   constructor(image: WalkedImage, bytes: number, watched: readonly number[]) {
     this.#image = image
     this.#sectorsPerCluster = image.clusterSize / sectorSize
-    this.#l2Entries = image.clusterSize / 8
+    this.#sectorsPerUnit = sectorsPerUnit(image)
+    this.#l2EntryBytes = image.extendedL2 ? 16 : 8
+    this.#l2Entries = image.clusterSize / this.#l2EntryBytes
     this.#blockEntries = (image.clusterSize * 8) / image.refcountBits
     const clusters = Math.ceil(bytes / image.clusterSize) + 1
     this.#references = new Int32Array(clusters)
@@ -115,8 +121,7 @@ export class DiskWalk {
 
   /** What the guest sees at `lba` on the disk walked last: a value of payload.ts. */
   valueAt(lba: number): number {
-    const cluster = Math.floor(lba / this.#sectorsPerCluster)
-    const slot = this.slots[cluster] ?? -1
+    const slot = this.slots[Math.floor(lba / this.#sectorsPerUnit)] ?? -1
     return slot < 0 ? this.#unmappedAt(lba) : this.#valueIn(lba, this.#places[slot] as number)
   }
 
@@ -136,19 +141,29 @@ export class DiskWalk {
       const cluster = Math.floor(lba / this.#sectorsPerCluster)
       const l1Index = Math.floor(cluster / this.#l2Entries)
       const table = l1Index < snapshot.entries ? this.#hostAt(snapshot.offset + l1Index * 8) : 0
-      const place = table === 0 ? unmapped : this.#placeAt(table + (cluster % this.#l2Entries) * 8)
+      const at = table + (cluster % this.#l2Entries) * this.#l2EntryBytes
+      const place = table === 0 ? unmapped : this.#placeAt(at, lba)
       values.push(this.#valueIn(lba, place))
     }
     return values
   }
 
-  #placeAt(at: number): number {
+  #placeAt(at: number, lba: number): number {
     const high = this.#view.getUint32(at)
     const low = this.#view.getUint32(at + 4)
     if ((high & compressedBit) !== 0) return this.#compressedPlace(high, low)
-    if ((low & 1) !== 0) return readsZeros
     const host = this.#hostAt(at)
+    if (this.#image.extendedL2)
+      return this.#subclusterPlace(at, host, Math.floor(lba / this.#sectorsPerUnit) % 32)
+    if ((low & 1) !== 0) return readsZeros
     return host === 0 ? unmapped : host / sectorSize
+  }
+
+  /** By the second word of an extended entry. qcow2 spec, "Extended L2 Entries". */
+  #subclusterPlace(at: number, host: number, index: number): number {
+    if (((this.#view.getUint32(at + 12) >>> index) & 1) === 1)
+      return host / sectorSize + index * this.#sectorsPerUnit
+    return ((this.#view.getUint32(at + 8) >>> index) & 1) === 1 ? readsZeros : unmapped
   }
 
   #compressedPlace(high: number, low: number): number {
@@ -165,7 +180,7 @@ export class DiskWalk {
     if (place === unmapped) return this.#unmappedAt(lba)
     if (place === readsZeros) return zeroValue
     if (place <= firstCompressed) return this.#compressedAt(lba, firstCompressed - place)
-    const host = place + (lba % this.#sectorsPerCluster)
+    const host = place + (lba % this.#sectorsPerUnit)
     const disk = this.#disk as CrashedDisk
     return valueAt(lba, disk.payloadLba[host] ?? -1, disk.payloadGeneration[host] ?? 0)
   }
@@ -194,8 +209,10 @@ export class DiskWalk {
     this.autoclear = false
     this.isDirty = false
     if (this.#image.version === 3) {
-      this.isDirty = (view.getUint32(76) & 1) !== 0
-      if (view.getUint32(72) !== 0 || view.getUint32(76) > 1) throw new Broken('an incompatible feature')
+      const features = view.getUint32(76)
+      this.isDirty = (features & 1) !== 0
+      const known = this.#image.extendedL2 ? 0x10 : 0
+      if (view.getUint32(72) !== 0 || (features & ~1) !== known) throw new Broken('an incompatible feature')
       // Bitmaps are kept up to date: bitmap-history.ts judges them.
       this.autoclear = view.getUint32(88) !== 0 || (view.getUint32(92) & ~1) !== 0
     }
@@ -272,10 +289,15 @@ export class DiskWalk {
     const view = this.#view
     const { clusterSize } = this.#image
     for (let index = 0; index < this.#l2Entries; index++) {
-      const high = view.getUint32(table + index * 8)
-      const low = view.getUint32(table + index * 8 + 4)
-      if (high === 0 && low === 0) continue
+      const at = table + index * this.#l2EntryBytes
+      const high = view.getUint32(at)
+      const low = view.getUint32(at + 4)
       const guest = firstGuest + index
+      if (this.#image.extendedL2) {
+        this.#walkExtended(at, guest, isActive)
+        continue
+      }
+      if (high === 0 && low === 0) continue
       if ((high & compressedBit) !== 0) {
         this.#walkCompressed(high, low, guest, isActive)
         continue
@@ -293,6 +315,31 @@ export class DiskWalk {
     }
   }
 
+  #walkExtended(at: number, guest: number, isActive: boolean): void {
+    const view = this.#view
+    const [high, low] = [view.getUint32(at), view.getUint32(at + 4)]
+    const [zero, allocated] = [view.getUint32(at + 8), view.getUint32(at + 12)]
+    if ((high & compressedBit) !== 0) {
+      if (zero !== 0 || allocated !== 0)
+        throw new Broken(`subclusters of the compressed guest cluster ${guest}`)
+      this.#walkCompressed(high, low, guest, isActive)
+      return
+    }
+    if ((high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0)
+      throw new Broken(`reserved bits in L2 entry of guest cluster ${guest}`)
+    if ((zero & allocated) !== 0) throw new Broken(`subclusters of guest cluster ${guest} are in two states`)
+    const host = this.#hostAt(at)
+    if (host !== 0) {
+      this.#count(host, this.#image.clusterSize, 'data')
+      if (isActive) this.#compareCopied(high, host, 'L2', guest)
+    } else if (high !== 0 || allocated !== 0)
+      throw new Broken(`no cluster for what guest cluster ${guest} has`)
+    for (let index = 0; isActive && index < 32; index++) {
+      const place = this.#subclusterPlace(at, host, index)
+      if (place !== unmapped) this.#place(guest * 32 + index, place)
+    }
+  }
+
   #walkCompressed(high: number, low: number, guest: number, isActive: boolean): void {
     const { clusterSize } = this.#image
     if ((high & copiedBit) !== 0) throw new Broken(`COPIED on the compressed guest cluster ${guest}`)
@@ -300,18 +347,23 @@ export class DiskWalk {
     const within = offset % clusterSize
     this.#count(offset - within, within + length, 'compressed data')
     const place = this.#compressedPlace(high, low)
-    if (isActive) this.#place(guest, place)
+    const units = this.#sectorsPerCluster / this.#sectorsPerUnit
+    for (let index = 0; isActive && index < units; index++) this.#place(guest * units + index, place)
   }
 
-  #place(guest: number, place: number): void {
-    const isBehindEnd = guest * this.#sectorsPerCluster >= this.sizeSectors
-    const slot = this.slots[guest] ?? -1
+  /** @param unit  of the guest */
+  #place(unit: number, place: number): void {
+    const isBehindEnd = unit * this.#sectorsPerUnit >= this.sizeSectors
+    const slot = this.slots[unit] ?? -1
     if (slot >= 0 && !isBehindEnd) {
       this.#places[slot] = place
       return
     }
-    for (let step = 0; step < this.#sectorsPerCluster; step++) {
-      const lba = guest * this.#sectorsPerCluster + step
+    // Of the last cluster of the disk what is behind the end stays until the disk grows, which makes it zeros.
+    const cluster = Math.floor((unit * this.#sectorsPerUnit) / this.#sectorsPerCluster)
+    if (isBehindEnd && cluster * this.#sectorsPerCluster < this.sizeSectors) return
+    for (let step = 0; step < this.#sectorsPerUnit; step++) {
+      const lba = unit * this.#sectorsPerUnit + step
       if (this.#valueIn(lba, place) === zeroValue) continue
       // Behind the end nobody reads it now; but growing the disk again would show it.
       throw new Broken(
@@ -382,6 +434,11 @@ export class DiskWalk {
     const low = this.#view.getUint32(at + 4)
     return (this.#view.getUint32(at) & 0xffffff) * two32 + low - (low % sectorSize)
   }
+}
+
+/** Sectors of what has a place of its own. */
+export function sectorsPerUnit(image: Pick<WalkedImage, 'clusterSize' | 'extendedL2'>): number {
+  return image.clusterSize / sectorSize / (image.extendedL2 ? 32 : 1)
 }
 
 /** The L1 tables of the snapshots, and the length of their table in bytes. qcow2 spec, "Snapshots". */

@@ -30,6 +30,21 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
     },
   ],
   E3: [{ workload: 'sequence/backing/4096/write,flush,partial-new,flush/2/3|flush,exact', mutants: ['M3'] }],
+  E4: [
+    { workload: 'sequence/extended/32768/sub,flush/1/0|flush,exact', mutants: ['E4', 'E4 in place'] },
+    {
+      workload: 'sequence/extended-backing/32768/sub,flush,sub,flush/2/3|flush,exact',
+      mutants: ['E4', 'E4 copied'],
+    },
+    {
+      workload: 'sequence/extended-backing+fresh/32768/sub,sub-over,flush,partial,flush/1/0|flush,reserves',
+      mutants: ['E4', 'E4 neighbour'],
+    },
+    {
+      workload: 'sequence/extended-snapshot/32768/write,flush,sub-over,flush/1/0|flush,reserves',
+      mutants: ['M2', 'M5 and M6'],
+    },
+  ],
   E5: [
     { workload: 'sequence/near-block/512/write,flush,far,flush/1/0|flush,exact', mutants: ['E5'] },
     { workload: 'sequence/snapshot/512/write,flush,far,flush/2/9|flush,exact', mutants: ['M7'] },
@@ -105,7 +120,17 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       mutants: ['M20'],
     },
   ],
-  E16: [{ workload: 'sequence/half-full/512/zero,flush,overwrite,flush/1/0|flush,exact', mutants: ['P11'] }],
+  E16: [
+    { workload: 'sequence/half-full/512/zero,flush,overwrite,flush/1/0|flush,exact', mutants: ['P11'] },
+    {
+      workload: 'sequence/extended/32768/sub-on-zero,flush,sub-over,flush/2/3|flush,exact',
+      mutants: ['E4', 'E16 zeros', 'P11'],
+    },
+    {
+      workload: 'sequence/extended+fresh/32768/sub,sub-zero,flush,sub-again,flush/1/0|flush,exact',
+      mutants: ['E4', 'E16 zeros', 'P11'],
+    },
+  ],
   E17: [
     {
       workload: 'sequence/empty/512/compress,flush,compress,flush/2/1|flush,exact',
@@ -165,7 +190,6 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
 
 /** Edges of what is not built yet. */
 export const waiting: Readonly<Record<string, string>> = {
-  E4: 'subclusters',
   E24: 'test/properties/encryption-power-cut.test.ts looks at it: it is about no request of a guest',
 }
 

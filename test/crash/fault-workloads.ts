@@ -1,12 +1,12 @@
 import { randomWorkload } from './random-workload.js'
 import { type OperationName, sequenceWorkload } from './sequences.js'
 import { type Setting, usual, withSetting } from './setting.js'
-import type { StartName } from './start-images.js'
+import type { ClusterSize, StartName } from './start-images.js'
 import type { Workload } from './workload.js'
 
 type Plan = {
   readonly start: StartName
-  readonly clusterSize: 512 | 4096
+  readonly clusterSize: ClusterSize
   readonly names: readonly OperationName[]
   readonly window: number
   readonly deviceSeed?: number
@@ -29,6 +29,14 @@ const plans: readonly Plan[] = [
     deviceSeed: 4,
     names: ['unmap', 'flush', 'write', 'partial', 'discard-more', 'flush', 'write'],
     setting: { reserves: false },
+  },
+  // Subclusters of a cluster that is there, and of one that is not.
+  {
+    start: 'extended-backing',
+    clusterSize: 32768,
+    window: 2,
+    deviceSeed: 4,
+    names: ['sub', 'sub-over', 'flush', 'sub-zero', 'partial-new', 'sub-again', 'flush'],
   },
   // A new refcount block, and one counted by another.
   {
@@ -218,7 +226,7 @@ async function planned(plan: Plan): Promise<Workload> {
 }
 
 function randomOnes(seed: number): Promise<Workload>[] {
-  const kinds: { start: StartName; clusterSize: 512 | 4096; setting: Setting }[] = [
+  const kinds: { start: StartName; clusterSize: ClusterSize; setting: Setting }[] = [
     { start: 'backing', clusterSize: 4096, setting: usual },
     { start: 'half-full', clusterSize: 512, setting: usual },
     { start: 'near-block', clusterSize: 512, setting: { ...usual, reserves: false, tiny: true } },

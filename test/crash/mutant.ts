@@ -1,7 +1,7 @@
 import type { HuntingGround } from './hunt.js'
 import type { OperationName } from './sequences.js'
 import type { Setting } from './setting.js'
-import type { StartName } from './start-images.js'
+import type { ClusterSize, StartName } from './start-images.js'
 import type { Tampering } from './workload.js'
 
 /**
@@ -15,7 +15,7 @@ export type Mutant = {
   readonly lacks: string
   /** Where it shows soonest. */
   readonly starts: readonly StartName[]
-  readonly clusterSizes: readonly (512 | 4096)[]
+  readonly clusterSizes: readonly ClusterSize[]
   /** What short workloads in the hunt for it are, or contain in this order: the operations that race without the rule. */
   readonly needs?: readonly OperationName[]
   /** How many requests run at once in these; default: one to four. */

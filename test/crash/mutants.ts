@@ -5,6 +5,7 @@ import { headerMutants } from './header-mutants.js'
 import type { Mutant } from './mutant.js'
 import { queueMutants } from './queue-mutants.js'
 import { snapshotMutants } from './snapshot-mutants.js'
+import { subclusterMutants } from './subcluster-mutants.js'
 
 /** All wrong implementations that crashes give away. */
 export const mutants: readonly Mutant[] = [
@@ -14,4 +15,5 @@ export const mutants: readonly Mutant[] = [
   ...headerMutants,
   ...bitmapMutants,
   ...queueMutants,
+  ...subclusterMutants,
 ]

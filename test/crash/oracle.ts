@@ -1,6 +1,6 @@
 import { assert } from '../../lib/base/assert.js'
 import type { CrashedDisk } from './disk-states.js'
-import { type CopiedRule, DiskWalk, looser } from './disk-walk.js'
+import { type CopiedRule, DiskWalk, looser, sectorsPerUnit } from './disk-walk.js'
 import { firstChanged, type FrozenDisk } from './frozen-disk.js'
 import type { Allowed, GuestHistory } from './guest-history.js'
 import { describeValue } from './payload.js'
@@ -28,6 +28,7 @@ export class Oracle {
   readonly #initial: Int32Array
   /** What COPIED flags may be. */
   readonly copied: CopiedRule
+  readonly #isExtended: boolean
   #judged = 0
   #isWhole = false
 
@@ -39,7 +40,8 @@ export class Oracle {
    */
   constructor(start: StartImage, history: GuestHistory, disk: CrashedDisk, wholeEvery = usualWholeEvery) {
     this.#wholeEvery = wholeEvery
-    const perCluster = start.clusterSize / 512
+    this.#isExtended = start.extendedL2
+    const perUnit = sectorsPerUnit(start)
     const lbas = new Set(history.touched)
     start.initial.forEach((value, lba) => {
       // Zeros over a backing file are something that can be lost.
@@ -51,7 +53,7 @@ export class Oracle {
     const touched = new Set(history.touched)
     this.#touched = Uint8Array.from(this.#lbas, (lba) => Number(touched.has(lba)))
     const watched = new Set<number>()
-    for (const lba of this.#lbas) watched.add(Math.floor(lba / perCluster))
+    for (const lba of this.#lbas) watched.add(Math.floor(lba / perUnit))
     this.#walk = new DiskWalk({ ...start, copied: this.copied }, disk.bytes.length, [...watched])
     this.#running = new RunningWalk(start, disk, this.#walk.slots, watched.size)
     this.#content = new RunningContent(start, this.#lbas, this.#initial, this.#touched, this.#walk.slots)
@@ -101,7 +103,9 @@ export class Oracle {
     const time = Math.max(newest, since)
     this.#isWhole = false
     this.#judged++
-    if (this.copied !== 'exact' || !this.#isSurelySound(disk, allowed, time, since)) {
+    // Subclusters are looked at as a whole, always.
+    const isFollowed = this.copied === 'exact' && !this.#isExtended
+    if (!isFollowed || !this.#isSurelySound(disk, allowed, time, since)) {
       return this.judgeWhole(disk, allowed, time)
     }
     if (this.#judged % this.#wholeEvery === 0) {

@@ -1,5 +1,13 @@
 import { SeededRandom } from '../support/seeded-random.js'
-import { type StartImage, type StartName, startImage, startsOf, withFree } from './start-images.js'
+import {
+  type ClusterSize,
+  extendedClusterSize,
+  type StartImage,
+  type StartName,
+  startImage,
+  startsOf,
+  withFree,
+} from './start-images.js'
 import { usual } from './setting.js'
 import type { Step, Workload } from './workload.js'
 
@@ -7,7 +15,7 @@ export type RandomOptions = {
   /** Requests. */
   readonly steps: number
   readonly start?: StartName
-  readonly clusterSize?: 512 | 4096
+  readonly clusterSize?: ClusterSize
   /** Nothing is done to snapshots. */
   readonly isStill?: boolean
 }
@@ -15,7 +23,7 @@ export type RandomOptions = {
 /** A long workload, wholly decided by its seed: up to eight requests at once, in few clusters, so that freed ones are used again. */
 export async function randomWorkload(seed: number, options: RandomOptions): Promise<Workload> {
   const random = new SeededRandom(seed)
-  const anyClusterSize = random.pick([512, 512, 4096])
+  const anyClusterSize = random.pick([512, 512, 512, 512, 4096, 4096, extendedClusterSize] as const)
   const clusterSize = options.clusterSize ?? anyClusterSize
   // A full refcount table has thousands of clusters to look at in each state: it is left to few.
   const most = startsOf(clusterSize).filter((name) => name !== 'near-table')
@@ -57,7 +65,7 @@ export function randomFromName(name: string): Promise<Workload> {
   return randomWorkload(Number(seed), {
     steps: Number(steps),
     ...(start ? { start: start as StartName } : {}),
-    ...(clusterSize ? { clusterSize: Number(clusterSize) as 512 | 4096 } : {}),
+    ...(clusterSize ? { clusterSize: Number(clusterSize) as ClusterSize } : {}),
     ...(still === undefined ? {} : { isStill: true }),
   })
 }
@@ -90,7 +98,7 @@ class Generator {
     // A few places where everything happens; sometimes one in each of many L2 tables.
     const count = random.pick([1, 2, 3, 20])
     this.#windows = Array.from({ length: count }, () => {
-      const wide = count === 20 ? 2 : random.between(3, 16)
+      const wide = count === 20 ? 2 : random.between(3, Math.min(16, clusters))
       return { first: random.integer(Math.max(1, clusters - wide)), clusters: wide }
     })
   }

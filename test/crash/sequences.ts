@@ -1,5 +1,11 @@
 import { assert } from '../../lib/base/assert.js'
-import { type StartName, startImage, type StartImage } from './start-images.js'
+import {
+  extendedClusterSize,
+  isExtended,
+  type StartName,
+  startImage,
+  type StartImage,
+} from './start-images.js'
 import { usual } from './setting.js'
 import type { Step, Workload } from './workload.js'
 
@@ -31,6 +37,9 @@ export const operations = [
   'snapshot-delete',
 ] as const
 
+/** On images with extended L2 entries: in the cluster of 'overwrite', most of whose subclusters are not there. */
+export const extendedOperations = ['sub', 'sub-again', 'sub-over', 'sub-zero', 'sub-on-zero'] as const
+
 /** The header names another backing file: a whole header's affair, which has sequences of its own. */
 export const headerOperation = 'rename'
 
@@ -38,10 +47,19 @@ export const headerOperation = 'rename'
 export const bitmapOperations = ['bitmap-add', 'bitmap-clear', 'bitmap-toggle', 'bitmap-remove'] as const
 
 export type OperationName =
-  (typeof operations)[number] | typeof headerOperation | (typeof bitmapOperations)[number]
+  | (typeof operations)[number]
+  | (typeof extendedOperations)[number]
+  | typeof headerOperation
+  | (typeof bitmapOperations)[number]
 
 /** The short lists: of these all sequences of three are looked at in a full run. */
-export const shortStarts: readonly StartName[] = ['empty', 'half-full', 'backing', 'near-block']
+export const shortStarts: readonly StartName[] = [
+  'empty',
+  'half-full',
+  'backing',
+  'near-block',
+  'extended-backing',
+]
 export const shortOperations: readonly OperationName[] = [
   'write',
   'overwrite',
@@ -54,6 +72,9 @@ export const shortOperations: readonly OperationName[] = [
   'snapshot-create',
   'snapshot-apply',
   'snapshot-delete',
+  'sub',
+  'sub-over',
+  'sub-zero',
 ]
 
 /** What there is to do on an image. Counts of one bit have no room for a snapshot's references. */
@@ -63,6 +84,7 @@ export function operationsOn(start: StartName): readonly OperationName[] {
     const others = operations.filter((name) => name !== 'snapshot-apply')
     return [...others, ...bitmapOperations]
   }
+  if (isExtended(start)) return [...operations, ...extendedOperations]
   if (!start.startsWith('one-bit')) return operations
   return operations.filter((name) => !name.startsWith('snapshot'))
 }
@@ -118,6 +140,16 @@ export function sequenceFromName(name: string): Promise<Workload> {
   )
 }
 
+/** Sectors. */
+function subclusters(count: number): number {
+  return (count * extendedClusterSize) / 32 / 512
+}
+
+/** Clusters that a table of one cluster's L1 entries, or the first of those of large clusters, maps. */
+function beyondL1({ clusterSize, extendedL2 }: StartImage): number {
+  return extendedL2 ? clusterSize / 16 : (clusterSize / 8) ** 2
+}
+
 function preallocated(step: Step): Step {
   return step.kind === 'resize' ? { ...step, preallocation: 'metadata' } : step
 }
@@ -131,6 +163,7 @@ class Planner {
   #more: number[]
   #sectors: number
   #made = 0
+  #parts = 0
   readonly #snapshots: { name: string; sectors: number }[]
   #renames = 0
   /** Of bitmaps that were added: whether they follow the disk. */
@@ -185,6 +218,18 @@ class Planner {
         return { kind: name, lba, sectors: one }
       case 'discard-more':
         return { kind: 'discard', lba: (this.#more.shift() ?? this.#first) * one, sectors: 3 * one }
+      case 'sub':
+        // One sector of a subcluster that is not there, another each time; the other sector is what is copied.
+        return { kind: 'write', lba: lba + subclusters(8 + (this.#parts++ % 20)) + 1, sectors: 1 }
+      case 'sub-again':
+        return { kind: 'write', lba: lba + subclusters(8), sectors: 1 }
+      case 'sub-over':
+        // From one that is there into one that is not.
+        return { kind: 'write', lba: lba + subclusters(3) + 1, sectors: 8 }
+      case 'sub-zero':
+        return { kind: 'zero', lba: lba + subclusters(8), sectors: subclusters(2) }
+      case 'sub-on-zero':
+        return { kind: 'write', lba: lba + subclusters(4) + 1, sectors: 1 }
       case 'flush':
         return { kind: 'flush' }
       case 'rename':
@@ -192,7 +237,7 @@ class Planner {
       case 'grow':
         return this.#resize(this.#sectors + 3 * one + 1)
       case 'grow-l1':
-        return this.#resize(this.#sectors + (this.#start.clusterSize / 8) ** 2 * one)
+        return this.#resize(this.#sectors + beyondL1(this.#start) * one)
       case 'grow-filled':
         return preallocated(this.#resize(this.#sectors + 3 * one + 1))
       case 'bitmap-add':

@@ -19,6 +19,7 @@ export type StartImage = {
   readonly clusterSize: number
   readonly refcountBits: number
   readonly version: 2 | 3
+  readonly extendedL2: boolean
   /** Of the file; whole sectors. */
   readonly bytes: Uint8Array
   /** By LBA: what the guest sees. */
@@ -46,6 +47,9 @@ export const startNames = [
   'autoclear',
   'version-2',
   'one-bit',
+  'extended',
+  'extended-backing',
+  'extended-snapshot',
 ] as const
 /** Those that have workloads of their own. */
 type Contents = (typeof startNames)[number] | 'bitmaps'
@@ -64,8 +68,22 @@ function contentsOf(start: StartName): Contents {
 }
 
 /** Which starts there are with clusters of this size: a full refcount table of larger ones would take a gibibyte. */
-export function startsOf(clusterSize: number): Contents[] {
-  return startNames.filter((name) => name !== 'near-table' || clusterSize === 512)
+export function startsOf(clusterSize: number, from: readonly StartName[] = startNames): StartName[] {
+  return from.filter((name) => {
+    if (isExtended(name) || clusterSize === extendedClusterSize)
+      return isExtended(name) && clusterSize === extendedClusterSize
+    return name !== 'near-table' || clusterSize === 512
+  })
+}
+
+/** Subclusters of two sectors, so that something is copied around a write of one. */
+export const extendedClusterSize = 32768
+
+export type ClusterSize = 512 | 4096 | typeof extendedClusterSize
+
+/** Whether the image has extended L2 entries. */
+export function isExtended(name: StartName): boolean {
+  return name.startsWith('extended')
 }
 
 const made = new Map<string, Promise<StartImage>>()
@@ -91,6 +109,9 @@ async function make(name: StartName, clusterSize: number): Promise<StartImage> {
 
 /** Guest clusters of most images. */
 const diskClusters = 96
+
+/** Of those with extended L2 entries: their clusters are large. */
+const extendedDiskClusters = 12
 
 /** Of 'used'. */
 const usedFirst = 60
@@ -121,13 +142,16 @@ class Maker {
     this.#perCluster = clusterSize / sectorSize
     const counted = (clusterSize * 8) / refcountBits
     const full = name === 'near-table' ? (clusterSize / 8) * counted : name === 'near-block' ? counted : 0
-    const clusters = full > 0 ? full + 16 : diskClusters
+    const few = isExtended(name) ? extendedDiskClusters : diskClusters
+    const clusters = full > 0 ? full + 16 : few
     // The disk ends within a cluster, if clusters have more than one sector.
     this.#sectors = clusters * this.#perCluster - Math.floor(this.#perCluster / 2)
     this.#initial = new Int32Array(this.#sectors)
-    if (this.#name !== 'backing') return
-    // Shorter than the disk, and not whole clusters.
-    const backed = 40 * this.#perCluster + Math.floor(this.#perCluster / 2)
+    if (!this.#name.endsWith('backing')) return
+    // Shorter than the disk, and not whole clusters, or subclusters.
+    const backed = isExtended(name)
+      ? 5 * this.#perCluster + Math.floor(this.#perCluster / 2) + 1
+      : 40 * this.#perCluster + Math.floor(this.#perCluster / 2)
     const bytes = stampedBytes(0, backed, backingValue)
     this.#initial.fill(backingValue, 0, backed)
     this.#backing = {
@@ -145,11 +169,13 @@ class Maker {
       version: this.#version,
       refcountBits: this.#refcountBits,
       lazyRefcounts: false,
+      extendedL2: isExtended(this.#name),
     })
     // What is freed here keeps its bytes.
     const backend = otherwise(this.#memory, { punch: () => Promise.resolve() })
     const image = await openQcow2(backend, { readOnly: false, backing: this.#backing, reservation: 0 })
-    if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
+    if (isExtended(this.#name)) await this.#fillParts(image)
+    else if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
     else if (this.#name !== 'empty') await this.#fillHalf(image)
     if (this.#free === 'used') await this.#leaveUsed(image)
     await image.close()
@@ -166,11 +192,34 @@ class Maker {
     await this.#zero(image, 13, { unmap: true })
   }
 
+  /** Whole clusters; one of which some subclusters are there, some are zeros, and most are in neither state, in a used cluster; zeros of both kinds. */
+  async #fillParts(image: Qcow2Image): Promise<void> {
+    const [partial, used] = [3, 7]
+    if (this.#free !== 'fresh') {
+      await this.#write(image, used, 1)
+      await this.#write(image, used + 1, 1)
+      await this.#zero(image, used, { unmap: true })
+      await this.#zero(image, used + 1, { unmap: true })
+      // What is freed is free behind a flush, when that has been told.
+      await image.flush()
+      await image.flush()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    const lba = partial * this.#perCluster
+    await image.write(stampedBytes(lba, 12, startGeneration), lba * sectorSize)
+    this.#initial.fill(startGeneration, lba, lba + 8)
+    await image.writeZeroes((lba + 8) * sectorSize, 4 * sectorSize, { unmap: false })
+    this.#initial.fill(zeroValue, lba + 8, lba + 12)
+    this.#mapped.push(partial)
+    for (const cluster of [1, 2, 4]) await this.#write(image, cluster, 1)
+    await this.#zero(image, 4, { unmap: false })
+  }
+
   /** Clusters that others were mapped to, at places that are not used again by themselves. */
   async #leaveUsed(image: Qcow2Image): Promise<void> {
-    for (let cluster = usedFirst; cluster < usedFirst + usedClusters; cluster++)
-      await this.#write(image, cluster, 1)
-    for (let cluster = usedFirst; cluster < usedFirst + usedClusters; cluster++) {
+    const [first, end] = isExtended(this.#name) ? [8, 11] : [usedFirst, usedFirst + usedClusters]
+    for (let cluster = first; cluster < end; cluster++) await this.#write(image, cluster, 1)
+    for (let cluster = first; cluster < end; cluster++) {
       await this.#zero(image, cluster, { unmap: true })
     }
   }
@@ -205,7 +254,8 @@ class Maker {
 
   async finish(): Promise<StartImage> {
     let bytes = this.#memory.snapshot()
-    if (this.#name === 'snapshot') bytes = await withSnapshot(bytes)
+    const hasSnapshot = this.#name.endsWith('snapshot')
+    if (hasSnapshot) bytes = await withSnapshot(bytes)
     if (this.#name === 'bitmaps') bytes = await withBitmaps(bytes, this.#clusterSize)
     if (this.#name === 'autoclear') new DataView(bytes.buffer).setUint32(92, 0x40)
     const whole = new Uint8Array(alignUp(bytes.length, sectorSize))
@@ -220,11 +270,12 @@ class Maker {
       clusterSize: this.#clusterSize,
       refcountBits: this.#refcountBits,
       version: this.#version,
+      extendedL2: isExtended(this.#name),
       bytes: whole,
       initial: this.#initial,
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
-      snapshots: this.#name === 'snapshot' ? [frozenFrom('frozen', this.#initial)] : [],
+      snapshots: hasSnapshot ? [frozenFrom('frozen', this.#initial)] : [],
       leaks: 0,
       mapped: this.#mapped,
       free,

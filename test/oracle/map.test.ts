@@ -62,18 +62,25 @@ function withoutHolesInClusters(entries: Entry[]): Entry[] {
 
 const size = 4 * 1024 * 1024 + 512
 
-for (const clusterSize of [512, 4096, 65536, 2 * 1024 * 1024]) {
-  test(`what qemu-io wrote in ${clusterSize} byte clusters is mapped as qemu-img maps it`, async (t) => {
+const kinds = [
+  ...[512, 4096, 65536, 2 * 1024 * 1024].map((clusterSize) => ({ clusterSize, extendedL2: false })),
+  ...[16384, 65536].map((clusterSize) => ({ clusterSize, extendedL2: true })),
+]
+
+for (const { clusterSize, extendedL2 } of kinds) {
+  const clusters = `${clusterSize} byte clusters${extendedL2 ? ' with extended L2 entries' : ''}`
+
+  test(`what qemu-io wrote in ${clusters} is mapped as qemu-img maps it`, async (t) => {
     const folder = await makeFolder(t)
     const path = join(folder, 'disk')
-    for (const compat of ['0.10', '1.1']) {
+    for (const compat of extendedL2 ? ['1.1'] : ['0.10', '1.1']) {
       await qemuImg(
         'create',
         '-q',
         '-f',
         'qcow2',
         '-o',
-        `cluster_size=${clusterSize},compat=${compat}`,
+        `cluster_size=${clusterSize},compat=${compat},extended_l2=${extendedL2 ? 'on' : 'off'}`,
         path,
         String(size),
       )
@@ -89,7 +96,7 @@ for (const clusterSize of [512, 4096, 65536, 2 * 1024 * 1024]) {
     }
   })
 
-  test(`what we wrote in ${clusterSize} byte clusters over a chain is mapped as qemu-img maps it`, async (t) => {
+  test(`what we wrote in ${clusters} over a chain is mapped as qemu-img maps it`, async (t) => {
     const folder = await makeFolder(t)
     const seed = seedOfRun()
     t.log(`QCOW2_SEED=${seed}`)
@@ -99,12 +106,14 @@ for (const clusterSize of [512, 4096, 65536, 2 * 1024 * 1024]) {
     await createImage(join(folder, 'middle.qcow2'), {
       size: 3.5 * 1024 * 1024,
       clusterSize,
+      extendedL2,
       backingFile: 'base.raw',
       backingFormat: 'raw',
     })
     await createImage(join(folder, 'top.qcow2'), {
       size,
       clusterSize,
+      extendedL2,
       backingFile: 'middle.qcow2',
       backingFormat: 'qcow2',
     })
@@ -127,9 +136,13 @@ for (const clusterSize of [512, 4096, 65536, 2 * 1024 * 1024]) {
 
 test('preallocated and resized images are mapped as qemu-img maps them', async (t) => {
   const folder = await makeFolder(t)
-  for (const preallocation of ['off', 'metadata', 'falloc', 'full'] as const) {
-    const path = join(folder, preallocation)
-    await createImage(path, { size, preallocation })
+  const modes = ['off', 'metadata', 'falloc', 'full'] as const
+  const all = [false, true].flatMap((extendedL2) =>
+    modes.map((preallocation) => ({ extendedL2, preallocation })),
+  )
+  for (const { extendedL2, preallocation } of all) {
+    const path = join(folder, `${preallocation}-${extendedL2}`)
+    await createImage(path, { size, preallocation, extendedL2 })
     await sameMap(t, path)
     const image = await openImage(path)
     await image.resize(2 * size)

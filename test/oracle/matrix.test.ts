@@ -29,16 +29,19 @@ function* shapes(clusterSize: number): Generator<Shape> {
   for (const refcountBits of refcountWidths)
     yield { version: 3, clusterSize, refcountBits, size, backing: undefined }
   yield { version: 2, clusterSize, refcountBits: 16, size, backing: undefined }
+  if (clusterSize >= 16384)
+    yield { version: 3, clusterSize, refcountBits: 16, extendedL2: true, size, backing: undefined }
 }
 
 function optionsOf(shape: Shape, preallocation: Preallocation): { ours: CreateOptions; theirs: string[] } {
-  const { size, clusterSize, refcountBits } = shape
+  const { size, clusterSize, refcountBits, extendedL2 = false } = shape
   const compat = compatOf(shape)
+  const extended = extendedL2 ? 'on' : 'off'
   return {
-    ours: { size, clusterSize, refcountBits, compat, preallocation },
+    ours: { size, clusterSize, refcountBits, compat, preallocation, extendedL2 },
     theirs: [
       '-o',
-      `cluster_size=${clusterSize},refcount_bits=${refcountBits},compat=${compat},preallocation=${preallocation}`,
+      `cluster_size=${clusterSize},refcount_bits=${refcountBits},compat=${compat},preallocation=${preallocation},extended_l2=${extended}`,
     ],
   }
 }
@@ -112,10 +115,13 @@ for (const clusterSize of clusterSizes) {
         const folder = await makeFolder(t, { fast: true })
         const backing: BackingShape = { format, size: backingSize }
         const { name, content } = await makeBacking(folder, backing, random)
-        for (const version of [2, 3] as const) {
-          const shape: Shape = { version, clusterSize, refcountBits: 16, size, backing }
-          const label = `version ${version} over ${format} of ${backingSize} bytes`
-          const path = join(folder, `disk-${version}`)
+        for (const kind of [2, 3, 'extended'] as const) {
+          const extendedL2 = kind === 'extended'
+          if (extendedL2 && clusterSize < 16384) continue
+          const version = kind === 2 ? 2 : 3
+          const shape: Shape = { version, clusterSize, refcountBits: 16, extendedL2, size, backing }
+          const label = `version ${kind} over ${format} of ${backingSize} bytes`
+          const path = join(folder, `disk-${kind}`)
           const { ours } = optionsOf(shape, 'off')
           await createImage(path, { ...ours, backingFile: name, backingFormat: format })
           t.is(await writeInTurn(path, shownOver(content, size), random), '', label)

@@ -2,6 +2,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { createImage, type DiskImage, openImage } from '../../lib/index.js'
+import { extendedClusterSizes } from '../support/image-shapes.js'
 import { qemuCheck, qemuImg, qemuIo, qemuRead } from '../support/qemu.js'
 import { countOfRun, SeededRandom, seedOfRun } from '../support/seeded-random.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -36,21 +37,25 @@ class SnapshotSequence {
   }
 
   static async begin(folder: string, random: SeededRandom): Promise<SnapshotSequence> {
-    const clusterSize = random.pick([512, 1024, 4096, 65536, 65536, 2 ** 21])
-    const version = random.pick([3, 3, 3, 2] as const)
+    const extendedL2 = random.chance(0.3)
+    const clusterSize = random.pick(
+      extendedL2 ? extendedClusterSizes : [512, 1024, 4096, 65536, 65536, 2 ** 21],
+    )
+    const version = extendedL2 ? 3 : random.pick([3, 3, 3, 2] as const)
     const refcountBits = version === 2 ? 16 : random.pick([4, 8, 16, 16, 32, 64])
     const size = random.between(1, 64) * 512 * random.pick([1, 8, 64])
     const lazyRefcounts = version === 3 && random.chance(0.3)
     const path = join(folder, 'disk.qcow2')
     const sequence = new SnapshotSequence(random, path, { clusterSize, version, size })
     sequence.log.push(
-      `version ${version}, clusters of ${clusterSize}, ${refcountBits} bits, ${size} bytes, lazy ${lazyRefcounts}`,
+      `version ${version}, clusters of ${clusterSize}, extended ${extendedL2}, ${refcountBits} bits, ${size} bytes, lazy ${lazyRefcounts}`,
     )
     await createImage(path, {
       size,
       clusterSize,
       refcountBits,
       lazyRefcounts,
+      extendedL2,
       compat: version === 2 ? '0.10' : '1.1',
     })
     return sequence

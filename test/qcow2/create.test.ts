@@ -33,6 +33,7 @@ async function createTheirs(name: string, options: CreateOptions): Promise<strin
     `refcount_bits=${options.refcountBits}`,
     `lazy_refcounts=${options.lazyRefcounts ? 'on' : 'off'}`,
     `compression_type=${options.compressionType ?? 'zlib'}`,
+    `extended_l2=${options.extendedL2 === true ? 'on' : 'off'}`,
   ].join(',')
   const backing = options.backingFile === undefined ? [] : ['-u', '-b', options.backingFile]
   const format = options.backingFormat === undefined ? [] : ['-F', options.backingFormat]
@@ -88,6 +89,21 @@ for (const clusterSize of clusterSizes) {
     t.deepEqual(found.filter(Boolean), [])
   })
 }
+
+test('an empty image with extended L2 entries is laid out to the byte as qemu-img does', async (t) => {
+  const found: unknown[] = []
+  for (const clusterSize of [16384, 65536, 2 << 20]) {
+    const largest = ((32 << 20) / 8) * (clusterSize / 16) * clusterSize
+    for (const size of sizes.filter((size) => size <= largest && (size < 2 ** 42 || clusterSize > 65536))) {
+      for (const refcountBits of [1, 16, 64]) {
+        found.push(await same('x', { ...plain, size, clusterSize, refcountBits, extendedL2: true }))
+      }
+    }
+  }
+  const named = { ...plain, size: 2 ** 20, backingFile: 'base', backingFormat: 'raw', extendedL2: true }
+  found.push(await same('x', { ...named, compressionType: 'zstd', lazyRefcounts: true }))
+  t.deepEqual(found.filter(Boolean), [])
+})
 
 test('an L1 that needs several refcount blocks, or a larger refcount table, is laid out as qemu-img does', async (t) => {
   t.timeout(120_000)

@@ -6,6 +6,7 @@ import {
   l1Index,
   l2Index,
   l2SliceOffset,
+  geometryOf,
   makeGeometry,
 } from '../../lib/qcow2/geometry.js'
 
@@ -14,6 +15,9 @@ test('the sizes of an image with 64 KiB clusters and 16-bit refcounts are those 
     clusterBits: 16,
     clusterSize: 65536,
     sliceSize: 4096,
+    extendedL2: false,
+    l2EntryBytes: 8,
+    subclusterSize: 65536,
     l2EntriesPerTable: 8192,
     l2EntriesPerSlice: 512,
     l2TableCoverage: 512 * 2 ** 20,
@@ -30,6 +34,9 @@ test('the sizes of an image with 512-byte clusters and 64-bit refcounts are thos
     clusterBits: 9,
     clusterSize: 512,
     sliceSize: 512,
+    extendedL2: false,
+    l2EntryBytes: 8,
+    subclusterSize: 512,
     l2EntriesPerTable: 64,
     l2EntriesPerSlice: 64,
     l2TableCoverage: 32768,
@@ -46,6 +53,9 @@ test('the sizes of an image with 2 MiB clusters and 1-bit refcounts are those of
     clusterBits: 21,
     clusterSize: 2097152,
     sliceSize: 4096,
+    extendedL2: false,
+    l2EntryBytes: 8,
+    subclusterSize: 2097152,
     l2EntriesPerTable: 262144,
     l2EntriesPerSlice: 512,
     l2TableCoverage: 512 * 2 ** 30,
@@ -106,4 +116,20 @@ test('a host byte belongs to one cluster, also beyond 2^32 clusters', (t) => {
   t.is(clusterOf(geometry, 511), 0)
   t.is(clusterOf(geometry, 512), 1)
   t.is(clusterOf(geometry, 2 ** 50 + 513), 2 ** 41 + 1)
+})
+
+test('extended L2 entries take twice the space, so that a table maps half as much', (t) => {
+  const standard = makeGeometry(16, 4)
+  const extended = makeGeometry(16, 4, true)
+  t.like(extended, {
+    l2EntryBytes: 16,
+    subclusterSize: 2048,
+    l2EntriesPerTable: 4096,
+    l2EntriesPerSlice: 256,
+  })
+  t.is(extended.l2TableCoverage, standard.l2TableCoverage / 2)
+  t.is(l1EntriesFor(extended, 64 * 2 ** 40), 2 * 131072)
+  t.is(l2SliceOffset(extended, hostOffset(0x50000), 256), hostOffset(0x51000))
+  t.deepEqual(geometryOf({ clusterBits: 16, refcountOrder: 4, incompatibleFeatures: 0x10n }), extended)
+  t.deepEqual(geometryOf({ clusterBits: 16, refcountOrder: 4, incompatibleFeatures: 0xfn }), standard)
 })

@@ -183,7 +183,9 @@ test('the cluster size is known from the first sector', async (t) => {
 })
 
 test('what cannot be read is refused by name when guest data is wanted, not before', (t) => {
-  const cases: [message: string, ...changes: [number, string][]][] = [['extended L2 entries', [79, '10']]]
+  const cases: [message: string, ...changes: [number, string][]][] = [
+    ['extended L2 entries with an external data file', [79, '14']],
+  ]
   for (const [names, ...changes] of cases) {
     const header = parseHeader(changed(...changes), 'a')
     t.throws(() => refuseUnsupported(header, 'a'), {
@@ -192,10 +194,8 @@ test('what cannot be read is refused by name when guest data is wanted, not befo
     })
   }
   t.notThrows(() => refuseUnsupported(parseHeader(plain, 'a'), 'a'))
-  t.notThrows(
-    () => refuseUnsupported(parseHeader(changed([79, '04']), 'a'), 'a'),
-    'whoever opens it sees to that',
-  )
+  t.notThrows(() => refuseUnsupported(parseHeader(changed([79, '04']), 'a'), 'a'), 'external data file')
+  t.notThrows(() => refuseUnsupported(parseHeader(changed([79, '10']), 'a'), 'a'), 'extended L2 entries')
   const raw = parseHeader(changed([95, '02']), 'a')
   t.throws(() => refuseUnsupported(raw, 'a'), { message: /data-file-raw requires a data file/ })
 })

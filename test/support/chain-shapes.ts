@@ -56,7 +56,10 @@ export async function makeLink(
   const path = join(folder, link.name)
   const { format, clusterSize, size, version } = link
   const compat = version === 2 ? '0.10' : '1.1'
-  const shape = format === 'raw' ? [] : ['-o', `cluster_size=${clusterSize},compat=${compat}`]
+  // By the last of its sectors, so that the same chain is so each time.
+  const isExtended = version === 3 && clusterSize >= 16384 && (size / 512) % 2 === 1
+  const extended = isExtended ? ',extended_l2=on' : ''
+  const shape = format === 'raw' ? [] : ['-o', `cluster_size=${clusterSize},compat=${compat}${extended}`]
   const backing = below === undefined ? [] : ['-b', below.name, '-F', below.format]
   await qemuImg('create', '-q', '-f', format, ...shape, ...backing, path, String(size))
   const commands = format === 'raw' ? [] : compressions(link, random)

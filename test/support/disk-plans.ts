@@ -7,6 +7,7 @@ import { SeededRandom } from './seeded-random.js'
 export type Setting = {
   readonly version: 2 | 3
   readonly refcountBits: number
+  readonly extendedL2: boolean
   readonly sectors: number
   readonly backingSectors: number | undefined
   readonly syncPolicy: 'never' | 'flush' | 'write'
@@ -33,7 +34,13 @@ type PlannedRequest = {
 }
 
 /** A disk that holds several L2 tables where that is possible, and is small enough to be read again and again. */
-const mostSectors: Record<number, number> = { 512: 1200, 4096: 1600, 65536: 6000, 2097152: 20000 }
+const mostSectors: Record<number, number> = {
+  512: 1200,
+  4096: 1600,
+  16384: 3000,
+  65536: 6000,
+  2097152: 20000,
+}
 
 export function settings(clusterSize: number): fc.Arbitrary<Setting> {
   const most = mostSectors[clusterSize] ?? 1000
@@ -41,6 +48,7 @@ export function settings(clusterSize: number): fc.Arbitrary<Setting> {
     .record({
       version: fc.constantFrom<2 | 3>(3, 3, 3, 2),
       refcountBits: fc.constantFrom(1, 2, 4, 8, 16, 32, 64),
+      extendedL2: fc.constant(false),
       sectors: fc.integer({ min: 1, max: most }),
       backingSectors: fc.option(fc.integer({ min: 1, max: most }), { nil: undefined }),
       syncPolicy: fc.constantFrom<Setting['syncPolicy']>('flush', 'flush', 'never', 'write'),
@@ -49,6 +57,11 @@ export function settings(clusterSize: number): fc.Arbitrary<Setting> {
       diskSeed: fc.integer({ min: 0, max: 2 ** 30 }),
     })
     .map((setting) => (setting.version === 2 ? { ...setting, refcountBits: 16 } : setting))
+}
+
+/** The same with extended L2 entries. */
+export function extendedSettings(clusterSize: number): fc.Arbitrary<Setting> {
+  return settings(clusterSize).map((setting) => ({ ...setting, version: 3, extendedL2: true }))
 }
 
 const requests: fc.Arbitrary<PlannedRequest> = fc.record({
@@ -128,6 +141,7 @@ export async function runSteps(
     clusterSize,
     version: setting.version,
     refcountBits: setting.refcountBits,
+    extendedL2: setting.extendedL2,
   })
   const options: DiskOptions = {
     syncPolicy: setting.syncPolicy,

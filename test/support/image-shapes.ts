@@ -7,6 +7,7 @@ export type Shape = {
   readonly version: 2 | 3
   readonly clusterSize: number
   readonly refcountBits: number
+  readonly extendedL2?: boolean
   /** Guest bytes, whole sectors. */
   readonly size: number
   readonly backing: BackingShape | undefined
@@ -21,6 +22,8 @@ export type BackingShape = {
 }
 
 export const clusterSizes = [512, 4096, 65536, 2 * 1024 * 1024] as const
+/** Of images with extended L2 entries. */
+export const extendedClusterSizes = [16384, 32768, 65536, 2 * 1024 * 1024] as const
 export const refcountWidths = [1, 2, 4, 8, 16, 32, 64] as const
 
 /** A size of a few clusters, whole sectors, seldom whole clusters. */
@@ -30,8 +33,9 @@ export function randomSize(random: SeededRandom, clusterSize: number): number {
 }
 
 export function randomShape(random: SeededRandom): Shape {
-  const version = random.chance(0.25) ? 2 : 3
-  const clusterSize = random.pick(clusterSizes)
+  const extendedL2 = random.chance(0.3)
+  const version = !extendedL2 && random.chance(0.3) ? 2 : 3
+  const clusterSize = random.pick<number>(extendedL2 ? extendedClusterSizes : clusterSizes)
   const size = randomSize(random, clusterSize)
   const backing = random.chance(0.5)
     ? {
@@ -42,11 +46,12 @@ export function randomShape(random: SeededRandom): Shape {
   return {
     version,
     clusterSize,
+    extendedL2,
     size,
     backing,
     refcountBits: version === 2 ? 16 : random.pick(refcountWidths),
     dataFile:
-      version === 3 && random.chance(0.3)
+      version === 3 && !extendedL2 && random.chance(0.3)
         ? backing === undefined
           ? random.pick(['plain', 'raw'])
           : 'plain'
@@ -57,7 +62,9 @@ export function randomShape(random: SeededRandom): Shape {
 export function describeShape(shape: Shape): string {
   const { backing } = shape
   const over = backing === undefined ? '' : ` over ${backing.format} of ${backing.size} bytes`
-  return `version ${shape.version}, clusters ${shape.clusterSize}, refcounts ${shape.refcountBits} bits, ${shape.size} bytes${over}${shape.dataFile === undefined ? '' : `, ${shape.dataFile} data file`}`
+  const entries = shape.extendedL2 === true ? ', extended' : ''
+  const data = shape.dataFile === undefined ? '' : `, ${shape.dataFile} data file`
+  return `version ${shape.version}, clusters ${shape.clusterSize}${entries}, refcounts ${shape.refcountBits} bits, ${shape.size} bytes${over}${data}`
 }
 
 /** What `qemu-img create -o` and `createImage` call it. */

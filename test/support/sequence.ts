@@ -47,6 +47,7 @@ export class SequenceRun {
         clusterSize: shape.clusterSize,
         compat: compatOf(shape),
         refcountBits: shape.refcountBits,
+        extendedL2: shape.extendedL2 === true,
         ...(backing && shape.backing
           ? { backingFile: backing.name, backingFormat: shape.backing.format }
           : {}),
@@ -61,7 +62,8 @@ export class SequenceRun {
         shape.dataFile === undefined
           ? ''
           : `,data_file=${join(folder, 'data.raw')},data_file_raw=${shape.dataFile === 'raw' ? 'on' : 'off'}`
-      const options = `cluster_size=${clusterSize},compat=${compatOf(shape)},refcount_bits=${refcountBits}${data}`
+      const extended = shape.extendedL2 === true ? ',extended_l2=on' : ''
+      const options = `cluster_size=${clusterSize},compat=${compatOf(shape)},refcount_bits=${refcountBits}${data}${extended}`
       const over = backing && shape.backing ? ['-b', backing.name, '-F', shape.backing.format] : []
       await qemuImg('create', '-q', '-f', 'qcow2', '-o', options, ...over, path, String(shape.size))
     }
