@@ -40,9 +40,6 @@ export function refuseDowngrade(header: Header, path: string): void {
     const set = `0x${features.toString(16)}`
     throw notSupported(`Cannot downgrade an image with incompatible features ${set} set`, { path })
   }
-  // Zero entries become clusters of zeros, which would have to be encrypted.
-  if (header.cryptMethod !== 0)
-    throw notSupported('Downgrading an encrypted image is not supported yet', { path })
   if (header.refcountOrder !== 4) throw notSupported('compat=0.10 requires refcount_bits=16', { path })
   // QEMU lets them go, and leaks their clusters.
   if (findExtension(header.extensions, extensionTypes.bitmaps) !== undefined)
