@@ -58,9 +58,10 @@ export async function setCopied(
   for (let index = 0; index < l1.entries; index++) {
     const table = l1.table(index)
     if (table === undefined) continue
-    // What a shared table refers to is shared, too: each of its owners counts.
-    if ((await countOf(parts, clusterOf(geometry, table.host))) !== 1) continue
-    if (!table.copied) {
+    // Tables that seem to be shared are looked at as well: their count may be higher than it has to be, after a crash. What is in a table
+    // that is shared in fact has counts above 1 itself, since each of the table's owners counts there.
+    const isAlone = (await countOf(parts, clusterOf(geometry, table.host))) === 1
+    if (isAlone && !table.copied) {
       await withRoom(parts, room, () => {
         ordering[how](l1.setCopied(index, true))
       })
