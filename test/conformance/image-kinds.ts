@@ -15,6 +15,7 @@ export const choices = {
   extendedL2: ['off', 'on'],
   snapshot: ['no', 'yes'],
   dataFile: ['none', 'own', 'raw'],
+  encryption: ['none', 'luks'],
   size: ['odd', 'whole'],
 } as const satisfies Choices
 
@@ -46,6 +47,10 @@ const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
   ({ backing = 'none', dataFile }) => backing !== 'none' && dataFile === 'raw',
   // Not supported together.
   ({ extendedL2, dataFile = 'none' }) => extendedL2 === 'on' && dataFile !== 'none',
+  ({ encryption, dataFile = 'none' }) => encryption === 'luks' && dataFile !== 'none',
+  ({ encryption, compressed }) => encryption === 'luks' && compressed === 'yes',
+  // What the stock tool reads there is noise.
+  ({ encryption, preallocation = 'off' }) => encryption === 'luks' && preallocation !== 'off',
   // A count of one bit has no room for a second reference.
   ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
   // Nor one of two bits, where three compressed clusters share a host cluster.
@@ -88,7 +93,12 @@ export type Ways = {
   readonly open: OpenOptions
   /** Of `-o`. */
   readonly theirs: readonly string[]
+  /** Of qemu-img and qemu-io, and what they call the image. */
+  readonly secret: readonly string[]
+  readonly named: (path: string) => readonly string[]
 }
+
+const passphrase = 'conforming'
 
 /** @param folder  of the image, and of its data file */
 export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways {
@@ -97,6 +107,7 @@ export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways 
   const dataFile = join(folder, 'disk.data')
   const compat = kind.version === 2 ? '0.10' : '1.1'
   const { clusterSize, refcountBits, compressionType, preallocation } = kind
+  const isEncrypted = kind.encryption === 'luks'
   const theirs = [
     `compat=${compat}`,
     `cluster_size=${clusterSize}`,
@@ -111,11 +122,20 @@ export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways 
       : []),
     ...(kind.dataFile === 'none' ? [] : [`data_file=${dataFile}`]),
     ...(kind.dataFile === 'raw' ? ['data_file_raw=on'] : []),
+    ...(isEncrypted ? ['encrypt.format=luks', 'encrypt.key-secret=key', 'encrypt.iter-time=10'] : []),
     ...(backing === undefined ? [] : [`backing_file=${backingFile}`, `backing_fmt=${backing.format}`]),
   ]
   return {
     theirs,
-    open: kind.dataFile === 'none' ? {} : { dataFile: 'same-directory' },
+    secret: isEncrypted ? ['--object', `secret,id=key,data=${passphrase}`] : [],
+    named: (path) =>
+      isEncrypted
+        ? ['--image-opts', `driver=qcow2,file.filename=${path},encrypt.key-secret=key`]
+        : ['-f', 'qcow2', path],
+    open: {
+      ...(kind.dataFile === 'none' ? {} : { dataFile: 'same-directory' }),
+      ...(isEncrypted ? { encryption: { passphrase } } : {}),
+    },
     ours: {
       size: sizeOf(kind),
       compat,
@@ -130,6 +150,7 @@ export function waysOf(kind: ImageKind, folder: string, backingFile = ''): Ways 
           }
         : {}),
       ...(kind.dataFile === 'none' ? {} : { dataFile, dataFileRaw: kind.dataFile === 'raw' }),
+      ...(isEncrypted ? { encrypt: { format: 'luks', passphrase, iterTime: 10 } } : {}),
       ...(backing === undefined ? {} : { backingFile, backingFormat: backing.format }),
     },
   }
