@@ -1,3 +1,4 @@
+import { Qcow2Error } from '../base/errors.js'
 import type { Header } from '../qcow2/header.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { CacheSettings } from './cache-modes.js'
@@ -29,18 +30,34 @@ export async function openDataFile(
 ): Promise<OpenDataFile> {
   const reference = { name: header.dataFile, image }
   const path = await passDataFileGate(settings.dataGate, reference)
-  const identity = await identifyFile(path)
-  if (taken.includes(identity)) {
-    throw dataFileDenied(reference, 'it is the image itself, or another file of its chain')
-  }
-  const backend = await openFile(path, settings)
   try {
-    if (settings.locking) takeLocks(backend, dataFileUse(settings))
-    return { backend, identity }
+    const identity = await identifyFile(path)
+    if (taken.includes(identity)) {
+      throw dataFileDenied(reference, 'it is the image itself, or another file of its chain')
+    }
+    const backend = await openFile(path, settings)
+    try {
+      if (settings.locking) takeLocks(backend, dataFileUse(settings))
+      return { backend, identity }
+    } catch (error) {
+      await backend.close().catch(() => undefined)
+      throw error
+    }
   } catch (error) {
-    await backend.close().catch(() => undefined)
-    throw error
+    throw ofImage(image, error)
   }
+}
+
+/** What fails is the opening of the image: its data file is no file of the chain. The message names it. */
+function ofImage(image: string, error: unknown): unknown {
+  if (!(error instanceof Qcow2Error)) return error
+  const { code, message, errno } = error
+  return new Qcow2Error(code, message, {
+    path: image,
+    structure: 'external data file name extension',
+    ...(errno === undefined ? {} : { errno }),
+    cause: error,
+  })
 }
 
 function dataFileUse(access: { readOnly: boolean; forceShare: boolean }): LockUse {

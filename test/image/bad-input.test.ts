@@ -62,6 +62,9 @@ function clearError(error: unknown, path: string): string | undefined {
       'ERR_CORRUPT',
       'ERR_UNSUPPORTED_FEATURE',
       'ERR_PASSPHRASE_REQUIRED',
+      'ERR_DATA_FILE_DENIED',
+      // An image with the legacy AES is not written to.
+      'ERR_NOT_SUPPORTED',
       'ERR_NOT_FOUND',
       'ERR_BACKING_DENIED',
       'ERR_IO',
