@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Campaign, otherSettings, type Tally } from './campaign.js'
 import { exploreEdge } from './edge-scenarios.js'
-import { allEdges, edges, waiting } from './edges.js'
+import { allEdges, edges, elsewhere } from './edges.js'
 import { faultLoop } from './faults.js'
 import { faultKinds } from './fault-kinds.js'
 import { faultWorkloads } from './fault-workloads.js'
@@ -92,9 +92,9 @@ async function edgesExplored(): Promise<boolean> {
       say(`${edge.padEnd(4)} ${scenario.workload}: ${problem === undefined ? found : `FAILED: ${problem}`}`)
     }
   }
-  const missing = Object.entries(waiting).map(([edge, feature]) => `${edge} (${feature})`)
+  const others = Object.entries(elsewhere).map(([edge, file]) => `${edge} by ${file}`)
   say(
-    `${Object.keys(edges).length} of ${allEdges.length} edges; waiting for their features: ${missing.join(', ')}`,
+    `${Object.keys(edges).length} of ${allEdges.length} edges here; ${others.join(', ')}`,
   )
   return isGood
 }
