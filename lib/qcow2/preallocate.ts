@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
-import { type GuestOffset, guestOffset } from '../base/units.js'
+import { type GuestOffset, guestOffset, sectorSize } from '../base/units.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { clustersInDataFile, mappedRaw } from './data-file.js'
 import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
@@ -131,6 +131,7 @@ async function reserve(
   switch (mode) {
     case 'metadata':
       if (data.length < host + bytes) await data.truncate(host + bytes)
+      else if (parts.dataFile === undefined) await reachBehind(parts, host + bytes, guest + bytes)
       if (data.encrypted === true && parts.version === 2)
         await data.writeZeroes(host, bytes, { unmap: false }, guest)
       return
@@ -141,4 +142,9 @@ async function reserve(
       await data.write(new Uint8Array(bytes), host, guest)
       return
   }
+}
+
+/** What was once written there may have been cut off since, as shrinking does: zeros at the very end, which are there already or of no account. */
+async function reachBehind({ data }: Parts, end: number, guestEnd: number): Promise<void> {
+  await data.write(new Uint8Array(sectorSize), end - sectorSize, guestEnd - sectorSize)
 }

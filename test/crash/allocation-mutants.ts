@@ -89,7 +89,7 @@ export const allocationMutants: readonly Mutant[] = [
     lacks: 'a resize waits for the requests that run',
     starts: ['half-full', 'backing'],
     clusterSizes: anySize,
-    needs: ['far', 'grow-l1', 'flush'],
+    needs: ['grow-l1', 'far', 'grow-l1', 'flush'],
     window: 4,
     isRace: true,
     install: () =>

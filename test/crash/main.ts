@@ -93,9 +93,7 @@ async function edgesExplored(): Promise<boolean> {
     }
   }
   const others = Object.entries(elsewhere).map(([edge, file]) => `${edge} by ${file}`)
-  say(
-    `${Object.keys(edges).length} of ${allEdges.length} edges here; ${others.join(', ')}`,
-  )
+  say(`${Object.keys(edges).length} of ${allEdges.length} edges here; ${others.join(', ')}`)
   return isGood
 }
 
