@@ -38,3 +38,8 @@ test.serial('a state after a second crash is found by its line', async (t) => {
   t.is((await replayLine(`reuse/4 of ${inner}@0:`)).problem, undefined)
   t.is((await replayLine(`repair of ${inner}@0:`)).problem, undefined)
 })
+
+test('what is mapped ahead of its use lies within the file, also where that was cut before', async (t) => {
+  const crashed = 'sequence/extended-backing/32768/snapshot-create,snapshot-delete,sub/1/0@40:S10[01]0'
+  t.is((await replayLine(`reuse/15117 of ${crashed}@72:S1`)).problem, undefined)
+})

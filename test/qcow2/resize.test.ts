@@ -241,13 +241,3 @@ test('growing costs at most two syncs, three with a larger L1 table', async (t) 
   t.true(disk.image.stats().syncsIssued - before <= 2)
   await checkedClean(t, disk)
 })
-
-test('what is mapped ahead of its use lies within the file, also where that was cut before', async (t) => {
-  const clusterSize = 4096
-  const disk = await newDisk({ size: 40 * clusterSize, clusterSize })
-  await disk.image.write(fill(40 * clusterSize, 1), 0)
-  await disk.image.resize(clusterSize, { shrink: true })
-  await disk.image.resize(30 * clusterSize, { shrink: false, preallocation: 'metadata' })
-  t.deepEqual(await readDisk(disk, clusterSize, 29 * clusterSize), fill(29 * clusterSize, 0))
-  await checkedByQemu(t, disk)
-})
