@@ -65,20 +65,33 @@ export async function passGate(gate: BackingGate, reference: BackingReference): 
   const path = besideImage(reference.image, reference.name)
   const format = knownFormat(reference)
   if (gate === 'allow') return { type: 'file', path, format }
-
-  const folder = await realpath(dirname(reference.image))
-  const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === 'ENOENT') throw missing(reference, cause)
-    throw denied(reference, 'its real path cannot be found out', cause)
+  const real = await inSameFolder(reference.image, path, {
+    option: 'backing',
+    denied: (why, cause) => denied(reference, why, cause),
+    missing: (cause) => missing(reference, cause),
   })
-  if (dirname(real) !== folder) {
-    throw denied(
-      reference,
-      "it lies outside the image's folder; pass the option backing: 'allow' to follow it",
-    )
-  }
-  // The real path, so that a link that changes now leads nowhere else.
   return { type: 'file', path: real, format }
+}
+
+/** What is thrown where a file is not to be followed, and where there is none. */
+type Refusal = {
+  /** That lets files elsewhere pass. */
+  readonly option: 'backing' | 'dataFile'
+  readonly denied: (why: string, cause?: unknown) => Qcow2Error
+  readonly missing: (cause: unknown) => Qcow2Error
+}
+
+/** @returns the real path of a file in an image's folder, so that a link that changes now leads nowhere else */
+export async function inSameFolder(image: string, path: string, refusal: Refusal): Promise<string> {
+  const folder = await realpath(dirname(image))
+  const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'ENOENT') throw refusal.missing(cause)
+    throw refusal.denied('its real path cannot be found out', cause)
+  })
+  if (dirname(real) === folder) return real
+  throw refusal.denied(
+    `it lies outside the image's folder; pass the option ${refusal.option}: 'allow' to follow it`,
+  )
 }
 
 function fromAnswer(answer: BackingAnswer, reference: BackingReference): Backing {

@@ -1,9 +1,8 @@
-import { realpath } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { invalid, Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
 import { escapeName } from '../qcow2/header-extensions.js'
-import { besideImage, hasProtocol } from './backing-gate.js'
+import { besideImage, hasProtocol, inSameFolder } from './backing-gate.js'
 
 /** What an image says about its external data file. Any of it may be a stranger's text. */
 export type DataFileReference = {
@@ -52,19 +51,11 @@ export async function passDataFileGate(gate: DataFileGate, reference: DataFileRe
   if (hasProtocol(name)) throw dataFileDenied(reference, 'only plain paths are followed')
   const path = besideImage(image, name)
   if (gate === 'allow') return path
-  const folder = await realpath(dirname(image))
-  const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === 'ENOENT') throw missing(reference, cause)
-    throw dataFileDenied(reference, 'its real path cannot be found out', cause)
+  return await inSameFolder(image, path, {
+    option: 'dataFile',
+    denied: (why, cause) => dataFileDenied(reference, why, cause),
+    missing: (cause) => missing(reference, cause),
   })
-  if (dirname(real) !== folder) {
-    throw dataFileDenied(
-      reference,
-      "it lies outside the image's folder; pass the option dataFile: 'allow' to follow it",
-    )
-  }
-  // The real path, so that a link that changes now leads nowhere else.
-  return real
 }
 
 function fromAnswer(answer: unknown, reference: DataFileReference): string {

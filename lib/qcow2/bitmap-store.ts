@@ -54,8 +54,9 @@ export async function storeBitmaps(
       stored.push(written)
       entries.push(entryOf(written, isStale))
     }
-    const written = await writeOwned(parts, encodeDirectory(entries), allocations)
-    const directory = { host: written.host, bytes: encodeDirectory(entries) }
+    const bytes = encodeDirectory(entries)
+    const { host } = await writeOwned(parts, bytes, allocations)
+    const directory = { host, bytes }
     const pointer =
       entries.length === 0
         ? undefined

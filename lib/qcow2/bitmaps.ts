@@ -1,7 +1,6 @@
 import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import type { BitmapChange, BitmapCut, DirtyBitmap, FormatBitmaps } from '../queue/format-image.js'
-import { poisonedError } from '../queue/system-error.js'
 import { changedList } from './bitmap-changes.js'
 import { cutOf } from './bitmap-cut.js'
 import { markEntriesInUse } from './bitmap-directory.js'
@@ -17,7 +16,7 @@ import {
 import { type BitmapSet, storeBitmaps } from './bitmap-store.js'
 import { readBitmaps, type StoredBitmaps } from './bitmap-table.js'
 import type { Header } from './header.js'
-import type { Parts } from './parts.js'
+import { alone, type Parts, refuseUnsound } from './parts.js'
 import type { SessionMarks } from './session-marks.js'
 import { settle } from './snapshot-work.js'
 
@@ -138,8 +137,7 @@ export class Bitmaps implements FormatBitmaps {
     const context = { parts: this.#parts, header: this.#header, size: this.#image.size }
     const perform = async (): Promise<void> => {
       const { backend } = this.#parts
-      if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
-      this.#parts.damage.refuse()
+      refuseUnsound(this.#parts)
       assert(!this.#image.readOnly(), 'the caller has seen to that')
       if (isSwitched) {
         await backend.flush()
@@ -156,13 +154,7 @@ export class Bitmaps implements FormatBitmaps {
       // What is refused leaves the file as it is, to the autoclear bits.
       if (!isSwitched) await changedList(context, this.#set.list, change, { isTrial: true })
       await this.#marks.set()
-      const { active, damage } = this.#parts
-      try {
-        await active.exclusively(perform)
-      } catch (error) {
-        await damage.note(error)
-        throw error
-      }
+      await alone(this.#parts, perform)
     }
   }
 

@@ -36,13 +36,22 @@ export class EncryptedData implements GuestData {
   }
 
   async read(bytes: Uint8Array, host: number, guest: number): Promise<void> {
-    const access = this.#enter(host, bytes.byteLength, 'read')
+    await this.#inPieces(bytes, host, 'read', (piece, at) => this.#readPiece(piece, host + at, guest + at))
+  }
+
+  /** One piece after the other, with the sectors of all of them held. Pieces end with sectors. @param visit  told how far behind `host` it begins */
+  async #inPieces(
+    bytes: Uint8Array,
+    host: number,
+    use: SectorUse,
+    visit: (piece: Uint8Array, at: number) => Promise<void>,
+  ): Promise<void> {
+    const access = this.#enter(host, bytes.byteLength, use)
     const held = access instanceof Promise ? await access : access
     try {
       for (let done = 0; done < bytes.byteLength;) {
-        // Pieces end with sectors.
         const length = Math.min(bytes.byteLength - done, pieceBytes - ((host + done) % sectorSize))
-        await this.#readPiece(bytes.subarray(done, done + length), host + done, guest + done)
+        await visit(bytes.subarray(done, done + length), done)
         done += length
       }
     } finally {
@@ -65,17 +74,8 @@ export class EncryptedData implements GuestData {
       throw notSupported('Images with the legacy AES encryption are read only: convert them')
     }
     const isWhole = host % sectorSize === 0 && bytes.byteLength % sectorSize === 0
-    const access = this.#enter(host, bytes.byteLength, isWhole ? 'whole' : 'part')
-    const held = access instanceof Promise ? await access : access
-    try {
-      for (let done = 0; done < bytes.byteLength;) {
-        const length = Math.min(bytes.byteLength - done, pieceBytes - ((host + done) % sectorSize))
-        await this.#writePiece(bytes.subarray(done, done + length), host + done, guest + done)
-        done += length
-      }
-    } finally {
-      this.#gate.leave(held)
-    }
+    const use = isWhole ? 'whole' : 'part'
+    await this.#inPieces(bytes, host, use, (piece, at) => this.#writePiece(piece, host + at, guest + at))
   }
 
   async #writePiece(bytes: Uint8Array, host: number, guest: number): Promise<void> {

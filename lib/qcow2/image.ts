@@ -35,7 +35,7 @@ import { findMetadata } from './find-metadata.js'
 import { mappingOf } from './mapping.js'
 import { MetadataMap } from './metadata-map.js'
 import { type OpenMetadata, openMetadata } from './open-metadata.js'
-import type { Parts } from './parts.js'
+import { alone, type Parts, refuseUnsound } from './parts.js'
 import { type Preallocation, preallocate } from './preallocate.js'
 import { RangeLocks } from './range-locks.js'
 import { readGuest } from './read.js'
@@ -111,9 +111,10 @@ export function assemble(
     bytes: found.snapshotTable.bytes,
     tables: found.snapshotTable.snapshots,
   }
-  const bitmaps = findBitmapClusters(geometry, found.bitmaps)
   const area = encryptionArea(header)
-  const taken = options.readOnly ? [] : [...findMetadata(geometry, snapshots, l1, table, area), bitmaps]
+  const taken = options.readOnly
+    ? []
+    : [...findMetadata(geometry, snapshots, l1, table, area), findBitmapClusters(geometry, found.bitmaps)]
   const unsynced = new UnsyncedClusters(backend)
   const dataFile = attachDataFile(header, backend, options.dataFile)
   const refuseLost = (host: number, length: number): void => unsynced.refuse(host, length)
@@ -404,19 +405,16 @@ export class Qcow2Image implements FormatImage {
 
   /** Change the image as a whole, while no request runs. */
   async #alone(work: () => Promise<void>): Promise<void> {
-    const { active, backend } = this.#parts
+    const { backend, damage } = this.#parts
     this.#changes.begin()
     try {
       await this.#marks.set()
-      await active.exclusively(async () => {
+      await alone(this.#parts, async () => {
         if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
         if (this.#readOnly) throw readOnlyError(backend.path)
-        this.#parts.damage.refuse()
+        damage.refuse()
         await work()
       })
-    } catch (error) {
-      await this.#parts.damage.note(error)
-      throw error
     } finally {
       this.#changes.end()
     }
@@ -431,15 +429,20 @@ export class Qcow2Image implements FormatImage {
       await work()
     } catch (error) {
       const mayFree = ticket !== undefined && isNoSpace(error) && this.#parts.frees.pending
-      await this.#parts.damage.note(error)
-      if (!mayFree) throw namingFile(error, this.#parts.backend.path)
+      if (!mayFree) await this.#fail(error)
       this.#end(ticket)
       ticket = undefined
-      await this.#changeAfterFreeing(offset, length, work)
+      await this.#changeAfterFreeing(offset, length, work).catch((again: unknown) => this.#fail(again))
     } finally {
       this.#end(ticket)
       this.#changes.end()
     }
+  }
+
+  /** A change has failed, for good. @throws why */
+  async #fail(error: unknown): Promise<never> {
+    await this.#parts.damage.note(error)
+    throw namingFile(error, this.#parts.backend.path)
   }
 
   /** The disk is full, but clusters within the file are about to be free: make them so, and try once more. */
@@ -459,8 +462,7 @@ export class Qcow2Image implements FormatImage {
     const { active, backend } = this.#parts
     if (this.#readOnly) throw readOnlyError(backend.path)
     if (this.#marks.due || this.bitmaps.due || active.gate !== undefined) return undefined
-    if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
-    this.#parts.damage.refuse()
+    refuseUnsound(this.#parts)
     this.#refuseOutside(offset, length)
     if (length > 0) this.bitmaps.mark(offset, length)
     return active.begin()

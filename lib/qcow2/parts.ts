@@ -1,4 +1,5 @@
 import type { BackingSource } from '../queue/format-image.js'
+import { poisonedError } from '../queue/system-error.js'
 import type { ActiveRequests } from './active-requests.js'
 import type { Allocator } from './allocator.js'
 import type { RefcountParts } from './refcount-parts.js'
@@ -42,9 +43,50 @@ export type Parts = RefcountParts & {
   readonly codec: ClusterCodec
 }
 
+/** @throws ERR_POISONED, ERR_CORRUPT  the image is not changed any more */
+export function refuseUnsound({ backend, damage }: Pick<Parts, 'backend' | 'damage'>): void {
+  if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
+  damage.refuse()
+}
+
+/** Change the image as a whole, while no request runs. Damage that is met marks the image. */
+export async function alone<T>(
+  { active, damage }: Pick<Parts, 'active' | 'damage'>,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await active.exclusively(work)
+  } catch (error) {
+    await damage.note(error)
+    throw error
+  }
+}
+
 /** Bytes of nodes that a request for one slice of mappings may queue: counts and L2 slices of its own, and a new L2 table and refcount block. */
 export function admissionBytes(parts: Parts): number {
   return 8 * parts.geometry.sliceSize
+}
+
+/** Run work that changes mappings within one slice, with its guest clusters locked and room for what it queues. */
+export async function changingSlice(
+  parts: Parts,
+  clusters: { readonly first: number; readonly last: number },
+  work: () => Promise<void>,
+): Promise<void> {
+  const { locks, backend } = parts
+  const lock = await locks.acquire(clusters.first, clusters.last)
+  try {
+    const credit = admissionBytes(parts)
+    const room = backend.admit(credit)
+    if (room !== undefined) await room
+    try {
+      await work()
+    } finally {
+      backend.release(credit)
+    }
+  } finally {
+    locks.release(lock)
+  }
 }
 
 /** Run work that queues at most one slice. @param room  not to wait: it is queued although there may be no room */

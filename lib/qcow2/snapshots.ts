@@ -3,10 +3,9 @@ import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import type { Section } from '../base/units.js'
 import type { FormatSnapshots, Snapshot, SnapshotReference, SnapshotSpace } from '../queue/format-image.js'
-import { poisonedError } from '../queue/system-error.js'
 import type { Bitmaps } from './bitmaps.js'
 import { refuseDataFile } from './data-file.js'
-import type { Parts } from './parts.js'
+import { alone, type Parts, refuseUnsound } from './parts.js'
 import type { SessionMarks } from './session-marks.js'
 import { applySnapshot } from './snapshot-apply.js'
 import { createSnapshot } from './snapshot-create.js'
@@ -126,7 +125,7 @@ export class Snapshots implements FormatSnapshots {
       },
     }
     const perform = async (): Promise<T> => {
-      this.#refuseUnsound()
+      refuseUnsound(this.#parts)
       await this.finish()
       if (results.length === 0) {
         await settle(this.#parts)
@@ -139,19 +138,13 @@ export class Snapshots implements FormatSnapshots {
     }
     return async () => {
       refuseDataFile(this.#parts, 'Internal snapshots')
-      this.#refuseUnsound()
+      refuseUnsound(this.#parts)
       if (results.length === 0) {
         work.signal?.throwIfAborted()
         await first()
       }
       await this.#marks.set()
-      const { active, damage } = this.#parts
-      try {
-        return await active.exclusively(perform)
-      } catch (error) {
-        await damage.note(error)
-        throw error
-      }
+      return await alone(this.#parts, perform)
     }
   }
 
@@ -159,12 +152,6 @@ export class Snapshots implements FormatSnapshots {
   async #mustFind(reference: SnapshotReference, first: 'id' | 'name'): Promise<void> {
     if (findSnapshot(await this.#load(), reference, first) !== undefined) return
     throw snapshotNotFound(this.#parts.backend.path, reference)
-  }
-
-  #refuseUnsound(): void {
-    const { backend, damage } = this.#parts
-    if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
-    damage.refuse()
   }
 
   /** A bitmap says what has changed on the disk since a time; after going back to a snapshot it would be wrong. As QEMU. */

@@ -5,7 +5,7 @@ import { type GuestOffset, guestOffset, type HostOffset, noSection, type Section
 import { punchDataFile, unlinkTable, zeroRaw } from './data-file.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
-import { admissionBytes, type Parts } from './parts.js'
+import { changingSlice, type Parts } from './parts.js'
 import { refuseMetadata } from './replaced-clusters.js'
 import { writeGuest } from './write.js'
 import { changeSubclusters } from './zero-subclusters.js'
@@ -156,43 +156,33 @@ export async function changeMapping(
       done += skipped.length
       continue
     }
-    await changeSlice(parts, guestOffset(at), piece, change)
+    const first = at / parts.geometry.clusterSize
+    const last = first + piece / parts.geometry.clusterSize - 1
+    await changingSlice(parts, { first, last }, () => changeRuns(parts, guestOffset(at), piece, change))
     done += piece
   }
 }
 
-async function changeSlice(
+/** Change the runs of a range within one slice. */
+async function changeRuns(
   parts: Parts,
   guest: GuestOffset,
   length: number,
   change: MappingChange,
 ): Promise<void> {
-  const { geometry, locks, backend, l2, ordering } = parts
-  const first = guest / geometry.clusterSize
-  const lock = await locks.acquire(first, first + length / geometry.clusterSize - 1)
-  try {
-    const credit = admissionBytes(parts)
-    const room = backend.admit(credit)
-    if (room !== undefined) await room
-    try {
-      for (let done = 0; done < length;) {
-        const at = guestOffset(guest + done)
-        let run = await l2.find(at, length - done)
-        if (outcomeOf(parts, run, at, change) !== undefined) {
-          let place = l2.writablePlace(at)
-          for (; place === undefined; place = l2.writablePlace(at)) await l2.prepareWritable(at)
-          const found = l2.lookup(at, length - done)
-          assert(!('load' in found), 'a writable place is in memory')
-          run = found
-          await ordering.completed(await changeRun(parts, place, run, at, change))
-        }
-        done += run.length
-      }
-    } finally {
-      backend.release(credit)
+  const { l2, ordering } = parts
+  for (let done = 0; done < length;) {
+    const at = guestOffset(guest + done)
+    let run = await l2.find(at, length - done)
+    if (outcomeOf(parts, run, at, change) !== undefined) {
+      let place = l2.writablePlace(at)
+      for (; place === undefined; place = l2.writablePlace(at)) await l2.prepareWritable(at)
+      const found = l2.lookup(at, length - done)
+      assert(!('load' in found), 'a writable place is in memory')
+      run = found
+      await ordering.completed(await changeRun(parts, place, run, at, change))
     }
-  } finally {
-    locks.release(lock)
+    done += run.length
   }
 }
 

@@ -2,7 +2,7 @@ import { assert } from '../base/assert.js'
 import { alignDown } from '../base/integers.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import { type L2Entry, storeCopied, storeUnallocated } from './l2-entry.js'
-import { admissionBytes, type Parts } from './parts.js'
+import { changingSlice, type Parts } from './parts.js'
 import { refuseMetadata } from './replaced-clusters.js'
 import { allSubclusters, type ExtendedEntry, storeSubclusters, touchedSubclusters } from './subclusters.js'
 import type { MappingChange } from './zero-discard.js'
@@ -31,7 +31,10 @@ export async function changeSubclusters(
       continue
     }
     const piece = Math.min(length - done, coverage - (at % coverage))
-    await changeSlice(parts, at, piece, change)
+    const { clusterSize } = parts.geometry
+    const first = Math.floor(at / clusterSize)
+    const last = Math.floor((at + piece - 1) / clusterSize)
+    await changingSlice(parts, { first, last }, () => changeEntries(parts, at, piece, change))
     done += piece
   }
 }
@@ -45,29 +48,6 @@ function alikeAndRight(parts: Parts, guest: GuestOffset, length: number, change:
   if (changed(parts, entry, guest, allSubclusters, change) !== undefined) return 0
   if (run.length === length) return length
   return Math.max(0, alignDown(guest + run.length, parts.geometry.clusterSize) - guest)
-}
-
-async function changeSlice(
-  parts: Parts,
-  guest: GuestOffset,
-  length: number,
-  change: MappingChange,
-): Promise<void> {
-  const { geometry, locks, backend } = parts
-  const last = Math.floor((guest + length - 1) / geometry.clusterSize)
-  const lock = await locks.acquire(Math.floor(guest / geometry.clusterSize), last)
-  try {
-    const credit = admissionBytes(parts)
-    const room = backend.admit(credit)
-    if (room !== undefined) await room
-    try {
-      await changeEntries(parts, guest, length, change)
-    } finally {
-      backend.release(credit)
-    }
-  } finally {
-    locks.release(lock)
-  }
 }
 
 /** Change the entries in one slice, if any has to be. */

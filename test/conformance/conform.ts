@@ -1,8 +1,7 @@
-import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkImage, createImage, type DiskImage, imageInfo, openImage } from '../../lib/index.js'
 import { makeBacking, shownOver } from '../support/image-shapes.js'
-import { qemuImg, qemuIo, run } from '../support/qemu.js'
+import { qemuCheckOf, qemuImg, qemuIoOn, qemuReadOf } from '../support/qemu.js'
 import type { SeededRandom } from '../support/seeded-random.js'
 import { backingOf, type ImageKind, sizeOf, type Ways, waysOf } from './image-kinds.js'
 
@@ -57,7 +56,7 @@ class Image {
       this.#apply(change)
       return change
     })
-    if (who === 'them') await this.#performByThem(changes)
+    if (who === 'them') await qemuIoOn(['-d', 'unmap', ...this.#told], changes.map(commandOf))
     else {
       await this.#opened(async (image) => {
         for (const change of changes) await perform(image, change)
@@ -67,13 +66,18 @@ class Image {
 
   async frozenBy(who: 'us' | 'them'): Promise<void> {
     this.#frozen = Buffer.from(this.#content)
-    const { secret, named } = this.#ways
-    const opened = secret.length === 0 ? [this.#path] : [...secret, ...named(this.#path)]
+    const opened = this.#ways.secret.length === 0 ? [this.#path] : this.#told
     if (who === 'them') await qemuImg('snapshot', '-q', '-c', 'frozen', ...opened)
     else
       await this.#opened(async (image) => {
         await image.snapshots.create('frozen')
       })
+  }
+
+  /** How the stock tools are told of the image. */
+  get #told(): readonly string[] {
+    const { secret, named } = this.#ways
+    return [...secret, ...named(this.#path)]
   }
 
   /** Both see the same, and find nothing wrong. */
@@ -82,32 +86,15 @@ class Image {
       must(image.size === this.#content.length, `we see a disk of ${image.size} bytes`)
       mustEqual(Buffer.from(await image.read({ offset: 0, length: image.size })), this.#content, 'we read')
     }, true)
-    mustEqual(await this.#readByThem(), this.#content, 'qemu-img reads')
-    const { secret, named } = this.#ways
-    const { code, stdout, stderr } = await run('qemu-img', ['check', ...secret, ...named(this.#path)])
-    must(code === 0, `qemu-img check exits with ${code}: ${stdout}${stderr}`)
+    const seen = await qemuReadOf(this.#told, `${this.#path}.read-by-qemu`)
+    mustEqual(seen, this.#content, 'qemu-img reads')
+    const problem = await qemuCheckOf(this.#told)
+    must(problem === '', problem)
     const result = await checkImage(this.#path)
     must('corruptions' in result, 'we find nothing to check')
     const { corruptions, leaks, checkErrors } = result
     must(corruptions + leaks + checkErrors === 0, `we find ${corruptions} corruptions, ${leaks} leaks`)
     if (this.#frozen !== undefined) await this.#mustShowFrozen(this.#frozen)
-  }
-
-  async #performByThem(changes: readonly Change[]): Promise<void> {
-    const { secret, named } = this.#ways
-    const [target = '', ...rest] = [...named(this.#path)].reverse()
-    await qemuIo(target, changes.map(commandOf), [...secret, ...rest.reverse(), '-d', 'unmap'])
-  }
-
-  async #readByThem(): Promise<Buffer> {
-    const { secret, named } = this.#ways
-    const copy = `${this.#path}.read-by-qemu`
-    await qemuImg('convert', ...secret, ...named(this.#path), '-O', 'raw', copy)
-    try {
-      return await readFile(copy)
-    } finally {
-      await rm(copy)
-    }
   }
 
   async #mustShowFrozen(frozen: Buffer): Promise<void> {

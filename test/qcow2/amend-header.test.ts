@@ -2,31 +2,18 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { downgradeHeader, planVersion, refuseDowngrade, upgradeHeader } from '../../lib/qcow2/amend-header.js'
-import { encodeHeader } from '../../lib/qcow2/create-header.js'
 import { parseHeader } from '../../lib/qcow2/header.js'
 import { readHeader } from '../../lib/qcow2/open-metadata.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { imageBytes } from '../support/qcow2-disk.js'
+import { headerCluster } from '../support/header-cluster.js'
 import { qemuImg } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const sector = 512
 
 function firstCluster(clusterBits: number, version: 2 | 3, backingFile: string | undefined): Uint8Array {
-  return encodeHeader({
-    version,
-    size: 2 ** 20,
-    clusterBits,
-    refcountOrder: 4,
-    lazyRefcounts: false,
-    compressionType: 'zlib',
-    l1Offset: 3 * 2 ** clusterBits,
-    l1Entries: Math.ceil(2 ** 20 / (2 ** (clusterBits - 3) * 2 ** clusterBits)),
-    refcountTableOffset: 2 ** clusterBits,
-    refcountTableClusters: 1,
-    backingFile,
-    backingFormat: backingFile && 'qcow2',
-  })
+  return headerCluster(clusterBits, version, backingFile ? { file: backingFile, format: 'qcow2' } : undefined)
 }
 
 test('in every step the header before and the one after are whole on either side of the first sector', (t) => {

@@ -1,8 +1,8 @@
 import test from 'ava'
-import { encodeHeader } from '../../lib/qcow2/create-header.js'
 import { parseHeader } from '../../lib/qcow2/header.js'
 import { planBitmaps } from '../../lib/qcow2/header-bitmaps.js'
 import { bitmapPointer } from '../../lib/qcow2/bitmap-directory.js'
+import { headerCluster } from '../support/header-cluster.js'
 
 const pointers = [
   { count: 1, directoryBytes: 32, directoryOffset: 2 ** 20 },
@@ -12,20 +12,11 @@ const pointers = [
 ]
 
 function header(clusterBits: number, backingFile: string | undefined): Uint8Array {
-  return encodeHeader({
-    version: 3,
-    size: 2 ** 20,
+  return headerCluster(
     clusterBits,
-    refcountOrder: 4,
-    lazyRefcounts: false,
-    compressionType: 'zlib',
-    l1Offset: 3 * 2 ** clusterBits,
-    l1Entries: 2 ** 17,
-    refcountTableOffset: 2 ** clusterBits,
-    refcountTableClusters: 1,
-    backingFile,
-    backingFormat: backingFile === undefined ? undefined : 'qcow2',
-  })
+    3,
+    backingFile === undefined ? undefined : { file: backingFile, format: 'qcow2' },
+  )
 }
 
 const sectorsThatDiffer = (one: Uint8Array, other: Uint8Array): number[] =>

@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
-import { encodeHeader } from '../../lib/qcow2/create-header.js'
 import { type BackingStrings, planBacking } from '../../lib/qcow2/header-strings.js'
 import { parseHeader } from '../../lib/qcow2/header.js'
+import { headerCluster } from '../support/header-cluster.js'
 import { SeededRandom, seedOfRun } from '../support/seeded-random.js'
 
 const sector = 512
@@ -17,20 +17,7 @@ type Case = {
 
 /** The first cluster of an image, with an unknown extension in front of all others. */
 function firstCluster({ clusterBits, version, backing, unknown }: Case): Uint8Array {
-  const plain = encodeHeader({
-    version,
-    size: 2 ** 20,
-    clusterBits,
-    refcountOrder: 4,
-    lazyRefcounts: false,
-    compressionType: 'zlib',
-    l1Offset: 3 * 2 ** clusterBits,
-    l1Entries: Math.ceil(2 ** 20 / (2 ** (clusterBits - 3) * 2 ** clusterBits)),
-    refcountTableOffset: 2 ** clusterBits,
-    refcountTableClusters: 1,
-    backingFile: backing?.file,
-    backingFormat: backing?.format,
-  })
+  const plain = headerCluster(clusterBits, version, backing)
   if (unknown === 0) return plain
   const start = version === 2 ? 72 : 112
   const added = 8 + Math.ceil(unknown / 8) * 8

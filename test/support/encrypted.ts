@@ -1,5 +1,4 @@
-import { readFile, rm } from 'node:fs/promises'
-import { qemuImg, run } from './qemu.js'
+import { qemuCheckOf, qemuImg, qemuIoOn, qemuReadOf } from './qemu.js'
 
 /** The passphrase of images in tests. */
 export const passphrase = 'correct horse'
@@ -24,32 +23,19 @@ export async function qemuCreateEncrypted(
   await qemuImg('create', '-q', '-f', 'qcow2', ...secret, '-o', list, path, size)
 }
 
+const told = (path: string): readonly string[] => [...secret, '--image-opts', encryptedName(path)]
+
 /** Run `qemu-io` commands on an encrypted image. @throws Error  one failed, or a pattern was not there */
 export async function qemuIoEncrypted(path: string, commands: readonly string[]): Promise<void> {
-  const args = [...secret, '--image-opts', encryptedName(path)]
-  const { code, stdout, stderr } = await run('qemu-io', args, `${commands.join('\n')}\nquit\n`)
-  const failure = /^.*(failed|error|invalid|unknown|Could not).*$/im.exec(stdout + stderr)
-  if (code !== 0 || failure !== null) throw new Error(`qemu-io exits with ${code}: ${stdout}${stderr}`)
+  await qemuIoOn(told(path), commands)
 }
 
 /** The guest's bytes as the stock tool decrypts them. */
-export async function qemuReadEncrypted(path: string): Promise<Buffer> {
-  const copy = `${path}.read-by-qemu`
-  await qemuImg('convert', ...secret, '--image-opts', encryptedName(path), '-O', 'raw', copy)
-  try {
-    return await readFile(copy)
-  } finally {
-    await rm(copy)
-  }
+export function qemuReadEncrypted(path: string): Promise<Buffer> {
+  return qemuReadOf(told(path), `${path}.read-by-qemu`)
 }
 
 /** What the stock tool says is wrong with an encrypted image: '' if nothing is. */
-export async function qemuCheckEncrypted(path: string): Promise<string> {
-  const { code, stdout, stderr } = await run('qemu-img', [
-    'check',
-    ...secret,
-    '--image-opts',
-    encryptedName(path),
-  ])
-  return code === 0 ? '' : `qemu-img check exits with ${code}: ${stdout}${stderr}`
+export function qemuCheckEncrypted(path: string): Promise<string> {
+  return qemuCheckOf(told(path))
 }

@@ -41,16 +41,26 @@ export async function qemuIo(
   commands: readonly string[],
   options: readonly string[] = [],
 ): Promise<string> {
-  const { code, stdout, stderr } = await run('qemu-io', [...options, path], `${commands.join('\n')}\nquit\n`)
+  return await qemuIoOn([...options, path], commands)
+}
+
+/** As `qemuIo`. @param image  how the tool is told of it: options, and the name */
+export async function qemuIoOn(image: readonly string[], commands: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-io', image, `${commands.join('\n')}\nquit\n`)
   const failure = /^.*(failed|error|invalid|unknown|Could not).*$/im.exec(stdout + stderr)
   if (code !== 0 || failure !== null)
-    throw new Error(`qemu-io ${path} exits with ${code}: ${stdout}${stderr}`)
+    throw new Error(`qemu-io ${image.at(-1)} exits with ${code}: ${stdout}${stderr}`)
   return stdout
 }
 
 /** What the stock tool says is wrong with an image: '' if nothing is, leaks included. */
-export async function qemuCheck(path: string): Promise<string> {
-  const { code, stdout, stderr } = await run('qemu-img', ['check', '-f', 'qcow2', path])
+export function qemuCheck(path: string): Promise<string> {
+  return qemuCheckOf(['-f', 'qcow2', path])
+}
+
+/** As `qemuCheck`. @param image  how the tool is told of it */
+export async function qemuCheckOf(image: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await run('qemu-img', ['check', ...image])
   return code === 0 ? '' : `qemu-img check exits with ${code}: ${stdout}${stderr}`
 }
 
@@ -58,12 +68,17 @@ export async function qemuCheck(path: string): Promise<string> {
  * The guest's bytes as the stock tool reads them.
  * @param copy  where they are for a moment; default: beside the image
  */
-export async function qemuRead(
+export function qemuRead(
   path: string,
   format: 'qcow2' | 'raw' = 'qcow2',
   copy = `${path}.read-by-qemu`,
 ): Promise<Buffer> {
-  await qemuImg('convert', '-f', format, '-O', 'raw', path, copy)
+  return qemuReadOf(['-f', format, path], copy)
+}
+
+/** As `qemuRead`. @param image  how the tool is told of it */
+export async function qemuReadOf(image: readonly string[], copy: string): Promise<Buffer> {
+  await qemuImg('convert', ...image, '-O', 'raw', copy)
   try {
     return await readFile(copy)
   } finally {
