@@ -54,8 +54,7 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
   const settings = { readOnly: false, forceShare: false, cache: cache ?? defaultCache, locking: locking !== 'off' }
   const backend = await openLocked(path, format, settings)
   if (backend === undefined) throw notSupported('Only qcow2 images can be compacted', { path })
-  const lengthBefore = backend.length
-  const allocatedBefore = await allocatedBytes(path)
+  const before = await sizesOf(path)
   let moved: number
   try {
     moved = await compactQcow2(backend, { signal, onProgress, encryption }).catch((error: unknown) => {
@@ -66,11 +65,18 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
     await backend.close().catch(() => undefined)
     throw error
   }
-  const lengthAfter = backend.length
   await backend.close()
-  return { lengthBefore, lengthAfter, allocatedBefore, allocatedAfter: await allocatedBytes(path), moved }
+  const after = await sizesOf(path)
+  return {
+    lengthBefore: before.length,
+    lengthAfter: after.length,
+    allocatedBefore: before.allocated,
+    allocatedAfter: after.allocated,
+    moved,
+  }
 }
 
-async function allocatedBytes(path: string): Promise<number> {
-  return (await stat(path)).blocks * sectorSize
+async function sizesOf(path: string): Promise<{ length: number; allocated: number }> {
+  const { size, blocks } = await stat(path)
+  return { length: size, allocated: blocks * sectorSize }
 }

@@ -48,7 +48,8 @@ export async function holedImage(): Promise<StartImage> {
   for (let cluster = 0; cluster < clusters; cluster += perTable) await write(cluster)
   for (let cluster = 0; cluster < clusters; cluster++) if (initial[cluster] !== holedGeneration) await write(cluster)
   for (let cluster = 0; cluster < clusters; cluster++) {
-    const { hostOffset: host = 0 } = await image.mapping(cluster * clusterSize, clusterSize)
+    const found = await image.mapping(cluster * clusterSize, clusterSize)
+    const host = found.type === 'data' ? found.hostOffset : 0
     // Of what is behind few are left: all states of a crash are to be looked at.
     const isKept = host < (perBlock - 4) * clusterSize || host > (2 * perBlock + 60) * clusterSize
     if (isKept) continue
