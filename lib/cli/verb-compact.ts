@@ -6,7 +6,14 @@ import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { formatSize } from './sizes.js'
-import { commonOptions, jsonProgressOption, onlyOperand, progressOption, quietOption, wantsJson } from './verb.js'
+import {
+  commonOptions,
+  jsonProgressOption,
+  onlyOperand,
+  progressOption,
+  quietOption,
+  wantsJson,
+} from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -34,7 +41,8 @@ export async function compact(argv: readonly string[]): Promise<number> {
       ...control,
     }),
   )
-  if (!line.has('quiet')) print(json ? `${jsonText(compactJson(name.path, outcome))}\n` : compactText(outcome))
+  if (!line.has('quiet'))
+    print(json ? `${jsonText(compactJson(name.path, outcome))}\n` : compactText(outcome))
   return 0
 }
 

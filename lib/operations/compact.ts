@@ -51,7 +51,12 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
     ...longWorkSchema,
   })
   signal?.throwIfAborted()
-  const settings = { readOnly: false, forceShare: false, cache: cache ?? defaultCache, locking: locking !== 'off' }
+  const settings = {
+    readOnly: false,
+    forceShare: false,
+    cache: cache ?? defaultCache,
+    locking: locking !== 'off',
+  }
   const backend = await openLocked(path, format, settings)
   if (backend === undefined) throw notSupported('Only qcow2 images can be compacted', { path })
   const before = await sizesOf(path)

@@ -55,7 +55,10 @@ export async function moveUnits(work: MoveWork, moves: readonly Move[]): Promise
     }
     await eachPointer(work.backend, level, visit, () => throwIfAborted(work.signal))
     const found = new Set(references.map(({ move }) => move))
-    for (const batch of batchesOf([...found].sort((a, b) => a.first - b.first), work.geometry)) {
+    for (const batch of batchesOf(
+      [...found].sort((a, b) => a.first - b.first),
+      work.geometry,
+    )) {
       const inBatch = new Set(batch)
       const here = references.filter(({ move }) => inBatch.has(move))
       await moveBatch(work, batch, here, guestData)
@@ -174,11 +177,7 @@ function* runsOf(batch: readonly Move[]): Generator<Unit> {
 
 type Piece = { readonly from: number; readonly to: number; readonly bytes: number; readonly data: boolean }
 
-async function copyAll(
-  work: MoveWork,
-  batch: readonly Move[],
-  guestData: ReadonlySet<Move>,
-): Promise<void> {
+async function copyAll(work: MoveWork, batch: readonly Move[], guestData: ReadonlySet<Move>): Promise<void> {
   const pieces = piecesOf(batch, guestData, work.geometry)
   const copyOn = async (): Promise<void> => {
     for (let next = pieces.next(); next.done !== true; next = pieces.next()) {
@@ -233,8 +232,7 @@ async function copyPiece(
   const { clusterSize } = geometry
   const zeros = new Uint8Array(clusterSize)
   for (let start = 0; start < bytes;) {
-    const isZero = (at: number): boolean =>
-      Buffer.compare(buffer.subarray(at, at + clusterSize), zeros) === 0
+    const isZero = (at: number): boolean => Buffer.compare(buffer.subarray(at, at + clusterSize), zeros) === 0
     const startsZero = isZero(start)
     let end = start + clusterSize
     while (end < bytes && isZero(end) === startsZero) end += clusterSize

@@ -161,12 +161,7 @@ export function planWindows(
   return { moves, away, placements }
 }
 
-function chooseWindows(
-  map: ClusterMap,
-  end: number,
-  unplaced: readonly Unit[],
-  mostAway: number,
-): Window[] {
+function chooseWindows(map: ClusterMap, end: number, unplaced: readonly Unit[], mostAway: number): Window[] {
   const windows: Window[] = []
   let below = end
   let left = mostAway

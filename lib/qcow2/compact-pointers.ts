@@ -10,7 +10,14 @@ import { findExtension } from './header-extensions.js'
 import { decodeL2Entry, hostOf, type L2EntryRules } from './l2-entry.js'
 import { readHeader } from './open-metadata.js'
 import { readSnapshotTable } from './snapshot-table.js'
-import { bitmapEntry, bitmapsExtension, extensionHeader, extensionTypes, headerV2, incompatible } from './spec.js'
+import {
+  bitmapEntry,
+  bitmapsExtension,
+  extensionHeader,
+  extensionTypes,
+  headerV2,
+  incompatible,
+} from './spec.js'
 
 /**
  * A field of 8 bytes that says where something stands: the bits of a host offset, with flags beside them, so that adding a distance to the whole field moves

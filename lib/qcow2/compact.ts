@@ -25,13 +25,13 @@ import { incompatible } from './spec.js'
 export type CompactQcow2Options = LongWork & {
   /** What opens it if it is encrypted by LUKS: where a cluster stands is part of its encryption. */
   readonly encryption?: Encryption | undefined
-  /** References that are rewritten in one go; default a million, which takes about 100 MiB. */
+  /** References that are rewritten in one go; default 250,000, which take about 50 MiB. */
   readonly mostReferences?: number
   /** Bytes that may stand behind everything meanwhile, to make room in one piece; default 256 MiB. */
   readonly mostAwayBytes?: number
 }
 
-const defaults = { mostReferences: 1_000_000, mostAwayBytes: 256 * 1024 * 1024 }
+const defaults = { mostReferences: 250_000, mostAwayBytes: 256 * 1024 * 1024 }
 
 type FoundHeader = Awaited<ReturnType<typeof readHeader>>
 
@@ -49,7 +49,10 @@ const mapBytes = 512 * 1024 * 1024
  * @throws ERR_CORRUPT, ERR_NOT_SUPPORTED  the image is damaged, or has more than there is memory for: nothing was changed
  * @throws ERR_READ_ONLY, ERR_PASSPHRASE_REQUIRED, ERR_WRONG_PASSPHRASE; ERR_NO_SPACE, ERR_IO; the signal's reason
  */
-export async function compactQcow2(backend: BlockBackend, options: CompactQcow2Options = {}): Promise<number> {
+export async function compactQcow2(
+  backend: BlockBackend,
+  options: CompactQcow2Options = {},
+): Promise<number> {
   const { path } = backend
   if (backend.readOnly)
     throw new Qcow2Error('ERR_READ_ONLY', 'Cannot compact a file that is open read-only', { path })
@@ -157,7 +160,11 @@ class Compaction {
     this.#firstCluster = found.firstCluster
     this.#mostReferences = options.mostReferences ?? defaults.mostReferences
     this.#mostAway = Math.floor((options.mostAwayBytes ?? defaults.mostAwayBytes) / clusterSize)
-    this.#reporter = new ProgressReporter(options.onProgress, 'compact', clustersToMove(work.map) * clusterSize)
+    this.#reporter = new ProgressReporter(
+      options.onProgress,
+      'compact',
+      clustersToMove(work.map) * clusterSize,
+    )
     this.#work = {
       ...work,
       onMoved: (clusters) => {

@@ -48,7 +48,10 @@ test('as JSON, quietly, and with progress', async (t) => {
     'bytes-moved',
   ])
   t.deepEqual(await runCli(['compact', '-q', 'disk.qcow2'], folder), { code: 0, stdout: '', stderr: '' })
-  t.regex((await runCli(['compact', '-p', 'disk.qcow2'], folder)).stdout, /\(0\.00\/100%\)\r[^]*\(100\.00\/100%\)\r\n/)
+  t.regex(
+    (await runCli(['compact', '-p', 'disk.qcow2'], folder)).stdout,
+    /\(0\.00\/100%\)\r[^]*\(100\.00\/100%\)\r\n/,
+  )
 })
 
 test('what cannot be compacted is said', async (t) => {
@@ -69,7 +72,18 @@ test('an encrypted image is opened by a secret', async (t) => {
   const folder = await makeFolder(t, { fast: true })
   const path = join(folder, 'disk.qcow2')
   const created = await runCli(
-    ['create', '-q', '-f', 'qcow2', '--object', `secret,id=s0,data=${passphrase}`, '-o', 'encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10', path, '1M'],
+    [
+      'create',
+      '-q',
+      '-f',
+      'qcow2',
+      '--object',
+      `secret,id=s0,data=${passphrase}`,
+      '-o',
+      'encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10',
+      path,
+      '1M',
+    ],
     folder,
   )
   t.is(created.code, 0, created.stderr)

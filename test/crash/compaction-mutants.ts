@@ -9,7 +9,9 @@ export type CompactionMutant = {
   readonly name: string
   readonly lacks: string
   /** Of `scenarios`: where it shows. */
-  readonly shows: readonly ('plain' | 'snapshot' | 'compressed' | 'extended' | 'bitmaps' | 'holed' | 'tables')[]
+  readonly shows: readonly (
+    'plain' | 'snapshot' | 'compressed' | 'extended' | 'bitmaps' | 'holed' | 'tables'
+  )[]
   /** Put it in place. @returns what puts the right one back */
   readonly install: () => () => void
   readonly wrap?: (memory: BlockBackend) => BlockBackend

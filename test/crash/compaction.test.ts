@@ -51,7 +51,9 @@ async function finishes({ bytes }: SampledState, compact: Uint8Array): Promise<s
 
 /** Clusters behind the end of the file that are counted, which no check sees: for good, then. */
 function countsBehindEnd({ leaks, leaksInFile }: SampledState): string | undefined {
-  return leaks > leaksInFile ? `${leaks - leaksInFile} clusters are counted behind the end of the file` : undefined
+  return leaks > leaksInFile
+    ? `${leaks - leaksInFile} clusters are counted behind the end of the file`
+    : undefined
 }
 
 async function everyCrash(
@@ -92,7 +94,9 @@ for (const [name, make] of Object.entries(scenarios)) {
     await memory.close()
     for (const sample of samples.filter((_, index) => index % 7 === 0))
       t.is(await finishes(sample, memory.snapshot()), undefined)
-    t.log(`${explored.states} states at ${explored.points} crashes, at most ${explored.mostLeaks} clusters leaked`)
+    t.log(
+      `${explored.states} states at ${explored.points} crashes, at most ${explored.mostLeaks} clusters leaked`,
+    )
   })
 }
 
@@ -104,7 +108,11 @@ for (const mutant of compactionMutants) {
       const start = await make()
       const undo = mutant.install()
       try {
-        const { problem } = await everyCrash(name, start, mutant.wrap === undefined ? {} : { wrap: mutant.wrap })
+        const { problem } = await everyCrash(
+          name,
+          start,
+          mutant.wrap === undefined ? {} : { wrap: mutant.wrap },
+        )
         t.not(problem, undefined)
         t.log(problem)
       } finally {
@@ -134,7 +142,8 @@ test('E25: crashes of compactions of what random workloads leave, and what they 
         limits: sampling,
         mayCountBehind: true,
       })
-      if (problem !== undefined) throw new Error(`${problem} (at ${explored.finding?.time}: ${explored.finding?.choice})`)
+      if (problem !== undefined)
+        throw new Error(`${problem} (at ${explored.finding?.time}: ${explored.finding?.choice})`)
       const memory = new MemoryBackend({ contents: SparseBytes.from(start.bytes) })
       await compactQcow2(memory)
       await memory.close()

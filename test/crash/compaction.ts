@@ -22,7 +22,13 @@ export async function wornBy(name: string): Promise<StartImage> {
   if (left.problem !== undefined) throw new Error(`${name}: ${left.problem}`)
   const bytes = new Uint8Array(alignUp(left.bytes.length, sectorSize))
   bytes.set(left.bytes)
-  return { ...recording.workload.start, bytes, initial: left.values, snapshots: left.snapshots, leaks: left.leaks }
+  return {
+    ...recording.workload.start,
+    bytes,
+    initial: left.values,
+    snapshots: left.snapshots,
+    leaks: left.leaks,
+  }
 }
 
 /** One generation for all that it holds. */
@@ -36,7 +42,13 @@ export async function holedImage(): Promise<StartImage> {
   const clusterSize = 512
   const [clusters, perTable, perBlock] = [190, 64, 64]
   const memory = new MemoryBackend()
-  const shape = { version: 3, clusterSize, refcountBits: 64, lazyRefcounts: false, extendedL2: false } as const
+  const shape = {
+    version: 3,
+    clusterSize,
+    refcountBits: 64,
+    lazyRefcounts: false,
+    extendedL2: false,
+  } as const
   await createQcow2(memory, { ...shape, size: clusters * clusterSize })
   const image = await openQcow2(memory, { readOnly: false, reservation: 0 })
   const initial = new Int32Array(clusters)
@@ -46,7 +58,8 @@ export async function holedImage(): Promise<StartImage> {
   }
   // The L2 tables come first in the file.
   for (let cluster = 0; cluster < clusters; cluster += perTable) await write(cluster)
-  for (let cluster = 0; cluster < clusters; cluster++) if (initial[cluster] !== holedGeneration) await write(cluster)
+  for (let cluster = 0; cluster < clusters; cluster++)
+    if (initial[cluster] !== holedGeneration) await write(cluster)
   for (let cluster = 0; cluster < clusters; cluster++) {
     const found = await image.mapping(cluster * clusterSize, clusterSize)
     const host = found.type === 'data' ? found.hostOffset : 0

@@ -13,7 +13,10 @@ import { makeFolder } from '../support/temp-folder.js'
 const mib = 2 ** 20
 
 /** An image every other part of which has been given up again. */
-async function halfEmpty(t: ExecutionContext, options: { fast?: boolean; clusterSize?: number; size?: number } = {}): Promise<string> {
+async function halfEmpty(
+  t: ExecutionContext,
+  options: { fast?: boolean; clusterSize?: number; size?: number } = {},
+): Promise<string> {
   const { fast = true, clusterSize = 65536, size = 16 * mib } = options
   const path = join(await makeFolder(t, { fast }), 'disk.qcow2')
   await createImage(path, { size, clusterSize })
@@ -76,7 +79,11 @@ test('a VM state, and what other programs say of a snapshot, stay', async (t) =>
 test('a file that ends within its last cluster', async (t) => {
   const path = join(await makeFolder(t, { fast: true }), 'disk.qcow2')
   await qemuImg('create', '-q', '-f', 'qcow2', path, '1M')
-  await qemuIo(path, ['write -q -P 1 0 64k', 'write -q -P 2 64k 64k', 'write -q -P 3 128k 512', 'discard 0 64k'], ['-d', 'unmap'])
+  await qemuIo(
+    path,
+    ['write -q -P 1 0 64k', 'write -q -P 2 64k 64k', 'write -q -P 3 128k 512', 'discard 0 64k'],
+    ['-d', 'unmap'],
+  )
   const { size } = await stat(path)
   await truncate(path, size - 65536 + 512)
   const before = await shownBy(path, ['-f', 'qcow2', path])
@@ -88,7 +95,11 @@ test('a file that ends within its last cluster', async (t) => {
 
 test('an encrypted image takes its passphrase, and is decrypted in its new places', async (t) => {
   const path = join(await makeFolder(t, { fast: true }), 'disk.qcow2')
-  await createImage(path, { size: 4 * mib, clusterSize: 4096, encrypt: { format: 'luks', passphrase, iterTime: 1 } })
+  await createImage(path, {
+    size: 4 * mib,
+    clusterSize: 4096,
+    encrypt: { format: 'luks', passphrase, iterTime: 1 },
+  })
   const encryption = { passphrase }
   const image = await openImage(path, { encryption })
   await image.write(new Uint8Array(mib).fill(5), 0)
@@ -98,7 +109,9 @@ test('an encrypted image takes its passphrase, and is decrypted in its new place
   const tool = [...secret, '--image-opts', encryptedName(path)]
   const before = await shownBy(path, tool, { encryption })
   await t.throwsAsync(compactImage(path), { code: 'ERR_PASSPHRASE_REQUIRED' })
-  await t.throwsAsync(compactImage(path, { encryption: { passphrase: 'another' } }), { code: 'ERR_WRONG_PASSPHRASE' })
+  await t.throwsAsync(compactImage(path, { encryption: { passphrase: 'another' } }), {
+    code: 'ERR_WRONG_PASSPHRASE',
+  })
   const { moved } = await compactImage(path, { encryption })
   t.is(moved, mib / 2)
   t.is(await qemuCheckOf(tool), '')
@@ -114,10 +127,15 @@ test('the image is refused while somebody else uses it, and a raw one always', a
   t.is(await fileHash(path), hash)
   const raw = join(await makeFolder(t), 'disk.raw')
   await writeFile(raw, Buffer.alloc(512))
-  await t.throwsAsync(compactImage(raw), { code: 'ERR_NOT_SUPPORTED', message: 'Only qcow2 images can be compacted' })
+  await t.throwsAsync(compactImage(raw), {
+    code: 'ERR_NOT_SUPPORTED',
+    message: 'Only qcow2 images can be compacted',
+  })
   await t.throwsAsync(compactImage(join(raw, '..', 'missing')), { code: 'ERR_NOT_FOUND' })
   await t.throwsAsync(compactImage(path, { formt: 'qcow2' } as never), { code: 'ERR_INVALID_OPTION' })
-  await t.throwsAsync(compactImage(path, { signal: AbortSignal.abort(new Error('enough')) }), { message: 'enough' })
+  await t.throwsAsync(compactImage(path, { signal: AbortSignal.abort(new Error('enough')) }), {
+    message: 'enough',
+  })
 })
 
 test('a backing file and a data file are not opened', async (t) => {
@@ -150,7 +168,9 @@ test('killed in the middle, the image is whole, and the next run finishes', asyn
   for (const delayMs of [0, 20, 60]) {
     await copyFile(original, path)
     const signal = await new Promise<string | null>((resolve, reject) => {
-      const child = spawn(process.execPath, [cliPath, 'compact', '--json-progress', path], { stdio: ['ignore', 'ignore', 'pipe'] })
+      const child = spawn(process.execPath, [cliPath, 'compact', '--json-progress', path], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      })
       child.stderr.setEncoding('utf8').on('data', (text: string) => {
         if (text.includes('"compact"')) setTimeout(() => child.kill('SIGKILL'), delayMs)
       })

@@ -5,7 +5,7 @@ import { compactImage, createImage, type DiskImage, openImage } from '../../lib/
 import { countedClusters, fileHash, shownBy, type ToolImage } from '../support/compact-image.js'
 import { encryptedName, passphrase, secret } from '../support/encrypted.js'
 import { compatOf, describeShape, makeBacking, randomShape, type Shape } from '../support/image-shapes.js'
-import { qemuCheckOf, qemuImg, qemuIoOn } from '../support/qemu.js'
+import { qemuCheckOf, qemuIoOn } from '../support/qemu.js'
 import { countOfRun, SeededRandom, seedOfRun } from '../support/seeded-random.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -32,7 +32,11 @@ class UsedImage {
     this.#shape = randomShape(random)
     this.#size = this.#shape.size
     this.#isEncrypted = this.#shape.version === 3 && this.#shape.dataFile === undefined && random.chance(0.2)
-    this.#isZstd = this.#shape.version === 3 && this.#shape.dataFile === undefined && !this.#isEncrypted && random.chance(0.4)
+    this.#isZstd =
+      this.#shape.version === 3 &&
+      this.#shape.dataFile === undefined &&
+      !this.#isEncrypted &&
+      random.chance(0.4)
     this.log.push(`${describeShape(this.#shape)}, zstd ${this.#isZstd}, encrypted ${this.#isEncrypted}`)
   }
 
@@ -42,7 +46,9 @@ class UsedImage {
   }
 
   get tool(): ToolImage {
-    return this.#isEncrypted ? [...secret, '--image-opts', encryptedName(this.path)] : ['-f', 'qcow2', this.path]
+    return this.#isEncrypted
+      ? [...secret, '--image-opts', encryptedName(this.path)]
+      : ['-f', 'qcow2', this.path]
   }
 
   async make(): Promise<void> {
@@ -55,7 +61,9 @@ class UsedImage {
       extendedL2,
       compat: compatOf(this.#shape),
       ...(this.#isZstd ? { compressionType: 'zstd' } : {}),
-      ...(backing === undefined ? {} : { backingFile: `base.${backing.format}`, backingFormat: backing.format }),
+      ...(backing === undefined
+        ? {}
+        : { backingFile: `base.${backing.format}`, backingFormat: backing.format }),
       ...(dataFile === undefined ? {} : { dataFile: `${this.path}.data`, dataFileRaw: dataFile === 'raw' }),
       ...(this.#isEncrypted ? { encrypt: { format: 'luks' as const, passphrase, iterTime: 1 } } : {}),
     })
@@ -128,7 +136,8 @@ class UsedImage {
   async #snapshot(image: DiskImage): Promise<void> {
     if (this.#shape.dataFile !== undefined) return
     const known = await image.snapshots.list()
-    const old = known.length > 2 || this.#random.chance(0.3) ? known[this.#random.integer(known.length)] : undefined
+    const old =
+      known.length > 2 || this.#random.chance(0.3) ? known[this.#random.integer(known.length)] : undefined
     this.log.push(old === undefined ? 'snapshot' : `delete ${old.name}`)
     if (old !== undefined) await image.snapshots.delete({ id: old.id })
     else
@@ -140,7 +149,8 @@ class UsedImage {
   async #bitmap(image: DiskImage): Promise<void> {
     if (this.#shape.version === 2) return
     const known = await image.bitmaps.list()
-    const old = known.length > 2 || this.#random.chance(0.3) ? known[this.#random.integer(known.length)] : undefined
+    const old =
+      known.length > 2 || this.#random.chance(0.3) ? known[this.#random.integer(known.length)] : undefined
     this.log.push(old === undefined ? 'bitmap' : `remove ${old.name}`)
     if (old !== undefined) await image.bitmaps.remove(old.name)
     else await image.bitmaps.add(`b${this.#made++}`, { granularity: this.#random.pick([512, 4096, 65536]) })
@@ -178,32 +188,36 @@ class UsedImage {
 }
 
 for (let index = 0; index < images; index++) {
-  test.serial(`image ${index} takes what it needs after compacting, shows what it showed, and is left alone then`, async (t) => {
-    t.timeout(10 * 60_000)
-    const ownSeed = (seed + index) >>> 0
-    const folder = await makeFolder(t, { fast: true })
-    const image = new UsedImage(folder, new SeededRandom(ownSeed))
-    try {
-      await image.make()
-      const before = await shownBy(image.path, image.tool, image.openOptions)
-      const encryption = image.openOptions.encryption
-      const options = encryption === undefined ? {} : { encryption }
-      const outcome = await compactImage(image.path, options)
-      t.is(await qemuCheckOf(image.tool), '')
-      t.deepEqual(await shownBy(image.path, image.tool, image.openOptions), before)
-      const file = await readFile(image.path)
-      const clusterSize = 2 ** file.readUInt32BE(20)
-      const needed = countedClusters(file) * clusterSize
-      t.true(file.length <= needed, `${file.length} bytes for ${needed}`)
-      t.true(outcome.lengthAfter <= outcome.lengthBefore)
-      const hash = await fileHash(image.path)
-      const again = await compactImage(image.path, options)
-      t.is(again.moved, 0)
-      t.is(await fileHash(image.path), hash)
-    } catch (error) {
-      throw new Error(`QCOW2_SEED=${ownSeed} QCOW2_COMPACTIONS=1: ${String(error)}; ${image.log.join('; ')}`, { cause: error })
-    }
-  })
+  test.serial(
+    `image ${index} takes what it needs after compacting, shows what it showed, and is left alone then`,
+    async (t) => {
+      t.timeout(10 * 60_000)
+      const ownSeed = (seed + index) >>> 0
+      const folder = await makeFolder(t, { fast: true })
+      const image = new UsedImage(folder, new SeededRandom(ownSeed))
+      try {
+        await image.make()
+        const before = await shownBy(image.path, image.tool, image.openOptions)
+        const encryption = image.openOptions.encryption
+        const options = encryption === undefined ? {} : { encryption }
+        const outcome = await compactImage(image.path, options)
+        t.is(await qemuCheckOf(image.tool), '')
+        t.deepEqual(await shownBy(image.path, image.tool, image.openOptions), before)
+        const file = await readFile(image.path)
+        const clusterSize = 2 ** file.readUInt32BE(20)
+        const needed = countedClusters(file) * clusterSize
+        t.true(file.length <= needed, `${file.length} bytes for ${needed}`)
+        t.true(outcome.lengthAfter <= outcome.lengthBefore)
+        const hash = await fileHash(image.path)
+        const again = await compactImage(image.path, options)
+        t.is(again.moved, 0)
+        t.is(await fileHash(image.path), hash)
+      } catch (error) {
+        throw new Error(
+          `QCOW2_SEED=${ownSeed} QCOW2_COMPACTIONS=1: ${String(error)}; ${image.log.join('; ')}`,
+          { cause: error },
+        )
+      }
+    },
+  )
 }
-
-void qemuImg

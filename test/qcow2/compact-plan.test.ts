@@ -8,11 +8,12 @@ import { planFill, planWindows } from '../../lib/qcow2/compact-plan.js'
  */
 function mapOf(file: string): ClusterMap {
   const map = new ClusterMap(new ReferenceCounts(2 ** 20), new ReferenceCounts(2 ** 20))
-  for (const [cluster, letter] of [...file].entries()) {
+  for (const [cluster, letter] of Array.from(file).entries()) {
     if (letter === '.') continue
     map.counts.set(cluster, 1)
     if (letter === '#') map.fix({ first: cluster, clusters: 1 })
-    else if (letter >= 'A' && letter <= 'Z' && file[cluster + 1] === letter) map.join({ first: cluster, clusters: 2 })
+    else if (letter >= 'A' && letter <= 'Z' && file[cluster + 1] === letter)
+      map.join({ first: cluster, clusters: 2 })
   }
   return map
 }
@@ -21,7 +22,13 @@ function mapOf(file: string): ClusterMap {
 const told = (moves: readonly { first: number; clusters: number; to: number }[]): string =>
   moves.map(({ first, clusters, to }) => `${first}x${clusters}>${to}`).join(' ')
 
-const fills: readonly (readonly [what: string, file: string, end: number, moves: string, unplaced: string])[] = [
+const fills: readonly (readonly [
+  what: string,
+  file: string,
+  end: number,
+  moves: string,
+  unplaced: string,
+])[] = [
   ['a file without holes is left alone', '#abc', 4, '', ''],
   ['what stands behind the end goes to the lowest free clusters, in order', '#.b.d.fg', 5, '6x1>1 7x1>3', ''],
   ['what belongs together goes to the smallest room that it fits into', '#...b..cDD', 8, '8x2>5', ''],

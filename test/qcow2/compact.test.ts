@@ -47,7 +47,9 @@ test('images of all kinds take what they need after compacting, and show what th
       await mustBeCompact(await wornImage(shape, random), shape)
     } catch (error) {
       const what = JSON.stringify({ ...shape, backing: shape.backing?.length })
-      throw new Error(`QCOW2_SEED=${ownSeed} QCOW2_COMPACTIONS=1: ${what}: ${String(error)}`, { cause: error })
+      throw new Error(`QCOW2_SEED=${ownSeed} QCOW2_COMPACTIONS=1: ${what}: ${String(error)}`, {
+        cause: error,
+      })
     }
   }
   t.pass()
@@ -84,7 +86,11 @@ async function holedImage(): Promise<SparseBytes> {
 
 const copyOf = (contents: SparseBytes): SparseBytes => SparseBytes.from(contents.toBytes())
 
-async function mustBeSound(t: ExecutionContext, contents: SparseBytes, wanted: Awaited<ReturnType<typeof shownIn>>): Promise<void> {
+async function mustBeSound(
+  t: ExecutionContext,
+  contents: SparseBytes,
+  wanted: Awaited<ReturnType<typeof shownIn>>,
+): Promise<void> {
   const { corruptions, checkErrors, findings } = await checkContents(contents)
   t.deepEqual([corruptions, checkErrors], [0, 0], findings[0]?.text)
   t.is(differenceOf(await shownIn(contents, shape), wanted), undefined)
@@ -174,7 +180,10 @@ test('a damaged image is refused, and left as it is', async (t) => {
   const block = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(48))))
   bytes.writeUInt16BE(0, block)
   const damaged = SparseBytes.from(bytes)
-  await t.throwsAsync(compacted(damaged), { code: 'ERR_CORRUPT', message: /check and repair it first: ERROR cluster 0/ })
+  await t.throwsAsync(compacted(damaged), {
+    code: 'ERR_CORRUPT',
+    message: /check and repair it first: ERROR cluster 0/,
+  })
   t.deepEqual(Buffer.from(damaged.toBytes()), bytes)
 })
 

@@ -30,7 +30,8 @@ export function randomWornShape(random: SeededRandom): WornShape {
     extendedL2,
     refcountBits: version === 2 ? 16 : random.pick(refcountWidths),
     // Large disks have L1 tables, and those of snapshots, that take several clusters.
-    size: random.pick(clusterSize < 4096 ? [40, 200, 200, 6000, 30_000] : [40, 200, 1000]) + random.integer(30),
+    size:
+      random.pick(clusterSize < 4096 ? [40, 200, 200, 6000, 30_000] : [40, 200, 1000]) + random.integer(30),
     changes: random.pick([10, 40, 150]),
     compressed: random.pick([0, 0.2, 0.9]),
     backing:
@@ -151,9 +152,9 @@ export async function shownIn(contents: SparseBytes, { backing }: WornShape): Pr
     const ids = (await image.snapshots.list()).map(({ id }) => id)
     for (const { name, inconsistent } of snapshot === undefined ? await image.bitmaps.list() : []) {
       if (inconsistent) continue
-      const { ranges } = await image.bitmaps.cut(name)
+      const cut = await image.bitmaps.cut(name)
       const text: string[] = []
-      for (const { offset, length } of ranges()) text.push(`${offset} ${length}`)
+      for (const { offset, length } of cut.ranges()) text.push(`${offset} ${length}`)
       shown.set(`bitmap ${name}`, Buffer.from(text.join(', ')))
     }
     await image.close()
@@ -166,5 +167,7 @@ export async function shownIn(contents: SparseBytes, { backing }: WornShape): Pr
 /** @returns what differs; undefined if nothing does */
 export function differenceOf(seen: Shown, wanted: Shown): string | undefined {
   const names = new Set([...seen.keys(), ...wanted.keys()])
-  return [...names].find((name) => Buffer.compare(seen.get(name) ?? Buffer.of(1), wanted.get(name) ?? Buffer.of(2)) !== 0)
+  return [...names].find(
+    (name) => Buffer.compare(seen.get(name) ?? Buffer.of(1), wanted.get(name) ?? Buffer.of(2)) !== 0,
+  )
 }
