@@ -5,7 +5,7 @@ import { openQcow2 } from '../../lib/qcow2/image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import type { Fault } from '../../lib/queue/memory-device.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
-import { countedClusters } from '../support/compact-image.js'
+import { countedClusters, needlessBlocks } from '../support/compact-image.js'
 import { checkContents, fill } from '../support/qcow2-disk.js'
 import { countOfRun, SeededRandom, seedOfRun } from '../support/seeded-random.js'
 import { differenceOf, randomWornShape, shownIn, wornImage, type WornShape } from '../support/worn-image.js'
@@ -33,6 +33,7 @@ async function mustBeCompact(contents: SparseBytes, shape: WornShape): Promise<v
   const file = Buffer.from(contents.toBytes())
   const needed = countedClusters(file) * shape.clusterSize
   if (file.length > needed) throw new Error(`${file.length} bytes, ${needed} are needed; ${moved} moved`)
+  if (needlessBlocks(file) > 0) throw new Error(`${needlessBlocks(file)} refcount blocks count nothing`)
   const again = await compacted(contents)
   if (again !== 0 || !file.equals(contents.toBytes())) throw new Error('a second run changes it')
 }

@@ -65,6 +65,18 @@ async function bitmapsOf(path: string, options: Parameters<typeof openImage>[1])
   }
 }
 
+/** Refcount blocks beyond those that count what the file has. */
+export function needlessBlocks(file: Buffer): number {
+  const clusterSize = 2 ** file.readUInt32BE(20)
+  const bits = file.readUInt32BE(4) === 2 ? 16 : 2 ** file.readUInt32BE(96)
+  const table = Number(file.readBigUInt64BE(48))
+  const needed = Math.ceil(file.length / clusterSize / ((clusterSize * 8) / bits))
+  const behind = file.subarray(table + 8 * needed, table + file.readUInt32BE(56) * clusterSize)
+  return Array.from({ length: Math.floor(behind.length / 8) }, (_, index) =>
+    behind.readBigUInt64BE(8 * index),
+  ).filter((block) => block !== 0n).length
+}
+
 /** Clusters with a refcount, as the file says it. qcow2 spec, "Host cluster management". */
 export function countedClusters(file: Buffer): number {
   const clusterSize = 2 ** file.readUInt32BE(20)
