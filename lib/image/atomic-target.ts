@@ -149,7 +149,8 @@ async function renameNew(temporary: string, target: string): Promise<void> {
   await unlink(temporary)
 }
 
-function exists(path: string): Qcow2Error {
+/** A target that is there already. */
+export function exists(path: string): Qcow2Error {
   return new Qcow2Error(
     'ERR_EXISTS',
     `Could not create '${path}': it exists; pass overwrite: true to replace it`,

@@ -4,7 +4,6 @@ import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import {
   booleanOption,
   checkOptions,
-  checkPath,
   enumOption,
   integerOption,
   longWorkSchema,
@@ -22,6 +21,7 @@ import {
 import { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
+import { checkForMemory, checkLocation, type ImageLocation, isInMemory, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
 import { snapshotOption } from '../image/snapshots.js'
@@ -123,7 +123,7 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
 /**
  * Copy a disk into an image of another format or shape. Holes and zeros take no space in the target. The target appears under its name
  * when it is complete and durable, or not at all.
- * @param source  a path, or several: their disks are put one behind the other
+ * @param source  a path or a file in memory, or several: their disks are put one behind the other
  * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
  * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js; one that cannot hold bitmaps
@@ -131,13 +131,14 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
  * @throws as openImage and createImage; the signal's reason
  */
 export async function convertImage(
-  source: string | readonly string[],
-  target: string,
+  source: ImageLocation | readonly ImageLocation[],
+  target: ImageLocation,
   options: ConvertOptions,
 ): Promise<ConvertedImage> {
   const given = checkOptions('convertImage', options, convertSchema)
   const sources = sourcePaths(source)
-  checkPath('convertImage', target)
+  const location = checkLocation('convertImage', target)
+  if (isInMemory(location)) checkForMemory('convertImage', given)
   const format = required('convertImage', 'format', given.format)
   if (given.compress === true && format !== 'qcow2') {
     throw notSupported(`convertImage: an image of format '${format}' cannot hold compressed clusters`)
@@ -148,7 +149,7 @@ export async function convertImage(
   if (given.compress === true && shape.dataFile !== undefined) {
     throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
   }
-  await checkDataFileName('convertImage', target, shape)
+  await checkDataFileName('convertImage', nameOf(location), shape)
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
@@ -182,19 +183,19 @@ export async function convertImage(
     const work = { ...given, format, cache: given.cache ?? unsafeCache, bitmaps }
     const bytesWritten =
       given.existingTarget === true
-        ? await copyInto(input, target, work)
-        : await copyToNew(input, target, shape, work)
-    const converted = { path: target, format, size: input.size, bytesWritten }
+        ? await copyInto(input, location, work)
+        : await copyToNew(input, location, shape, work)
+    const converted = { path: nameOf(location), format, size: input.size, bytesWritten }
     return skipped.length === 0 ? converted : { ...converted, skippedBitmaps: skipped }
   } finally {
     for (const disk of disks) await disk.close()
   }
 }
 
-function sourcePaths(source: unknown): string[] {
+function sourcePaths(source: unknown): ImageLocation[] {
   const sources: unknown[] = Array.isArray(source) ? source : [source]
   if (sources.length === 0) throw invalid('convertImage: the source must be a path or paths')
-  return sources.map((path) => checkPath('convertImage', path))
+  return sources.map((path) => checkLocation('convertImage', path))
 }
 
 type Work = LongWork & {
@@ -215,7 +216,7 @@ type Work = LongWork & {
 
 async function copyToNew(
   input: Concatenation,
-  target: string,
+  target: ImageLocation,
   shape: ResolvedShape,
   work: Work,
 ): Promise<number> {
@@ -223,7 +224,7 @@ async function copyToNew(
   const { overwrite = false, locking = 'auto', signal } = work
   const targetOptions = { overwrite, locking: locking !== 'off', signal }
   const fill = async (
-    temporary: string,
+    temporary: ImageLocation,
     dataFile: string | undefined,
     made: NewEncryption | undefined,
   ): Promise<number> => {
@@ -241,7 +242,7 @@ async function copyToNew(
     return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
   }
   return writeImageTarget(target, shape, targetOptions, (temporary, dataFile) =>
-    withNewEncryption(shape.encrypting, target, (made) => fill(temporary, dataFile, made)),
+    withNewEncryption(shape.encrypting, nameOf(target), (made) => fill(temporary, dataFile, made)),
   )
 }
 
@@ -258,7 +259,7 @@ function encryptionOfTarget(
   return { ...ofBacking, passphrase: ask }
 }
 
-async function copyInto(input: Concatenation, target: string, work: Work): Promise<number> {
+async function copyInto(input: Concatenation, target: ImageLocation, work: Work): Promise<number> {
   const { locking = 'auto' } = work
   const image = await openImage(target, {
     format: work.format,
@@ -276,6 +277,7 @@ async function copyInto(input: Concatenation, target: string, work: Work): Promi
     )
   }
   const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
+  if (isInMemory(target)) return written
   // With cache 'unsafe', closing does not make it durable.
   for (const path of data === undefined ? [target] : [data, target]) {
     const file = await open(path, 'r')
