@@ -104,6 +104,9 @@ const createSchema = {
 
 /**
  * Create a disk image, in a file or in memory. It appears under its name when it is complete and durable, or not at all.
+ *
+ * A block device, for which `overwrite` must be set, is written in place: the image is laid over what it holds, and never gets larger than the device. One
+ * that fails leaves it without an image; a raw one clears the first sector only.
  * @throws TypeError ERR_INVALID_OPTION, RangeError ERR_OUT_OF_RANGE  options that no image can have
  * @throws ERR_EXISTS        there is a file, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  the file to be replaced is in use
