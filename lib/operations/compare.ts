@@ -101,8 +101,8 @@ export async function compareDisks(
   options: LongWork & { readonly strict: boolean },
 ): Promise<Comparison> {
   const sizes = [a.size, b.size] as const
-  if (options.strict && a.size !== b.size) return { identical: false, sizes, difference: { type: 'size' } }
   const progress = new ProgressReporter(options.onProgress, 'compare', Math.max(a.size, b.size))
+  if (options.strict && a.size !== b.size) return { identical: false, sizes, difference: { type: 'size' } }
   const common = Math.min(a.size, b.size)
   for await (const run of pairs(a.extents({ length: common }), b.extents({ length: common }))) {
     if (options.strict && !storedAlike(run.a, run.b)) {

@@ -33,6 +33,7 @@ import { Concatenation } from './concatenation.js'
 import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
+import { rateLimitOf } from './rate-limit.js'
 import {
   type CheckedShape,
   checkShape,
@@ -71,6 +72,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly sourceCache?: CacheMode | CacheOptions
     /** Pieces in flight at a time; default 8. */
     readonly requests?: number
+    /** The most bytes of data that are copied in a second; default, and 0: no limit. */
+    readonly rateLimit?: number
     /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer. */
     readonly compress?: boolean
     /** Copy the persistent bitmaps of the source, which must be one, into a target that can hold them. */
@@ -109,6 +112,7 @@ const convertSchema = {
   cache: cacheOption,
   sourceCache: cacheOption,
   requests: integerOption({ min: 1, max: 16 }),
+  rateLimit: integerOption({ min: 0 }),
   compress: booleanOption,
   bitmaps: booleanOption,
   skipBrokenBitmaps: booleanOption,
@@ -208,6 +212,7 @@ type Work = LongWork & {
   readonly sparseSize?: number
   readonly compress?: boolean
   readonly requests?: number
+  readonly rateLimit?: number
   readonly locking?: 'auto' | 'off'
   readonly sourceDataFile?: DataFileGate
   readonly encryption?: Encryption
@@ -239,7 +244,10 @@ async function copyToNew(
       locking,
       ...(encryption === undefined ? {} : { encryption }),
     })
-    return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
+    // A raw device shows what it held.
+    const isDevice = DiskImage.layersOf(image)[0].backend.isDevice === true
+    const readsAsZeros = shape.backingFile === undefined && !(shape.format === 'raw' && isDevice)
+    return copyAndClose(input, image, { ...work, readsAsZeros })
   }
   return writeImageTarget(target, shape, targetOptions, (temporary, dataFile) =>
     withNewEncryption(shape.encrypting, nameOf(target), (made) => fill(temporary, dataFile, made)),
@@ -303,6 +311,7 @@ async function copyAndClose(
       sparseSize: work.sparseSize ?? 4096,
       compress: work.compress ?? false,
       requests: work.requests ?? 8,
+      limit: rateLimitOf(work.rateLimit),
       signal: work.signal,
       onCopied: (bytes) => progress.advance(bytes),
     })
