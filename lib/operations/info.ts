@@ -58,6 +58,8 @@ export type Qcow2Info = {
   readonly dataFile?: string
   readonly dataFileRaw?: boolean
   readonly bitmaps?: readonly BitmapInfo[]
+  /** The image has bitmaps, but a program that knows none has written it: nobody believes them any more, and they are not listed. */
+  readonly staleBitmaps?: true
 }
 
 export type InfoOptions = {
@@ -190,6 +192,9 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
   const encrypt = await encryptInfo(backend, header)
   const dataFile = findExtension(header.extensions, extensionTypes.dataFileName)
   const bitmaps = await listBitmaps(backend, header)
+  const areStale =
+    findExtension(header.extensions, extensionTypes.bitmaps) !== undefined &&
+    !has(header.autoclearFeatures, autoclear.bitmaps)
   return {
     compat: header.version === 2 ? '0.10' : '1.1',
     compressionType: header.compressionType,
@@ -203,6 +208,7 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
       ? { dataFileRaw: has(header.autoclearFeatures, autoclear.dataFileRaw) }
       : {}),
     ...(bitmaps.length === 0 ? {} : { bitmaps }),
+    ...(areStale ? { staleBitmaps: true } : {}),
   }
 }
 

@@ -18,5 +18,6 @@ export async function checkOnly(backend: BlockBackend, options: CheckOptions): P
   await compareRefcounts(state)
   if (state.refcountsDiffer) await settleRefcounts(state)
   await checkCopiedFlags(state, new StoredRefcounts(state), { repair: false })
+  state.result.needsRebuild = state.needsRebuild
   return state.result
 }
