@@ -2,6 +2,7 @@ import { open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import {
+  amendImage,
   checkImage,
   compareImages,
   convertImage,
@@ -192,4 +193,25 @@ testOnDevice('a raw device keeps its length', async (t) => {
   t.deepEqual([...(await image.read({ offset: 999, length: 2 }))], [0xff, 0])
   await t.throwsAsync(image.write(Uint8Array.of(1), deviceBytes), { code: 'ERR_OUT_OF_RANGE' })
   await image.close()
+})
+
+testOnDevice('refcounts are built anew on a device, behind all that is in use', async (t) => {
+  const device = await makeDevice(t, deviceBytes)
+  const folder = await makeFolder(t, { fast: true })
+  const content = Buffer.from(new SeededRandom(seedOfRun()).bytes(mebibyte))
+  await createImage(device, { size: mebibyte, overwrite: true })
+  const image = await openImage(device)
+  await image.write(content, 0)
+  await image.close()
+  const file = await open(device, 'r+')
+  // The count of the first data cluster, in the refcount block that is cluster 2: as if nobody had ever taken it.
+  await file.write(new Uint8Array(2), 0, 2, 2 * 65536 + 5 * 2)
+  await file.sync()
+  await file.close()
+  t.like(await checkImage(device), { needsRebuild: true })
+  t.like(await checkImage(device, { repair: 'all' }), { corruptions: 0, leaks: 0, needsRebuild: false })
+  t.is(await qemuCheck(device), '')
+  await amendImage(device, { refcountBits: 64 })
+  t.is(await qemuCheck(device), '')
+  t.true((await qemuRead(device, 'qcow2', join(folder, 'read'))).equals(content))
 })
