@@ -266,10 +266,17 @@ class Compaction {
     await this.#begin()
     await counts.write()
     await ordering.settled()
-    if (backend.length > length) await backend.truncate(length)
+    if (backend.length > length) await this.#cutOff(length)
     for (const { first, clusters } of holes)
       await backend.punch(first * clusterSize, clusters * clusterSize).catch(() => undefined)
     await ordering.over()
+  }
+
+  /** A block device keeps its length: what it holds behind is given back like a hole. */
+  async #cutOff(length: number): Promise<void> {
+    const { backend } = this.#work
+    if (backend.isDevice !== true) await backend.truncate(length)
+    else await backend.punch(length, backend.length - length).catch(() => undefined)
   }
 
   /** Before the first change: bits that promise that nobody has touched the image. */
