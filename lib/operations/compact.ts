@@ -10,6 +10,7 @@ import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { compactQcow2 } from '../qcow2/compact.js'
 import type { Encryption } from '../qcow2/encryption.js'
+import type { BlockBackend } from '../queue/backend.js'
 import { openLocked } from './locked-file.js'
 
 export type CompactOptions = LongWork & {
@@ -23,10 +24,10 @@ export type CompactOptions = LongWork & {
 
 /** What compacting an image has brought. Bytes. */
 export type CompactedImage = {
-  /** Of the file. */
+  /** Of the file, or the block device, which keeps its length. */
   readonly lengthBefore: number
   readonly lengthAfter: number
-  /** That the file takes on the host. */
+  /** That the file takes on the host, or in memory. 0 of a block device. */
   readonly allocatedBefore: number
   readonly allocatedAfter: number
   /** That were moved within the file. */
@@ -61,7 +62,7 @@ export async function compactImage(source: ImageLocation, options?: CompactOptio
   const backend = await openLocked(location, format, settings)
   if (backend === undefined)
     throw notSupported('Only qcow2 images can be compacted', { path: nameOf(location) })
-  const before = await sizesOf(location)
+  const before = await sizesOf(location, backend)
   let moved: number
   try {
     moved = await compactQcow2(backend, { signal, onProgress, encryption }).catch((error: unknown) => {
@@ -73,7 +74,7 @@ export async function compactImage(source: ImageLocation, options?: CompactOptio
     throw error
   }
   await backend.close()
-  const after = await sizesOf(location)
+  const after = await sizesOf(location, backend)
   return {
     lengthBefore: before.length,
     lengthAfter: after.length,
@@ -83,8 +84,11 @@ export async function compactImage(source: ImageLocation, options?: CompactOptio
   }
 }
 
-async function sizesOf(location: ImageLocation): Promise<{ length: number; allocated: number }> {
+async function sizesOf(
+  location: ImageLocation,
+  { isDevice = false, length }: BlockBackend,
+): Promise<{ length: number; allocated: number }> {
   if (typeof location !== 'string') return { length: location.length, allocated: location.heldBytes }
   const { size, blocks } = await stat(location)
-  return { length: size, allocated: blocks * sectorSize }
+  return { length: isDevice ? length : size, allocated: blocks * sectorSize }
 }

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { copyFile, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { checkImage, compactImage, createImage, openImage } from '../../lib/index.js'
+import { checkImage, compactImage, createImage, MemoryFile, openImage } from '../../lib/index.js'
 import { cliPath } from '../support/cli.js'
 import { fileHash, shownBy } from '../support/compact-image.js'
 import { encryptedName, passphrase, secret } from '../support/encrypted.js'
@@ -40,6 +40,19 @@ test('the file becomes shorter, takes less space, and shows what it showed', asy
   t.is(await qemuCheck(path), '')
   t.deepEqual(await shownBy(path, tool), before)
   t.is(reports.at(-1), 'compact')
+})
+
+test('an image in memory becomes smaller in memory', async (t) => {
+  const path = await halfEmpty(t)
+  const memory = MemoryFile.from(await readFile(path))
+  const before = await shownBy(path, ['-f', 'qcow2', path])
+  const outcome = await compactImage(memory)
+  t.is(outcome.lengthAfter, memory.length)
+  t.is(outcome.allocatedAfter, memory.heldBytes)
+  t.true(memory.heldBytes < outcome.lengthBefore * 0.52, JSON.stringify(outcome))
+  await writeFile(path, memory.bytes())
+  t.is(await qemuCheck(path), '')
+  t.deepEqual(await shownBy(path, ['-f', 'qcow2', path]), before)
 })
 
 test('what stands at the end of the file does not keep it long: refcount blocks, L1 tables, snapshots', async (t) => {
