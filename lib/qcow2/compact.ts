@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { type LongWork, ProgressReporter, throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { corrupt, Qcow2Error } from '../base/errors.js'
@@ -267,10 +268,21 @@ class Compaction {
     await this.#begin()
     await counts.write()
     await ordering.settled()
-    if (backend.length > length) await backend.truncate(length)
+    if (backend.length > length) await this.#cut(length)
     for (const { first, clusters } of holes)
       await backend.punch(first * clusterSize, clusters * clusterSize).catch(() => undefined)
     await ordering.over()
+  }
+
+  /** A block device has no end that could be cut off: it is given what is behind. */
+  async #cut(length: number): Promise<void> {
+    const { backend } = this.#work
+    try {
+      await backend.truncate(length)
+    } catch (error) {
+      if (!(error instanceof Qcow2Error) || error.errno !== constants.errno.EINVAL) throw error
+      await backend.punch(length, backend.length - length).catch(() => undefined)
+    }
   }
 
   /** Before the first change: bits that promise that nobody has touched the image. */
