@@ -9,6 +9,7 @@ export { DiskImage } from './image/disk-image.js'
 export type { EncryptOptions } from './image/encrypt-option.js'
 export type { ImageEvent, OnError } from './image/failure-policy.js'
 export type { Extent } from './image/layers.js'
+export type { ImageLocation } from './image/location.js'
 export { openImage, type OpenOptions } from './image/open.js'
 export type { OverlayOptions } from './image/overlay.js'
 export type { ImageFormat } from './image/probe.js'
@@ -46,6 +47,7 @@ export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { Encryption } from './qcow2/encryption.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
+export { MemoryFile } from './queue/memory-file.js'
 export type {
   DirtyBitmap,
   DirtyRange,

@@ -54,7 +54,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'copy an image into another format',
     syntax:
       '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
-      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U]\n    [--image-opts] FILE... TARGET',
+      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-r RATE] [-W] [-U]\n    [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
   create: {

@@ -1,14 +1,8 @@
 import type { LongWork } from '../base/abort.js'
 import { invalid } from '../base/errors.js'
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  functionOption,
-  longWorkSchema,
-} from '../base/options.js'
+import { booleanOption, checkOptions, enumOption, functionOption, longWorkSchema } from '../base/options.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from '../image/cache-modes.js'
+import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { checkQcow2, type CheckResult, type Finding } from '../qcow2/check.js'
@@ -36,10 +30,10 @@ export type NothingToCheck = { readonly supported: false; readonly format: 'raw'
  * @throws as openImage; images with features that are not supported are checked too
  */
 export async function checkImage(
-  path: string,
+  source: ImageLocation,
   options?: CheckImageOptions,
 ): Promise<CheckResult | NothingToCheck> {
-  checkPath('checkImage', path)
+  const location = checkLocation('checkImage', source)
   const given = checkOptions('checkImage', options, {
     format: enumOption(imageFormats),
     repair: enumOption(['leaks', 'all']),
@@ -58,7 +52,7 @@ export async function checkImage(
   }
   signal?.throwIfAborted()
   const readOnly = repair === undefined
-  const backend = await openLocked(path, given.format, {
+  const backend = await openLocked(location, given.format, {
     readOnly,
     forceShare,
     // A repair writes single entries, whatever the host's units are.
@@ -73,7 +67,7 @@ export async function checkImage(
       ...(onProgress === undefined ? {} : { onProgress }),
       ...(onFinding === undefined ? {} : { onFinding }),
     }).catch((error: unknown) => {
-      throw openFailure(path, error)
+      throw openFailure(nameOf(location), error)
     })
   } finally {
     await backend.close()

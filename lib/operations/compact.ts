@@ -1,10 +1,11 @@
 import { stat } from 'node:fs/promises'
 import type { LongWork } from '../base/abort.js'
 import { notSupported } from '../base/errors.js'
-import { checkOptions, checkPath, enumOption, longWorkSchema } from '../base/options.js'
+import { checkOptions, enumOption, longWorkSchema } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from '../image/cache-modes.js'
 import { encryptionOption } from '../image/encryption-option.js'
+import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { compactQcow2 } from '../qcow2/compact.js'
@@ -41,8 +42,8 @@ export type CompactedImage = {
  * @throws ERR_PASSPHRASE_REQUIRED, ERR_WRONG_PASSPHRASE
  * @throws as openImage; ERR_NO_SPACE, ERR_IO; the signal's reason
  */
-export async function compactImage(path: string, options?: CompactOptions): Promise<CompactedImage> {
-  checkPath('compactImage', path)
+export async function compactImage(source: ImageLocation, options?: CompactOptions): Promise<CompactedImage> {
+  const location = checkLocation('compactImage', source)
   const { format, cache, locking, encryption, signal, onProgress } = checkOptions('compactImage', options, {
     format: enumOption(imageFormats),
     cache: cacheOption,
@@ -57,13 +58,14 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
     cache: cache ?? defaultCache,
     locking: locking !== 'off',
   }
-  const backend = await openLocked(path, format, settings)
-  if (backend === undefined) throw notSupported('Only qcow2 images can be compacted', { path })
-  const before = await sizesOf(path)
+  const backend = await openLocked(location, format, settings)
+  if (backend === undefined)
+    throw notSupported('Only qcow2 images can be compacted', { path: nameOf(location) })
+  const before = await sizesOf(location)
   let moved: number
   try {
     moved = await compactQcow2(backend, { signal, onProgress, encryption }).catch((error: unknown) => {
-      throw openFailure(path, error)
+      throw openFailure(nameOf(location), error)
     })
   } catch (error) {
     // The first failure is the one to tell.
@@ -71,7 +73,7 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
     throw error
   }
   await backend.close()
-  const after = await sizesOf(path)
+  const after = await sizesOf(location)
   return {
     lengthBefore: before.length,
     lengthAfter: after.length,
@@ -81,7 +83,8 @@ export async function compactImage(path: string, options?: CompactOptions): Prom
   }
 }
 
-async function sizesOf(path: string): Promise<{ length: number; allocated: number }> {
-  const { size, blocks } = await stat(path)
+async function sizesOf(location: ImageLocation): Promise<{ length: number; allocated: number }> {
+  if (typeof location !== 'string') return { length: location.length, allocated: location.heldBytes }
+  const { size, blocks } = await stat(location)
   return { length: size, allocated: blocks * sectorSize }
 }

@@ -1,5 +1,6 @@
 import { identifyFile, openFile } from '../image/image-file.js'
 import { lockUse, takeLocks } from '../image/locks.js'
+import { type ImageLocation, nameOf } from '../image/location.js'
 import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, probeFormat } from '../image/probe.js'
 import type { BlockBackend } from '../queue/backend.js'
@@ -11,13 +12,13 @@ import type { BlockBackend } from '../queue/backend.js'
  * @throws as openImage
  */
 export async function openLocked(
-  path: string,
+  location: ImageLocation,
   format: ImageFormat | undefined,
   settings: Parameters<typeof openFile>[1] & { readonly forceShare: boolean; readonly locking: boolean },
 ): Promise<BlockBackend | undefined> {
   try {
-    await identifyFile(path)
-    const backend = await openFile(path, settings)
+    if (typeof location === 'string') await identifyFile(location)
+    const backend = await openFile(location, settings)
     try {
       const found = format ?? (await probeFormat(backend))
       if (found === 'qcow2') {
@@ -31,6 +32,6 @@ export async function openLocked(
     await backend.close()
     return undefined
   } catch (error) {
-    throw openFailure(path, error)
+    throw openFailure(nameOf(location), error)
   }
 }

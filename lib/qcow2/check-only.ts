@@ -23,5 +23,6 @@ export async function checkedState(backend: BlockBackend, options: CheckOptions)
   await compareRefcounts(state)
   if (state.refcountsDiffer) await settleRefcounts(state)
   await checkCopiedFlags(state, new StoredRefcounts(state), { repair: false })
+  state.result.needsRebuild = state.needsRebuild
   return state
 }

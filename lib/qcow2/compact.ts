@@ -1,4 +1,3 @@
-import { constants } from 'node:os'
 import { type LongWork, ProgressReporter, throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { corrupt, Qcow2Error } from '../base/errors.js'
@@ -268,21 +267,17 @@ class Compaction {
     await this.#begin()
     await counts.write()
     await ordering.settled()
-    if (backend.length > length) await this.#cut(length)
+    if (backend.length > length) await this.#cutOff(length)
     for (const { first, clusters } of holes)
       await backend.punch(first * clusterSize, clusters * clusterSize).catch(() => undefined)
     await ordering.over()
   }
 
-  /** A block device has no end that could be cut off: it is given what is behind. */
-  async #cut(length: number): Promise<void> {
+  /** A block device keeps its length: what it holds behind is given back like a hole. */
+  async #cutOff(length: number): Promise<void> {
     const { backend } = this.#work
-    try {
-      await backend.truncate(length)
-    } catch (error) {
-      if (!(error instanceof Qcow2Error) || error.errno !== constants.errno.EINVAL) throw error
-      await backend.punch(length, backend.length - length).catch(() => undefined)
-    }
+    if (backend.isDevice !== true) await backend.truncate(length)
+    else await backend.punch(length, backend.length - length).catch(() => undefined)
   }
 
   /** Before the first change: bits that promise that nobody has touched the image. */

@@ -116,6 +116,7 @@ async function repairOnce(
   const before = flags.result.corruptionsFixed
   await checkCopiedFlags(flags, new StoredRefcounts(flags), { repair: options.repair === 'all' || clean })
   fixed.corruptions += flags.result.corruptionsFixed - before
+  flags.result.needsRebuild = flags.needsRebuild
   return { result: flags.result, mayDoMore: flags !== state && flags.misalignedZeros > 0 }
 }
 
