@@ -44,6 +44,7 @@ const mapBytes = 512 * 1024 * 1024
  * bitmaps and everything in the header stay as they are. The caller sees to it that nothing else uses the image.
  *
  * An abort, a failure or a crash leaves a whole image, with some of it moved; at worst it leaks until this, or `check -r leaks`, is run again.
+ * What several entries share, and was being moved then, may be there twice.
  *
  * @returns bytes that were moved
  * @throws ERR_CORRUPT, ERR_NOT_SUPPORTED  the image is damaged, or has more than there is memory for: nothing was changed

@@ -2,6 +2,7 @@ import test from 'ava'
 import { compactQcow2 } from '../../lib/qcow2/compact.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { countedClusters } from '../support/compact-image.js'
 import { countOfRun, SeededRandom, seedOfRun } from '../support/seeded-random.js'
 import { compactionMutants } from './compaction-mutants.js'
 import { holedImage, recordCompaction, wornBy } from './compaction.js'
@@ -34,19 +35,38 @@ const scenarios: Readonly<Record<string, () => Promise<StartImage>>> = {
     wornBy(
       'sequence/half-full/512/grow-l1,snapshot-create,write,discard-more,snapshot-delete,grow-l1/1/0|flush,exact',
     ),
+  // L1 tables, and compressed clusters, that find room only when others make it: some stand behind the end of the file meanwhile.
+  'room for tables': () =>
+    wornBy(
+      'sequence/snapshot/512/grow-l1,snapshot-create,grow-l1,snapshot-create,snapshot-delete,discard-more/1/0|flush,exact',
+    ),
+  'room for compressed clusters': () =>
+    wornBy(
+      'sequence/half-full/512/grow-l1,compress,grow-l1,discard,snapshot-create,compress/1/0|flush,exact',
+    ),
   'refcount table': () => wornBy('sequence/near-table/512/write,write,discard-more/1/0|flush,exact'),
   'version 2': () => wornBy('sequence/version-2/512/write,discard-more/1/0|flush,exact'),
   'unknown autoclear bits': () => wornBy('sequence/autoclear/512/discard-more/1/0|flush,exact'),
   holed: holedImage,
 }
 
-/** Whatever was left is compacted in the end. */
-async function finishes({ bytes }: SampledState, compact: Uint8Array): Promise<string | undefined> {
+/**
+ * Whatever was left is compacted in the end.
+ * @param compact  as it is without a crash
+ * @param moved    bytes; what several entries share, and some of them had found moved, is there twice
+ */
+async function finishes(
+  { bytes }: SampledState,
+  compact: Uint8Array,
+  moved: number,
+): Promise<string | undefined> {
   const memory = new MemoryBackend({ contents: SparseBytes.from(bytes) })
   await compactQcow2(memory)
   await memory.close()
-  const { length } = memory.snapshot()
-  return length > compact.length ? `compacted again it has ${length} bytes, not ${compact.length}` : undefined
+  const file = Buffer.from(memory.snapshot())
+  const needed = countedClusters(file) * 2 ** file.readUInt32BE(20)
+  if (file.length > needed) return `compacted again it has ${file.length} bytes, and ${needed} are needed`
+  return file.length > compact.length + moved ? `compacted again it takes ${file.length} bytes` : undefined
 }
 
 /** Clusters behind the end of the file that are counted, which no check sees: for good, then. */
@@ -85,7 +105,9 @@ for (const [name, make] of Object.entries(scenarios)) {
   test.serial(`E25: all crash states of a compaction: ${name}`, async (t) => {
     t.timeout(5 * 60_000)
     const start = await make()
-    const { explored, problem, samples, moved } = await everyCrash(name, start)
+    const { explored, problem, samples, moved } = await everyCrash(name, start, {
+      mayCountBehind: name.startsWith('room'),
+    })
     t.true(moved > 0)
     t.is(problem, undefined)
     t.is(explored.exhaustivePoints, explored.points)
@@ -93,7 +115,7 @@ for (const [name, make] of Object.entries(scenarios)) {
     await compactQcow2(memory)
     await memory.close()
     for (const sample of samples.filter((_, index) => index % 7 === 0))
-      t.is(await finishes(sample, memory.snapshot()), undefined)
+      t.is(await finishes(sample, memory.snapshot(), moved), undefined)
     t.log(
       `${explored.states} states at ${explored.points} crashes, at most ${explored.mostLeaks} clusters leaked`,
     )
@@ -138,7 +160,7 @@ test('E25: crashes of compactions of what random workloads leave, and what they 
       const start = await wornBy(name)
       if (start.initial.length >= mostSectors) continue
       const sampling = { perPoint: 60, exhaustive: 64 }
-      const { explored, problem, samples } = await everyCrash(name, start, {
+      const { explored, problem, samples, moved } = await everyCrash(name, start, {
         limits: sampling,
         mayCountBehind: true,
       })
@@ -148,7 +170,7 @@ test('E25: crashes of compactions of what random workloads leave, and what they 
       await compactQcow2(memory)
       await memory.close()
       for (const sample of samples.filter((_, number) => number % 40 === 0)) {
-        const unfinished = await finishes(sample, memory.snapshot())
+        const unfinished = await finishes(sample, memory.snapshot(), moved)
         if (unfinished !== undefined) throw new Error(unfinished)
       }
       states += explored.states

@@ -217,6 +217,20 @@ test('an image that is compact is not written to', async (t) => {
   )
 })
 
+test('where the end cannot be cut off, as on a block device, what is behind is given back', async (t) => {
+  const contents = await holedImage()
+  const wanted = await shownIn(contents, shape)
+  const before = contents.toBytes().length
+  const memory = new MemoryBackend({ contents })
+  await compactQcow2(Object.defineProperty(memory, 'isDevice', { value: true }))
+  await mustBeSound(t, contents, wanted)
+  const bytes = contents.toBytes()
+  t.is(bytes.length, before)
+  const ideal = await holedImage()
+  await compacted(ideal)
+  t.true(bytes.subarray(ideal.toBytes().length).every((byte) => byte === 0))
+})
+
 test('a file that is read-only is refused', async (t) => {
   const memory = new MemoryBackend({ contents: await holedImage(), readOnly: true })
   await t.throwsAsync(compactQcow2(memory), { code: 'ERR_READ_ONLY' })
