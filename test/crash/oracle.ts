@@ -28,7 +28,6 @@ export class Oracle {
   readonly #initial: Int32Array
   /** What COPIED flags may be. */
   readonly copied: CopiedRule
-  readonly #isExtended: boolean
   #judged = 0
   #isWhole = false
 
@@ -40,7 +39,6 @@ export class Oracle {
    */
   constructor(start: StartImage, history: GuestHistory, disk: CrashedDisk, wholeEvery = usualWholeEvery) {
     this.#wholeEvery = wholeEvery
-    this.#isExtended = start.extendedL2
     const perUnit = sectorsPerUnit(start)
     const lbas = new Set(history.touched)
     start.initial.forEach((value, lba) => {
@@ -103,9 +101,7 @@ export class Oracle {
     const time = Math.max(newest, since)
     this.#isWhole = false
     this.#judged++
-    // Subclusters are looked at as a whole, always.
-    const isFollowed = this.copied === 'exact' && !this.#isExtended
-    if (!isFollowed || !this.#isSurelySound(disk, allowed, time, since)) {
+    if (this.copied !== 'exact' || !this.#isSurelySound(disk, allowed, time, since)) {
       return this.judgeWhole(disk, allowed, time)
     }
     if (this.#judged % this.#wholeEvery === 0) {

@@ -231,7 +231,7 @@ export class MixedSequence {
     const [top] = this.#chain
     const { version, snapshots, bitmaps, content } = top
     const isOld = version === 2
-    const hasNeeds = top.extendedL2 || top.encrypted || top.dataFile !== undefined || top.refcountBits !== 16
+    const hasNeeds = top.extendedL2 || top.dataFile !== undefined || top.refcountBits !== 16
     const hasOthers = snapshots.some((one) => one.size !== content.length)
     const must = {
       refcount_bits: isOld && bits !== 16,
@@ -243,7 +243,11 @@ export class MixedSequence {
     return attempt(amendImage(top.path, { ...others, openDataFile: dataFile, ...options }), {
       must: must === true,
       // Counts may have no room in so few bits, and strings none in so small a header.
-      may: must === true || (kind === 'refcount_bits' && bits <= 8) || (kind === 'compat' && isTight(top)),
+      may:
+        must === true ||
+        (kind === 'refcount_bits' && bits <= 8) ||
+        (kind === 'compat' && isTight(top)) ||
+        (kind === 'size' && isOld && snapshots.length > 0),
     })
   }
 

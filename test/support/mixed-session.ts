@@ -147,8 +147,9 @@ export class MixedSession {
       : Math.max(512, before + this.#random.between(-40, 40) * 512)
     const preallocation = size > before && this.#random.chance(0.2) ? 'metadata' : 'off'
     this.#log.push(`resize ${before} -> ${size}, preallocation ${preallocation}`)
-    const must = image.version === 2 && image.snapshots.length > 0 && size !== before
-    const isDone = await attempt(this.#disk.resize(size, { shrink: true, preallocation }), { must })
+    const may = image.version === 2 && image.snapshots.length > 0
+    const must = may && size !== before
+    const isDone = await attempt(this.#disk.resize(size, { shrink: true, preallocation }), { must, may })
     if (isDone) resized(image, size, true)
     else this.#log.push('refused')
   }
