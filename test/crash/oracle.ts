@@ -22,7 +22,7 @@ export class Oracle {
   readonly #running: RunningWalk
   readonly #content: RunningContent
   readonly #touched: Uint8Array
-  /** Every LBA that something was written to at any time, ascending. */
+  /** Every LBA of a unit that something was written to at any time, or that is not zeros, ascending. */
   readonly #lbas: Int32Array
   /** By place in `#lbas`. */
   readonly #initial: Int32Array
@@ -40,7 +40,12 @@ export class Oracle {
   constructor(start: StartImage, history: GuestHistory, disk: CrashedDisk, wholeEvery = usualWholeEvery) {
     this.#wholeEvery = wholeEvery
     const perUnit = sectorsPerUnit(start)
-    const lbas = new Set(history.touched)
+    const lbas = new Set<number>()
+    // What is written beside a part of a cluster must be there, too: zeros that were never written are bytes of the cluster.
+    for (const lba of history.touched) {
+      const first = lba - (lba % perUnit)
+      for (let step = 0; step < perUnit; step++) lbas.add(first + step)
+    }
     start.initial.forEach((value, lba) => {
       // Zeros over a backing file are something that can be lost.
       if (value !== 0 || lba < start.backingSectors) lbas.add(lba)

@@ -11,6 +11,7 @@ import {
   unmapped,
   type WalkedImage,
 } from './disk-walk.js'
+import { encryptionIn } from './encryption-walk.js'
 import { zeroPayload } from './payload.js'
 import { giveBytes, takeBytes } from './spare-bytes.js'
 
@@ -275,6 +276,8 @@ export class RunningWalk {
     this.sizeSectors = (view.getUint32(24) * two32 + view.getUint32(28)) / sectorSize
     this.#forget(Math.ceil(disk.length / clusterSize))
     this.#fixed(0, clusterSize)
+    const encryption = encryptionIn(view)
+    if (encryption !== undefined) this.#fixed(encryption.offset, encryption.bytes)
     this.#refcounts()
     const snapshots = snapshotHeads(view)
     for (const { offset, entries } of snapshots.heads) this.#frozenL1(offset, entries)
