@@ -17,7 +17,7 @@ using block_queue::Operation;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 5;
+constexpr int kAbi = 6;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {

@@ -128,6 +128,7 @@ Napi::Value BlockQueue::geometry(const Napi::CallbackInfo& info) {
   geometry.Set("memoryAlignment", number_of(env, file_->file().memory_alignment()));
   geometry.Set("offsetAlignment", number_of(env, file_->file().offset_alignment()));
   geometry.Set("length", number_of(env, file_->length_at_open()));
+  geometry.Set("isDevice", Napi::Boolean::New(env, file_->file().block_device()));
   return geometry;
 }
 

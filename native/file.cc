@@ -270,7 +270,13 @@ int File::allocate_now(uint64_t offset, uint64_t length) const {
 }
 
 int File::truncate_now(uint64_t length) const {
-  if (block_device_) return EINVAL;
+  if (block_device_) {
+    // It has the length that it has: what ends within it has room, and nothing is cut off.
+    uint64_t device = 0;
+    const int error = this->length(&device);
+    if (error != 0) return error;
+    return length <= device ? 0 : ENOSPC;
+  }
   return retried([&] { return ::ftruncate(descriptor_, static_cast<off_t>(length)); }) == 0 ? 0 : errno;
 }
 

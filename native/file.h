@@ -38,6 +38,8 @@ class File {
   size_t memory_alignment() const { return memory_alignment_; }
   uint64_t offset_alignment() const { return offset_alignment_; }
   bool direct() const { return direct_; }
+  // Its length cannot change.
+  bool block_device() const { return block_device_; }
 
   int length(uint64_t* length) const;
 
@@ -58,6 +60,7 @@ class File {
   int punch(uint64_t offset, uint64_t length) const;
   // Space for the range is reserved; extends the file. EOPNOTSUPP: nothing was done.
   int allocate(uint64_t offset, uint64_t length) const;
+  // A block device keeps its length: ENOSPC where it is too short, otherwise nothing is done.
   int truncate(uint64_t length) const;
 
   // How far what begins at offset is stored alike, to the end of the file at most (0 there), and whether it is data.

@@ -83,7 +83,7 @@ const meanings: Readonly<Record<string, string>> = {
   '-S': 'shortest run of zeros that becomes a hole, 4k if it is not given; 0: none does',
   '-m': 'requests on their way at a time, 1 to 16; 8 if it is not given',
   '-W': 'accepted for the sake of scripts: the target is always written out of order',
-  '-r': 'check: repair leaks, or everything; commit: accepted for the sake of scripts',
+  '-r': 'check: repair leaks, or everything; convert, commit: copy at most so many bytes a second',
   '-s': 'compare: sizes and allocation must be alike too; map: first byte to look at',
   '-l': 'map: bytes to look at; convert: the snapshot to copy, by its id or name; snapshot: list',
   '-a': 'make the disk what it was in a snapshot',

@@ -8,9 +8,6 @@ import { verbs } from './verbs.js'
 /** Exit code of every failure that has no other. */
 const failed = 1
 
-/** What a shell reports of a program whose reader went away: 128 + SIGPIPE. */
-const brokenPipe = 141
-
 /** The name that we were called by, which may be a link's: `qemu-img` for one. */
 function programName(): string {
   const name = basename(process.argv[1] ?? '')
@@ -51,7 +48,6 @@ function fail(error: unknown, context: VerbContext): number {
     process.kill(process.pid, error.signalName)
     return failed
   }
-  if ((error as NodeJS.ErrnoException).code === 'EPIPE') return brokenPipe
   if (isCalled<UsageError>(error, 'UsageError')) {
     for (const message of error.messages) report(context, message)
     if (error.showHelpHint) hint(context)

@@ -19,6 +19,8 @@ function writeAll(descriptor: number, text: string): void {
     try {
       rest = rest.subarray(writeSync(descriptor, rest))
     } catch (error) {
+      // The reader has gone away. As in the stock tool, the work goes on, and its outcome is the exit code.
+      if ((error as NodeJS.ErrnoException).code === 'EPIPE') return
       // A pipe that somebody else has made non-blocking, and that is full just now.
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)

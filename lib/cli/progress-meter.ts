@@ -10,6 +10,8 @@ export type MeterOptions = {
   readonly quiet: boolean
   /** --json-progress */
   readonly json: boolean
+  /** Nothing is shown before the first report, not even that nothing has been done. Default false. */
+  readonly startsLate?: boolean
 }
 
 /** Shows how far a long operation has come, and cleans up after itself. */
@@ -17,6 +19,8 @@ export type ProgressMeter = {
   readonly listener: ProgressListener
   /** The operation is over: the bar goes away, or its line ends. To be called before anything else is printed. */
   finish(outcome: 'done' | 'failed'): void
+  /** Everything is done, but words of its own end the work and follow on what is shown; `finish('failed')` then ends the line behind them. */
+  reachEnd(): void
 }
 
 /** What a verb that shows its progress asks its operation for. */
@@ -49,30 +53,34 @@ export async function metered<T>(
  * The meter for where we run: lines of JSON on standard error if asked for; on a terminal a bar on standard error, which
  * disappears at the end; with -p and no terminal qemu-img's `    (12.34/100%)` on standard output; otherwise none.
  */
-export function progressMeter({ asked, quiet, json }: MeterOptions): ProgressMeter {
+export function progressMeter({ asked, quiet, json, startsLate = false }: MeterOptions): ProgressMeter {
   if (json) return jsonMeter()
   if (quiet) return silentMeter
   if (isatty(2)) return barMeter(asked)
-  return asked ? percentMeter() : silentMeter
+  return asked ? percentMeter(startsLate) : silentMeter
 }
 
-const silentMeter: ProgressMeter = { listener: () => undefined, finish: () => undefined }
+const silentMeter: ProgressMeter = {
+  listener: () => undefined,
+  finish: () => undefined,
+  reachEnd: () => undefined,
+}
 
 function jsonMeter(): ProgressMeter {
-  return { listener: (progress) => printError(`${JSON.stringify(progress)}\n`), finish: () => undefined }
+  return { ...silentMeter, listener: (progress) => printError(`${JSON.stringify(progress)}\n`) }
 }
 
 const fraction = ({ bytesDone, bytesTotal }: Progress): number =>
   bytesTotal === 0 ? 0 : bytesDone / bytesTotal
 
 /** Other programs read this form: percentages with a carriage return after each, 100.00 and a newline at the end. */
-function percentMeter(): ProgressMeter {
-  let last = -1
+function percentMeter(startsLate: boolean): ProgressMeter {
+  let last = Number.NEGATIVE_INFINITY
   const show = (percent: number): void => {
     last = percent
     print(`    (${percent.toFixed(2)}/100%)\r`)
   }
-  show(0)
+  if (!startsLate) show(0)
   return {
     listener: (progress) => {
       const percent = 100 * fraction(progress)
@@ -82,6 +90,7 @@ function percentMeter(): ProgressMeter {
       if (outcome === 'done') show(100)
       print('\n')
     },
+    reachEnd: () => show(100),
   }
 }
 
@@ -95,6 +104,10 @@ function barMeter(asked: boolean): ProgressMeter {
   const started = performance.now()
   let shown = Number.NEGATIVE_INFINITY
   let drawn = false
+  const clear = (): void => {
+    if (drawn) printError('\r\u001b[K')
+    drawn = false
+  }
   return {
     listener: (progress) => {
       const now = performance.now()
@@ -103,9 +116,8 @@ function barMeter(asked: boolean): ProgressMeter {
       drawn = true
       printError(`\r${barLine(progress, (now - started) / 1000)}\u001b[K`)
     },
-    finish: () => {
-      if (drawn) printError('\r\u001b[K')
-    },
+    finish: clear,
+    reachEnd: clear,
   }
 }
 

@@ -39,6 +39,11 @@ export function sizeArgument(what: string, text: string): number {
   ])
 }
 
+/** The argument of -r of what copies: bytes a second. @throws UsageError  no size */
+export function rateArgument(text: string | undefined): { rateLimit?: number } {
+  return text === undefined ? {} : { rateLimit: sizeArgument('rate limit', text) }
+}
+
 /**
  * The size given for a key of an option list.
  * @throws UsageError  in the words of QEMU's option parser

@@ -48,6 +48,7 @@ export async function check(argv: readonly string[], context: VerbContext): Prom
   }
   const { checkImage } = await import('../operations/check.js')
   const meter = progressMeter({ asked: false, quiet: line.has('quiet'), json: line.has('jsonProgress') })
+  let saidStale = false
   const outcome = await interruptible((signal) =>
     checkImage(name.path, {
       ...cache,
@@ -56,9 +57,12 @@ export async function check(argv: readonly string[], context: VerbContext): Prom
       forceShare,
       signal,
       onProgress: meter.listener,
-      onFinding: ({ text }) => {
+      onFinding: ({ kind, text }) => {
         meter.finish('done')
-        printError(`${text}\n`)
+        if (kind !== 'stale-bitmaps') printError(`${text}\n`)
+        // A repair looks several times.
+        else if (!saidStale) report(context, `warning: ${text}`)
+        saidStale ||= kind === 'stale-bitmaps'
       },
     }),
   ).finally(() => meter.finish('done'))
@@ -66,6 +70,10 @@ export async function check(argv: readonly string[], context: VerbContext): Prom
     if (repair !== undefined && name.format === undefined) warnOfGuessedRaw(name.text)
     report(context, 'This image format does not support checks')
     return exitCodes.noCheck
+  }
+  if (repair === 'leaks' && outcome.needsRebuild) {
+    printError('ERROR need to rebuild refcount structures\n')
+    throw new UsageError('Check failed: Input/output error')
   }
   if (!line.has('quiet')) print(json ? `${jsonText(checkJson(name.path, outcome))}\n` : checkText(outcome))
   return exitCode(outcome)

@@ -5,7 +5,7 @@ import { parseImageName } from './image-name.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
-import { sizeArgument } from './sizes.js'
+import { rateArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
 import {
   commonOptions,
@@ -33,8 +33,7 @@ const options = {
 /** `qcow2 commit`: what an image changes goes into its backing file. */
 export async function commit(argv: readonly string[]): Promise<number> {
   const line = parseCommandLine(options, argv)
-  const rate = line.value('rate')
-  if (rate !== undefined) sizeArgument('rate limit', rate)
+  const rate = rateArgument(line.value('rate'))
   const secrets = secretsOf(line.values('object'))
   const operand = onlyOperand(line.operands)
   const cache = cacheArgument('cache', line.value('cache'))
@@ -44,6 +43,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
   if (base === '') throw new UsageError(`Did not find '' in the backing chain of '${name.text}'`)
   const work: CommitOptions = {
     ...cache,
+    ...rate,
     ...(name.format === undefined ? {} : { format: name.format }),
     ...(base === undefined ? {} : { base }),
     // As the stock tool: who names the base decides for himself what becomes of the image.

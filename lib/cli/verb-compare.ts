@@ -3,7 +3,7 @@ import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
 import { print } from './output.js'
-import { progressMeter } from './progress-meter.js'
+import { type ProgressMeter, progressMeter } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
 import {
@@ -46,7 +46,12 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
     const { encryption: secondEncryption } = encryptionOf(second, secrets)
     const cache = cacheArgument('source cache', line.value('cache'))
     const { compareImages } = await import('../operations/compare.js')
-    const meter = progressMeter({ quiet, asked: line.has('progress'), json: line.has('jsonProgress') })
+    const meter = progressMeter({
+      quiet,
+      asked: line.has('progress'),
+      json: line.has('jsonProgress'),
+      startsLate: true,
+    })
     const result = await compareImages(first.path, second.path, {
       ...cache,
       ...formats(first, second),
@@ -61,12 +66,13 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
         opened = true
         meter.listener(progress)
       },
-    }).catch((error: unknown) => {
-      meter.finish('failed')
-      throw error
     })
-    meter.finish('done')
-    if (!quiet) print(verdict(result, strict))
+      .then((found) => {
+        if (!quiet) printVerdict(found, strict, meter)
+        return found
+      })
+      // As in the stock tool, the verdict follows on what is shown of the progress.
+      .finally(() => meter.finish('failed'))
     return result.identical ? exitCodes.same : exitCodes.differ
   } catch (error) {
     if (!(error instanceof Error)) throw error
@@ -85,18 +91,23 @@ function formats(
   }
 }
 
-/** What is printed, with newlines. */
-function verdict({ sizes, difference }: Comparison, strict: boolean): string {
+function printVerdict({ sizes, difference }: Comparison, strict: boolean, meter: ProgressMeter): void {
   const shorter = Math.min(...sizes)
-  const warning = sizes[0] === sizes[1] || strict ? '' : 'Warning: Image size mismatch!\n'
+  const isBehind = difference === undefined || (difference.type === 'content' && difference.offset >= shorter)
+  if (sizes[0] !== sizes[1] && !strict && isBehind) print('Warning: Image size mismatch!\n')
+  if (difference === undefined) meter.reachEnd()
+  print(`${verdict(difference)}\n`)
+}
+
+function verdict(difference: Comparison['difference']): string {
   switch (difference?.type) {
     case undefined:
-      return `${warning}Images are identical.\n`
+      return 'Images are identical.'
     case 'size':
-      return 'Strict mode: Image size mismatch!\n'
+      return 'Strict mode: Image size mismatch!'
     case 'allocation':
-      return `Strict mode: Offset ${difference.offset} block status mismatch!\n`
+      return `Strict mode: Offset ${difference.offset} block status mismatch!`
     case 'content':
-      return `${difference.offset >= shorter ? warning : ''}Content mismatch at offset ${difference.offset}!\n`
+      return `Content mismatch at offset ${difference.offset}!`
   }
 }

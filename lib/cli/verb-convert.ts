@@ -1,6 +1,7 @@
 import type { ConvertOptions } from '../operations/convert.js'
 import type { ImageFormat } from '../image/probe.js'
 import { escapeName } from '../qcow2/header-extensions.js'
+import { storedBackingName } from './backing-name.js'
 import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import {
@@ -14,7 +15,7 @@ import { type ImageName, parseImageName } from './image-name.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
-import { sizeArgument } from './sizes.js'
+import { rateArgument, sizeArgument } from './sizes.js'
 import { noSnapshot, snapshotArgument } from './snapshot-argument.js'
 import { UsageError } from './usage-error.js'
 import {
@@ -43,6 +44,7 @@ const options = {
   quiet: quietOption,
   existing: { short: 'n', takesValue: false },
   requests: { short: 'm', takesValue: true },
+  rate: { short: 'r', takesValue: true },
   outOfOrder: { short: 'W', takesValue: false },
   cache: { short: 't', takesValue: true },
   sourceCache: { short: 'T', takesValue: true },
@@ -66,7 +68,7 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
     return 0
   }
   const snapshot = snapshotArgument(line.value('snapshot'))
-  const numbers = { ...sparseSize(line), ...requests(line) }
+  const numbers = { ...sparseSize(line), ...requests(line), ...rateArgument(line.value('rate')) }
   const caches = {
     ...cacheArgument('cache', line.value('cache')),
     ...sourceCacheArgument(line.value('sourceCache')),
@@ -81,11 +83,14 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
   const settings = parseImageSettings(format, lists)
   refuseWhatIsMissing(line, format)
   addBacking(targetText, format, settings, line.value('backing'), line.value('backingFormat'))
-  checkBackingUse(settings, names.length)
+  checkBackingUse(settings, names.length, existing)
   const sources = names.map((name) =>
     parseImageName(name, { format: line.value('format'), imageOptions: line.has('imageOpts') }),
   )
   const target = targetName(line, targetText)
+  const backing = settings.get('backing_file')
+  if (backing !== undefined && !existing)
+    settings.set('backing_file', storedBackingName(backing, target.path, settings.get('backing_fmt')))
   const work = {
     ...numbers,
     ...snapshot,
@@ -226,14 +231,15 @@ function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
   if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')
 }
 
-function checkBackingUse(settings: ImageSettings, sourceCount: number): void {
+function checkBackingUse(settings: ImageSettings, sourceCount: number, existing: boolean): void {
   if (!settings.has('backing_file')) return
   if (sourceCount > 1) {
     throw new UsageError(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     )
   }
-  if (!settings.has('backing_fmt'))
+  // An image that exists has one already, or none.
+  if (!settings.has('backing_fmt') && !existing)
     throw new UsageError('Use of backing file requires explicit backing format')
 }
 

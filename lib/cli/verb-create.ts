@@ -11,6 +11,7 @@ import {
   settingsHelp,
   sizeSetting,
 } from './create-options.js'
+import { storedBackingName } from './backing-name.js'
 import { pathOf } from './image-name.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
@@ -49,6 +50,7 @@ export async function create(argv: readonly string[]): Promise<number> {
     const path = pathOf(name, (why) => new UsageError(why))
     const settings = parseImageSettings(format, lists)
     addBacking(name, format, settings, line.value('backing'), line.value('backingFormat'))
+    storeBackingName(path, settings, line.has('unsafe'))
     if (sizeOperand !== undefined) {
       if (settings.has('size')) throw new UsageError('The image size must be specified only once')
       settings.set('size', String(sizeOperand))
@@ -101,6 +103,18 @@ export function addBacking(
     throw new UsageError('Expected backing file name, got empty string')
   if (settings.get('backing_file') === path) {
     throw new UsageError('Error: Trying to create an image with the same filename as the backing file')
+  }
+}
+
+/** @param unsafe  a name that nobody follows is the user's own business */
+function storeBackingName(path: string, settings: ImageSettings, unsafe: boolean): void {
+  const backingFile = settings.get('backing_file')
+  if (backingFile === undefined) return
+  try {
+    settings.set('backing_file', storedBackingName(backingFile, path, settings.get('backing_fmt')))
+  } catch (error) {
+    if (unsafe) return
+    throw new UsageError(`${(error as Error).message}\nCould not open backing image.`)
   }
 }
 

@@ -1,11 +1,12 @@
 import type { ImageInfo, InfoChainOptions } from '../operations/info.js'
+import { staleBitmaps } from '../qcow2/bitmap-directory.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { infoJson, infoText } from './info-report.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
 import { secretsOf } from './secrets.js'
-import { commonOptions, onlyOperand, wantsJson } from './verb.js'
+import { commonOptions, onlyOperand, report, type VerbContext, wantsJson } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -15,7 +16,7 @@ const options = {
 } as const
 
 /** `qcow2 info`: what an image says about itself. */
-export async function info(argv: readonly string[]): Promise<number> {
+export async function info(argv: readonly string[], context: VerbContext): Promise<number> {
   const line = parseCommandLine(options, argv)
   const operand = onlyOperand(line.operands)
   const json = wantsJson(line.value('output'))
@@ -28,10 +29,16 @@ export async function info(argv: readonly string[]): Promise<number> {
   }
   if (line.has('chain')) {
     const chain = await imageInfoChain(name.path, { ...how, backing: 'allow' })
+    for (const facts of chain) warnOfStaleBitmaps(facts, context)
     print(json ? `${jsonText(chain.map(infoJson))}\n` : chain.map(infoText).join('\n'))
   } else {
     const facts: ImageInfo = await imageInfo(name.path, how)
+    warnOfStaleBitmaps(facts, context)
     print(json ? `${jsonText(infoJson(facts))}\n` : infoText(facts))
   }
   return 0
+}
+
+function warnOfStaleBitmaps({ qcow2 }: ImageInfo, context: VerbContext): void {
+  if (qcow2?.staleBitmaps === true) report(context, `warning: ${staleBitmaps}`)
 }

@@ -1,4 +1,5 @@
 import type { RebaseOptions } from '../operations/rebase.js'
+import { storedBackingName } from './backing-name.js'
 import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
@@ -46,7 +47,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
   const work: RebaseOptions = {
     ...caches,
     ...(name.format === undefined ? {} : { format: name.format }),
-    ...newBacking(backing, line.value('backingFormat')),
+    ...newBacking(name.path, backing, line.value('backingFormat'), unsafe),
     unsafe,
     forceShare: line.has('forceShare'),
     backing: 'allow',
@@ -60,13 +61,22 @@ export async function rebase(argv: readonly string[]): Promise<number> {
 
 /** @throws UsageError  a format that there is not, or none */
 function newBacking(
+  image: string,
   file: string | undefined,
   format: string | undefined,
+  unsafe: boolean,
 ): Pick<RebaseOptions, 'backingFile' | 'backingFormat'> {
   if (format !== undefined && format !== 'qcow2' && format !== 'raw') {
     throw new UsageError(`Invalid format name: '${format}'`)
   }
   if (file === undefined || file === '') return { backingFile: null }
-  if (format !== undefined) return { backingFile: file, backingFormat: format }
+  if (format !== undefined) {
+    // A name that nobody follows is the user's own business.
+    const isStoredAsGiven = unsafe && !/^(file|json):/.test(file)
+    return {
+      backingFile: isStoredAsGiven ? file : storedBackingName(file, image, format),
+      backingFormat: format,
+    }
+  }
   throw new UsageError(`Could not change the backing file to '${file}': backing format must be specified`)
 }

@@ -40,6 +40,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [-b BASE] [-d] [-t CACHE] [-r RATE] [-p] [-q] [--image-opts] FILE',
     load: async () => (await import('./verb-commit.js')).commit,
   },
+  compact: {
+    summary: 'make the file of an image as small as what it holds allows',
+    syntax: '[-f FORMAT] [-p] [-q] [--output=human|json] [--image-opts] FILE',
+    load: async () => (await import('./verb-compact.js')).compact,
+  },
   compare: {
     summary: 'tell whether two images hold the same',
     syntax: '[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',
@@ -49,7 +54,7 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     summary: 'copy an image into another format',
     syntax:
       '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
-      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-W] [-U]\n    [--image-opts] FILE... TARGET',
+      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-r RATE] [-W] [-U]\n    [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
   create: {

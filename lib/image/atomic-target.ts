@@ -22,8 +22,9 @@ export type TargetOptions = {
 
 /**
  * Make a file that appears under its name complete and durable, or not at all: it is written under a temporary name in the same folder,
- * synced, and renamed; then the folder is synced. Whatever fails, the temporary file is removed and a file that was there stays.
- * @param write  fills the file of the given name, which exists and is empty, and closes it
+ * synced, and renamed; then the folder is synced. Whatever fails, the temporary file is removed and a file that was there stays. Only a block device is
+ * written in place: what fails leaves it half written.
+ * @param write  fills the file of the given name, which exists and is empty or a device, and closes it
  * @throws ERR_EXISTS, ERR_IMAGE_LOCKED (the file to be replaced is in use), ERR_IS_A_DIRECTORY, the signal's reason
  */
 export async function writeTarget<T>(
@@ -33,6 +34,7 @@ export async function writeTarget<T>(
 ): Promise<T> {
   const target = await realpath(path).catch(() => behindLink(path))
   const replaced = await lookAtTarget(path, target, options)
+  if (replaced?.backend.isDevice === true) return writeDevice(path, target, replaced.backend, options, write)
   try {
     const temporary = temporaryName(target)
     await createEmpty(temporary, replaced?.mode ?? 0o644, path)
@@ -50,6 +52,25 @@ export async function writeTarget<T>(
     }
   } finally {
     await replaced?.backend.close()
+  }
+}
+
+/** @param looked  open, and locked: nobody uses the device. From here on it is locked by whoever opens it as an image. */
+async function writeDevice<T>(
+  path: string,
+  target: string,
+  looked: BlockBackend,
+  options: TargetOptions,
+  write: (temporaryPath: string) => Promise<T>,
+): Promise<T> {
+  await looked.close()
+  try {
+    const result = await write(target)
+    await makeDurable(target)
+    options.signal?.throwIfAborted()
+    return result
+  } catch (error) {
+    throw renamedIn(error, target, path)
   }
 }
 
@@ -75,8 +96,8 @@ async function lookAtTarget(
     })
   }
   if (!options.overwrite) throw exists(path)
-  if (!stats.isFile()) {
-    const message = `Could not create '${path}': only regular files can be replaced`
+  if (!stats.isFile() && !stats.isBlockDevice()) {
+    const message = `Could not create '${path}': only regular files and block devices can be replaced`
     throw new Qcow2Error('ERR_NOT_SUPPORTED', message, { path })
   }
   const backend = await openFile(target, { readOnly: false, cache: defaultCache })
@@ -90,7 +111,7 @@ async function lookAtTarget(
 }
 
 /** Beside the target, hidden, and not to be guessed: nobody can have put a link there. */
-function temporaryName(target: string): string {
+export function temporaryName(target: string): string {
   const suffix = `.${randomBytes(6).toString('hex')}.tmp`
   const name = Buffer.from(basename(target)).subarray(0, longestName - suffix.length - 1)
   return join(dirname(target), `.${name.toString('utf8').replace(/\uFFFD+$/u, '')}${suffix}`)
@@ -126,7 +147,7 @@ async function createEmpty(temporary: string, mode: number, path: string): Promi
 }
 
 /** fsync of a file or a folder. */
-async function makeDurable(path: string): Promise<void> {
+export async function makeDurable(path: string): Promise<void> {
   const file = await open(path, 'r')
   try {
     await file.sync()
@@ -149,7 +170,8 @@ async function renameNew(temporary: string, target: string): Promise<void> {
   await unlink(temporary)
 }
 
-function exists(path: string): Qcow2Error {
+/** A target that is there already. */
+export function exists(path: string): Qcow2Error {
   return new Qcow2Error(
     'ERR_EXISTS',
     `Could not create '${path}': it exists; pass overwrite: true to replace it`,

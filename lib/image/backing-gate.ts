@@ -140,7 +140,7 @@ function knownFormat({ format, image, name }: BackingReference): ImageFormat | u
   )
 }
 
-function denied(reference: BackingReference, why: string, cause?: unknown): Qcow2Error {
+export function denied(reference: BackingReference, why: string, cause?: unknown): Qcow2Error {
   const message = `Backing file ${quote(reference.name)} is not opened: ${why}`
   return new Qcow2Error('ERR_BACKING_DENIED', message, {
     path: reference.image,

@@ -279,7 +279,7 @@ export class DiskImage implements AsyncDisposable {
 
   /**
    * Change the size of the guest's disk. New bytes read as zeros.
-   * @param size                   bytes, rounded up to whole sectors of 512
+   * @param size                   bytes; of qcow2 rounded up to whole sectors of 512, of raw the file's length, whose last sector may be a part
    * @param options.shrink         must be true to make it smaller: the bytes beyond are lost
    * @param options.preallocation  of what it grows by. Default 'off'
    * @param options.signal         stops preallocating; rejects with its reason, and the size is the old one again
@@ -293,7 +293,7 @@ export class DiskImage implements AsyncDisposable {
     const { shrink = false, preallocation = 'off', ...work } = checkOptions('resize', options, resizeSchema)
     if (typeof size !== 'number') throw invalid('resize: the size must be a number of bytes')
     if (!isCount(size)) throw outOfRange(`resize: ${size} is no size in bytes`)
-    const wanted = alignUp(size, sectorSize)
+    const wanted = this.format === 'raw' ? size : alignUp(size, sectorSize)
     if (wanted < this.size && !shrink) {
       throw outOfRange(
         `resize: ${wanted} bytes are less than the ${this.size} of the disk, the rest would be lost; pass shrink: true if that is meant`,
@@ -334,7 +334,7 @@ export class DiskImage implements AsyncDisposable {
       const { makeOverlay, overlaySchema } = await import('./overlay.js')
       const given = checkOptions('createOverlay', options, overlaySchema)
       this.#checkWritable()
-      const { layer, abandon } = await makeOverlay(path, this.#layers, given, opening)
+      const { layer, abandon, keep } = await makeOverlay(path, this.#layers, given, opening)
       try {
         // What can be durable already need not be waited for while changes are held.
         await this.#top.flush()
@@ -343,6 +343,7 @@ export class DiskImage implements AsyncDisposable {
         await abandon()
         throw error
       }
+      await keep()
     })
   }
 

@@ -6,6 +6,7 @@ import type { BlockBackend } from '../queue/backend.js'
 import { BlockQueue } from '../queue/block-queue.js'
 import { systemError } from '../queue/system-error.js'
 import type { CacheSettings } from './cache-modes.js'
+import type { ImageLocation } from './location.js'
 
 /** Which file it is, whatever its name: two names of one file are alike. */
 export type FileIdentity = string
@@ -36,10 +37,11 @@ export async function identifyFile(path: string): Promise<FileIdentity> {
 
 /** Open an image's file, without looking at what it holds. No locks are taken. */
 export async function openFile(
-  path: string,
+  path: ImageLocation,
   options: { readonly readOnly: boolean; readonly cache: CacheSettings },
 ): Promise<BlockBackend> {
   const { readOnly, cache } = options
+  if (typeof path !== 'string') return path.openBackend({ ...cache, readOnly })
   return BlockQueue.open(path, { readOnly, ...cache }).catch((error: unknown) => {
     throw couldNotOpen(error)
   })

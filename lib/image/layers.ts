@@ -46,10 +46,12 @@ export type Extent = {
  */
 export async function findSparseLayers(layers: readonly Layer[]): Promise<boolean[]> {
   return Promise.all(
-    layers.map(async ({ format, backend, dataFile }) => {
+    layers.map(async ({ format, backend, dataFile, identity }) => {
       if (format.format === 'raw' || dataFile !== undefined) return false
       const clusters = Math.ceil(backend.length / format.clusterSize)
-      const { blocks } = await stat(backend.path).catch(() => ({ blocks: 0 }))
+      // What was not opened by its path has no file of that name.
+      const { blocks } =
+        identity === undefined ? { blocks: 0 } : await stat(backend.path).catch(() => ({ blocks: 0 }))
       const onDisk = Math.floor((blocks * sectorSize) / format.clusterSize)
       return clusters >= Math.max(Math.floor((onDisk * 10) / 9), onDisk + 2)
     }),

@@ -1,12 +1,5 @@
 import { invalid } from '../base/errors.js'
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  functionOption,
-  signalOption,
-} from '../base/options.js'
+import { booleanOption, checkOptions, enumOption, functionOption, signalOption } from '../base/options.js'
 import type { Encryption } from '../qcow2/encryption.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { SnapshotReference } from '../queue/format-image.js'
@@ -17,6 +10,14 @@ import { type DataFileGate, dataFileOption } from './data-file-gate.js'
 import { DiskImage } from './disk-image.js'
 import { encryptionOption } from './encryption-option.js'
 import { FailurePolicy, type ImageEvent, type OnError } from './failure-policy.js'
+import {
+  checkLocation,
+  dataGateOfMemory,
+  gateOfMemory,
+  type ImageLocation,
+  isInMemory,
+  nameOf,
+} from './location.js'
 import { openFailure } from './open-failure.js'
 import { type ImageFormat, imageFormats } from './probe.js'
 import { snapshotOption } from './snapshots.js'
@@ -65,16 +66,19 @@ export const openSchema = {
  * Open a disk image with its backing files. It is locked against other users, QEMU among them, until it is closed.
  *
  * An image that was not closed cleanly by a writer of lazy refcounts is repaired before it is opened for writing.
- * @param source  a path; or a file that is open already, which belongs to the image from here on
+ * @param source  a path or a file in memory; or a file that is open already, which belongs to the image from here on
  * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY (the file), ERR_IS_A_DIRECTORY, ERR_IO
  * @throws ERR_NOT_AN_IMAGE, ERR_CORRUPT, ERR_UNSUPPORTED_FEATURE
  * @throws ERR_IMAGE_LOCKED     somebody else uses it
  * @throws ERR_BACKING_DENIED, ERR_BACKING_LOOP, ERR_DATA_FILE_DENIED
  * @throws ERR_PASSPHRASE_REQUIRED, ERR_WRONG_PASSPHRASE
  */
-export async function openImage(source: string | BlockBackend, options?: OpenOptions): Promise<DiskImage> {
+export async function openImage(
+  source: ImageLocation | BlockBackend,
+  options?: OpenOptions,
+): Promise<DiskImage> {
   const given = checkOptions('openImage', options, openSchema)
-  const path = isBackend(source) ? source.path : checkPath('openImage', source)
+  const path = isBackend(source) ? source.path : nameOf(checkLocation('openImage', source))
   const {
     readOnly = false,
     forceShare = false,
@@ -89,18 +93,21 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     throw invalid('openImage: snapshot needs readOnly: what was frozen does not change', 'ERR_INVALID_OPTION')
   }
   signal?.throwIfAborted()
+  const inMemory = isInMemory(source)
+  const { dataFile: dataGate = 'deny' } = given
   const settings = {
     readOnly,
     forceShare,
-    gate,
-    dataGate: given.dataFile ?? 'deny',
+    gate: inMemory ? gateOfMemory(gate) : gate,
+    dataGate: inMemory ? dataGateOfMemory(dataGate) : dataGate,
     signal,
     snapshot: given.snapshot,
     encryption: given.encryption,
     locking: given.locking !== 'off',
     cache: given.cache ?? defaultCache,
   }
-  const chain = await openChain(source, given.format, settings).catch((error: unknown) => {
+  const file = inMemory ? source.openBackend({ ...settings.cache, readOnly }) : source
+  const chain = await openChain(file, given.format, settings).catch((error: unknown) => {
     throw openFailure(path, error)
   })
   const watched = onError !== 'report' || given.onEvent !== undefined
@@ -111,11 +118,11 @@ export async function openImage(source: string | BlockBackend, options?: OpenOpt
     readOnly,
     ...chain,
     failurePolicy,
-    ...(isBackend(source) ? {} : { opening: { cache: settings.cache, locking: settings.locking } }),
+    ...(typeof source !== 'string' ? {} : { opening: { cache: settings.cache, locking: settings.locking } }),
   })
 }
 
 /** Else whatever an untyped caller passes for a path would fail where nothing tells of it. */
-function isBackend(source: string | BlockBackend): source is BlockBackend {
-  return typeof source === 'object' && source !== null && typeof source.close === 'function'
+function isBackend(source: ImageLocation | BlockBackend): source is BlockBackend {
+  return typeof source === 'object' && source !== null && 'close' in source
 }

@@ -12,6 +12,7 @@ import { type NewEncryption, withNewEncryption } from './new-encryption.js'
 import { type CacheSettings, defaultCache } from './cache-modes.js'
 import { type Layers, openQcow2Layer } from './chain.js'
 import { identifyFile, openFile } from './image-file.js'
+import { keepFile } from './kept-file.js'
 import type { Layer } from './layers.js'
 import { takeLocks } from './locks.js'
 import { openSuited } from './open-suited.js'
@@ -49,8 +50,10 @@ export type Opening = { readonly cache: CacheSettings; readonly locking: boolean
 /** A new image, open, on top of the layers of a disk that is still written to. */
 export type NewTop = {
   readonly layer: Layer
-  /** Nobody wants it: close it and remove the file. */
+  /** Nobody wants it: close it, and remove its file or put back the one that it has replaced. */
   readonly abandon: () => Promise<void>
+  /** It has its place: what it has replaced is gone for good. */
+  readonly keep: () => Promise<void>
 }
 
 /**
@@ -96,23 +99,32 @@ async function makeTop(
   } as const
   checkCreateOptions(shape)
   const overwrite = given.overwrite === true
-  await writeTarget(path, { overwrite, locking, signal: undefined }, async (temporary) => {
-    const empty = await openFile(temporary, { readOnly: false, cache: defaultCache })
-    try {
-      await createQcow2(empty, shape)
-    } finally {
-      await empty.close()
-    }
-  })
+  const replaced = overwrite ? await keepFile(path) : undefined
+  try {
+    await writeTarget(path, { overwrite, locking, signal: undefined }, async (temporary) => {
+      const empty = await openFile(temporary, { readOnly: false, cache: defaultCache })
+      try {
+        await createQcow2(empty, shape)
+      } finally {
+        await empty.close()
+      }
+    })
+  } catch (error) {
+    await replaced?.putBack().catch(() => undefined)
+    throw error
+  }
+  const undo = async (): Promise<void> => {
+    await (replaced === undefined ? unlink(path) : replaced.putBack()).catch(() => undefined)
+  }
   try {
     const layer = await openTop(path, layers, { cache, locking, encryption: made?.encryption })
     const abandon = async (): Promise<void> => {
       await layer.format.close().catch(() => undefined)
-      await unlink(path).catch(() => undefined)
+      await undo()
     }
-    return { layer, abandon }
+    return { layer, abandon, keep: async () => replaced?.letGo() }
   } catch (error) {
-    await unlink(path).catch(() => undefined)
+    await undo()
     throw error
   }
 }

@@ -74,7 +74,13 @@ export type NativeConstants = {
 export type NativeBlockQueue = {
   readonly number: number
   /** Bytes. */
-  geometry(): { readonly memoryAlignment: number; readonly offsetAlignment: number; readonly length: number }
+  geometry(): {
+    readonly memoryAlignment: number
+    readonly offsetAlignment: number
+    readonly length: number
+    /** A block device, whose length cannot change. */
+    readonly isDevice: boolean
+  }
   /** Copies. @returns the section. Without memory the queue is poisoned: others may have been queued with this node in mind */
   enqueue(bytes: Uint8Array, offset: number, earliest: number): number
   sectionAfterData(): number

@@ -1,20 +1,12 @@
 import type { LongWork } from '../base/abort.js'
 import { invalid } from '../base/errors.js'
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  functionOption,
-  longWorkSchema,
-} from '../base/options.js'
+import { booleanOption, checkOptions, enumOption, functionOption, longWorkSchema } from '../base/options.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from '../image/cache-modes.js'
-import { identifyFile, openFile } from '../image/image-file.js'
-import { lockUse, takeLocks } from '../image/locks.js'
+import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { openFailure } from '../image/open-failure.js'
-import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { checkQcow2, type CheckResult, type Finding } from '../qcow2/check.js'
-import type { BlockBackend } from '../queue/backend.js'
+import { openLocked } from './locked-file.js'
 
 export type CheckImageOptions = LongWork & {
   /** Default: probed. */
@@ -38,10 +30,10 @@ export type NothingToCheck = { readonly supported: false; readonly format: 'raw'
  * @throws as openImage; images with features that are not supported are checked too
  */
 export async function checkImage(
-  path: string,
+  source: ImageLocation,
   options?: CheckImageOptions,
 ): Promise<CheckResult | NothingToCheck> {
-  checkPath('checkImage', path)
+  const location = checkLocation('checkImage', source)
   const given = checkOptions('checkImage', options, {
     format: enumOption(imageFormats),
     repair: enumOption(['leaks', 'all']),
@@ -60,7 +52,7 @@ export async function checkImage(
   }
   signal?.throwIfAborted()
   const readOnly = repair === undefined
-  const backend = await openLocked(path, given.format, {
+  const backend = await openLocked(location, given.format, {
     readOnly,
     forceShare,
     // A repair writes single entries, whatever the host's units are.
@@ -75,35 +67,9 @@ export async function checkImage(
       ...(onProgress === undefined ? {} : { onProgress }),
       ...(onFinding === undefined ? {} : { onFinding }),
     }).catch((error: unknown) => {
-      throw openFailure(path, error)
+      throw openFailure(nameOf(location), error)
     })
   } finally {
     await backend.close()
-  }
-}
-
-/** @returns undefined for a raw image */
-async function openLocked(
-  path: string,
-  format: ImageFormat | undefined,
-  settings: Parameters<typeof openFile>[1] & { readonly forceShare: boolean; readonly locking: boolean },
-): Promise<BlockBackend | undefined> {
-  try {
-    await identifyFile(path)
-    const backend = await openFile(path, settings)
-    try {
-      const found = format ?? (await probeFormat(backend))
-      if (found === 'qcow2') {
-        if (settings.locking) takeLocks(backend, lockUse(found, settings))
-        return backend
-      }
-    } catch (error) {
-      await backend.close()
-      throw error
-    }
-    await backend.close()
-    return undefined
-  } catch (error) {
-    throw openFailure(path, error)
   }
 }

@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { assert } from '../base/assert.js'
 import { notSupported, Qcow2Error } from '../base/errors.js'
-import { booleanOption, checkOptions, checkPath, stringOption } from '../base/options.js'
+import { booleanOption, checkOptions, checkPath, integerOption, stringOption } from '../base/options.js'
 import type { CacheSettings } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
 import { extentsOf } from '../image/extents.js'
@@ -12,6 +12,7 @@ import { openWritable } from '../image/writable-layer.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { Qcow2Image } from '../qcow2/image.js'
 import { type ChainWorkOptions, chainWorkOf, chainWorkSchema, openForWork } from './chain-work.js'
+import { rateLimitOf } from './rate-limit.js'
 import { runPieces } from './run-pieces.js'
 
 /** `backing` says also whether the base may be written. */
@@ -20,6 +21,8 @@ export type CommitOptions = ChainWorkOptions & {
   readonly base?: string
   /** Leave the image as it is, instead of emptying it. Always so where `base` is deeper than the backing file. */
   readonly keep?: boolean
+  /** The most bytes of data that are copied in a second; default, and 0: no limit. */
+  readonly rateLimit?: number
 }
 
 export type CommittedImage = {
@@ -31,7 +34,12 @@ export type CommittedImage = {
   readonly emptied: boolean
 }
 
-const commitSchema = { ...chainWorkSchema, base: stringOption, keep: booleanOption }
+const commitSchema = {
+  ...chainWorkSchema,
+  base: stringOption,
+  keep: booleanOption,
+  rateLimit: integerOption({ min: 0 }),
+}
 
 /** Guest bytes of data in one piece, at most. */
 const pieceSize = 1024 * 1024
@@ -55,14 +63,14 @@ const requests = 8
 export async function commitImage(path: string, options?: CommitOptions): Promise<CommittedImage> {
   checkPath('commitImage', path)
   const given = checkOptions('commitImage', options, commitSchema)
-  const { base: name, keep = false } = given
+  const { base: name, keep = false, rateLimit } = given
   const work = chainWorkOf(given)
   const image = await openForWork(path, work)
   try {
     const depth = await depthOfBase(image, name)
     const base = await openWritable(DiskImage.layersOf(image), depth, work)
     const emptied = !keep && depth === 1
-    const bytesWritten = await commitInto(image, base, { ...work, depth, empties: emptied })
+    const bytesWritten = await commitInto(image, base, { ...work, depth, empties: emptied, rateLimit })
     return { base: base.path, bytesWritten, emptied }
   } finally {
     await image.close()
@@ -74,6 +82,7 @@ export type Committing = LongWork & {
   /** Of the base among the image's layers. */
   readonly depth: number
   readonly empties: boolean
+  readonly rateLimit?: number | undefined
   readonly cache: Pick<CacheSettings, 'syncPolicy'>
 }
 
@@ -122,8 +131,9 @@ async function copyChanges(
   image: DiskImage,
   base: DiskImage,
   depth: number,
-  { signal, onProgress }: LongWork,
+  { signal, onProgress, rateLimit }: LongWork & Pick<Committing, 'rateLimit'>,
 ): Promise<number> {
+  const limit = rateLimitOf(rateLimit)
   signal?.throwIfAborted()
   if (base.size < image.size) await base.resize(image.size)
   const progress = new ProgressReporter(onProgress, 'commit', image.size)
@@ -135,6 +145,7 @@ async function copyChanges(
       if (zero) await base.writeZeroes({ offset, length, unmap: true })
       else {
         const bytes = memory.subarray(0, length)
+        await limit?.take(length, signal)
         await image.readInto(bytes, offset)
         await base.write(bytes, offset)
         written += length

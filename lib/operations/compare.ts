@@ -1,6 +1,6 @@
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { alignDown } from '../base/integers.js'
-import { booleanOption, checkOptions, checkPath, enumOption, longWorkSchema } from '../base/options.js'
+import { booleanOption, checkOptions, enumOption, longWorkSchema } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
@@ -8,6 +8,7 @@ import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '
 import type { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
 import type { Extent } from '../image/layers.js'
+import { checkLocation, type ImageLocation } from '../image/location.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import type { Encryption } from '../qcow2/encryption.js'
@@ -50,12 +51,12 @@ const pieceSize = 1024 * 1024
  * @throws as openImage, DiskImage.read; the signal's reason
  */
 export async function compareImages(
-  first: string,
-  second: string,
+  first: ImageLocation,
+  second: ImageLocation,
   options?: CompareOptions,
 ): Promise<Comparison> {
-  checkPath('compareImages', first)
-  checkPath('compareImages', second)
+  checkLocation('compareImages', first)
+  checkLocation('compareImages', second)
   const { format, secondFormat, secondEncryption, strict, cache, signal, onProgress, ...given } =
     checkOptions('compareImages', options, {
       format: enumOption(imageFormats),
@@ -100,8 +101,8 @@ export async function compareDisks(
   options: LongWork & { readonly strict: boolean },
 ): Promise<Comparison> {
   const sizes = [a.size, b.size] as const
-  if (options.strict && a.size !== b.size) return { identical: false, sizes, difference: { type: 'size' } }
   const progress = new ProgressReporter(options.onProgress, 'compare', Math.max(a.size, b.size))
+  if (options.strict && a.size !== b.size) return { identical: false, sizes, difference: { type: 'size' } }
   const common = Math.min(a.size, b.size)
   for await (const run of pairs(a.extents({ length: common }), b.extents({ length: common }))) {
     if (options.strict && !storedAlike(run.a, run.b)) {

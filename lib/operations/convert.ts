@@ -4,7 +4,6 @@ import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import {
   booleanOption,
   checkOptions,
-  checkPath,
   enumOption,
   integerOption,
   longWorkSchema,
@@ -22,6 +21,7 @@ import {
 import { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
 import { openImage } from '../image/open.js'
+import { checkForMemory, checkLocation, type ImageLocation, isInMemory, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
 import { snapshotOption } from '../image/snapshots.js'
@@ -33,6 +33,7 @@ import { Concatenation } from './concatenation.js'
 import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
+import { rateLimitOf } from './rate-limit.js'
 import {
   type CheckedShape,
   checkShape,
@@ -71,6 +72,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly sourceCache?: CacheMode | CacheOptions
     /** Pieces in flight at a time; default 8. */
     readonly requests?: number
+    /** The most bytes of data that are copied in a second; default, and 0: no limit. */
+    readonly rateLimit?: number
     /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer. */
     readonly compress?: boolean
     /** Copy the persistent bitmaps of the source, which must be one, into a target that can hold them. */
@@ -109,6 +112,7 @@ const convertSchema = {
   cache: cacheOption,
   sourceCache: cacheOption,
   requests: integerOption({ min: 1, max: 16 }),
+  rateLimit: integerOption({ min: 0 }),
   compress: booleanOption,
   bitmaps: booleanOption,
   skipBrokenBitmaps: booleanOption,
@@ -123,7 +127,7 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
 /**
  * Copy a disk into an image of another format or shape. Holes and zeros take no space in the target. The target appears under its name
  * when it is complete and durable, or not at all.
- * @param source  a path, or several: their disks are put one behind the other
+ * @param source  a path or a file in memory, or several: their disks are put one behind the other
  * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
  * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js; one that cannot hold bitmaps
@@ -131,13 +135,14 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
  * @throws as openImage and createImage; the signal's reason
  */
 export async function convertImage(
-  source: string | readonly string[],
-  target: string,
+  source: ImageLocation | readonly ImageLocation[],
+  target: ImageLocation,
   options: ConvertOptions,
 ): Promise<ConvertedImage> {
   const given = checkOptions('convertImage', options, convertSchema)
   const sources = sourcePaths(source)
-  checkPath('convertImage', target)
+  const location = checkLocation('convertImage', target)
+  if (isInMemory(location)) checkForMemory('convertImage', given)
   const format = required('convertImage', 'format', given.format)
   if (given.compress === true && format !== 'qcow2') {
     throw notSupported(`convertImage: an image of format '${format}' cannot hold compressed clusters`)
@@ -148,7 +153,7 @@ export async function convertImage(
   if (given.compress === true && shape.dataFile !== undefined) {
     throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
   }
-  await checkDataFileName('convertImage', target, shape)
+  await checkDataFileName('convertImage', nameOf(location), shape)
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
@@ -182,19 +187,19 @@ export async function convertImage(
     const work = { ...given, format, cache: given.cache ?? unsafeCache, bitmaps }
     const bytesWritten =
       given.existingTarget === true
-        ? await copyInto(input, target, work)
-        : await copyToNew(input, target, shape, work)
-    const converted = { path: target, format, size: input.size, bytesWritten }
+        ? await copyInto(input, location, work)
+        : await copyToNew(input, location, shape, work)
+    const converted = { path: nameOf(location), format, size: input.size, bytesWritten }
     return skipped.length === 0 ? converted : { ...converted, skippedBitmaps: skipped }
   } finally {
     for (const disk of disks) await disk.close()
   }
 }
 
-function sourcePaths(source: unknown): string[] {
+function sourcePaths(source: unknown): ImageLocation[] {
   const sources: unknown[] = Array.isArray(source) ? source : [source]
   if (sources.length === 0) throw invalid('convertImage: the source must be a path or paths')
-  return sources.map((path) => checkPath('convertImage', path))
+  return sources.map((path) => checkLocation('convertImage', path))
 }
 
 type Work = LongWork & {
@@ -207,6 +212,7 @@ type Work = LongWork & {
   readonly sparseSize?: number
   readonly compress?: boolean
   readonly requests?: number
+  readonly rateLimit?: number
   readonly locking?: 'auto' | 'off'
   readonly sourceDataFile?: DataFileGate
   readonly encryption?: Encryption
@@ -215,7 +221,7 @@ type Work = LongWork & {
 
 async function copyToNew(
   input: Concatenation,
-  target: string,
+  target: ImageLocation,
   shape: ResolvedShape,
   work: Work,
 ): Promise<number> {
@@ -223,7 +229,7 @@ async function copyToNew(
   const { overwrite = false, locking = 'auto', signal } = work
   const targetOptions = { overwrite, locking: locking !== 'off', signal }
   const fill = async (
-    temporary: string,
+    temporary: ImageLocation,
     dataFile: string | undefined,
     made: NewEncryption | undefined,
   ): Promise<number> => {
@@ -238,10 +244,13 @@ async function copyToNew(
       locking,
       ...(encryption === undefined ? {} : { encryption }),
     })
-    return copyAndClose(input, image, { ...work, readsAsZeros: shape.backingFile === undefined })
+    // A raw device shows what it held.
+    const isDevice = DiskImage.layersOf(image)[0].backend.isDevice === true
+    const readsAsZeros = shape.backingFile === undefined && !(shape.format === 'raw' && isDevice)
+    return copyAndClose(input, image, { ...work, readsAsZeros })
   }
   return writeImageTarget(target, shape, targetOptions, (temporary, dataFile) =>
-    withNewEncryption(shape.encrypting, target, (made) => fill(temporary, dataFile, made)),
+    withNewEncryption(shape.encrypting, nameOf(target), (made) => fill(temporary, dataFile, made)),
   )
 }
 
@@ -258,7 +267,7 @@ function encryptionOfTarget(
   return { ...ofBacking, passphrase: ask }
 }
 
-async function copyInto(input: Concatenation, target: string, work: Work): Promise<number> {
+async function copyInto(input: Concatenation, target: ImageLocation, work: Work): Promise<number> {
   const { locking = 'auto' } = work
   const image = await openImage(target, {
     format: work.format,
@@ -276,6 +285,7 @@ async function copyInto(input: Concatenation, target: string, work: Work): Promi
     )
   }
   const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
+  if (isInMemory(target)) return written
   // With cache 'unsafe', closing does not make it durable.
   for (const path of data === undefined ? [target] : [data, target]) {
     const file = await open(path, 'r')
@@ -301,6 +311,7 @@ async function copyAndClose(
       sparseSize: work.sparseSize ?? 4096,
       compress: work.compress ?? false,
       requests: work.requests ?? 8,
+      limit: rateLimitOf(work.rateLimit),
       signal: work.signal,
       onCopied: (bytes) => progress.advance(bytes),
     })

@@ -2,6 +2,7 @@ import { alignUp } from '../base/integers.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Concatenation } from './concatenation.js'
 import { cutIntoPieces, type Piece } from './copy-pieces.js'
+import type { RateLimit } from './rate-limit.js'
 import { runPieces } from './run-pieces.js'
 import { differentRuns, zeroRuns } from './zero-scan.js'
 
@@ -25,6 +26,8 @@ export type CopyOptions = {
   readonly compress: boolean
   /** Pieces in flight. */
   readonly requests: number
+  /** Of data that is read. */
+  readonly limit: RateLimit | undefined
   readonly signal: AbortSignal | undefined
   /** Told of every piece that is done: guest bytes. */
   readonly onCopied: (bytes: number) => void
@@ -84,7 +87,10 @@ class Copier {
     if (piece.zero && this.#options.sparseSize !== 0) return this.#copyZeros(offset, length)
     const bytes = memory.subarray(0, length)
     if (piece.zero) bytes.fill(0)
-    else await this.#source.readInto(bytes, offset)
+    else {
+      await this.#options.limit?.take(length, this.#options.signal)
+      await this.#source.readInto(bytes, offset)
+    }
     if (!this.#options.hasBacking) return this.#copyBytes(bytes, offset)
     const shown = await this.#target.read({ offset, length })
     for (const { start, end } of differentRuns(shown, bytes, this.#unit)) {

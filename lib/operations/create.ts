@@ -5,7 +5,6 @@ import { alignUp } from '../base/integers.js'
 import {
   booleanOption,
   checkOptions,
-  checkPath,
   enumOption,
   integerOption,
   longWorkSchema,
@@ -16,6 +15,7 @@ import {
 import { sectorSize } from '../base/units.js'
 import { type CacheSettings, defaultCache } from '../image/cache-modes.js'
 import { identifyFile, openFile } from '../image/image-file.js'
+import { checkForMemory, checkLocation, type ImageLocation, isInMemory, nameOf } from '../image/location.js'
 import { openFailure } from '../image/open-failure.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
@@ -70,6 +70,7 @@ export type CreateOptions = ImageShape &
 
 /** What was created, with every default filled in. */
 export type CreatedImage = {
+  /** In memory: the name of the file there. */
   readonly path: string
   readonly format: ImageFormat
   /** Guest bytes. */
@@ -102,20 +103,25 @@ const createSchema = {
 }
 
 /**
- * Create a disk image. It appears under its name when it is complete and durable, or not at all.
+ * Create a disk image, in a file or in memory. It appears under its name when it is complete and durable, or not at all.
+ *
+ * A block device, for which `overwrite` must be set, is written in place: the image is laid over what it holds, and never gets larger than the device. One
+ * that fails leaves it without an image; a raw one clears the first sector only.
  * @throws TypeError ERR_INVALID_OPTION, RangeError ERR_OUT_OF_RANGE  options that no image can have
  * @throws ERR_EXISTS        there is a file, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  the file to be replaced is in use
  * @throws ERR_NOT_FOUND and others of openImage, for the backing file
  * @throws ERR_NO_SPACE, ERR_IO, the signal's reason: nothing is left behind
  */
-export async function createImage(path: string, options: CreateOptions): Promise<CreatedImage> {
-  checkPath('createImage', path)
+export async function createImage(target: ImageLocation, options: CreateOptions): Promise<CreatedImage> {
+  const location = checkLocation('createImage', target)
+  const path = nameOf(location)
   const given = checkOptions('createImage', options, createSchema)
   given.signal?.throwIfAborted()
   const shape = resolveShape('createImage', given)
   const { backingFile } = shape
-  if (backingFile !== undefined && resolve(dirname(path), backingFile) === resolve(path)) {
+  if (isInMemory(location)) checkForMemory('createImage', given)
+  else if (backingFile !== undefined && resolve(dirname(path), backingFile) === resolve(path)) {
     throw invalid('createImage: an image cannot be its own backing file', 'ERR_INVALID_OPTION')
   }
   await checkDataFileName('createImage', path, shape)
@@ -127,7 +133,7 @@ export async function createImage(path: string, options: CreateOptions): Promise
   const wanted = alignUp(required('createImage', 'size', size), sectorSize)
   checkShape(shape, wanted)
   await writeImageTarget(
-    path,
+    location,
     shape,
     { overwrite: given.overwrite === true, locking: given.locking !== 'off', signal: given.signal },
     (temporary, dataFile) =>
@@ -236,13 +242,13 @@ export function checkShape(shape: ResolvedShape, size: number): void {
  * @param work  `made`: the encryption, if the image is to be encrypted
  */
 export async function layImageAt(
-  path: string,
+  location: ImageLocation,
   dataFile: string | undefined,
   shape: ResolvedShape,
   size: number,
   { cache, ...work }: LongWork & { readonly cache: CacheSettings; readonly made?: NewEncryption | undefined },
 ): Promise<void> {
-  const backend = await openFile(path, { readOnly: false, cache })
+  const backend = await openFile(location, { readOnly: false, cache })
   let data: BlockBackend | undefined
   try {
     if (dataFile !== undefined) {

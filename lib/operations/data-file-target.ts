@@ -3,6 +3,8 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { invalid } from '../base/errors.js'
 import { type TargetOptions, writeTarget } from '../image/atomic-target.js'
 import { besideImage, hasProtocol } from '../image/backing-gate.js'
+import { type ImageLocation, isInMemory } from '../image/location.js'
+import { writeMemoryTarget } from '../image/memory-target.js'
 
 /** Of an image that is about to be made. */
 type Names = { readonly dataFile: string | undefined; readonly backingFile: string | undefined }
@@ -10,19 +12,23 @@ type Names = { readonly dataFile: string | undefined; readonly backingFile: stri
 /**
  * Make an image and, if it is to have one, its data file: both appear under their names when they are complete and durable, the data file first, for
  * without it the image is of no use.
- * @param write  fills the files of the given names, which exist and are empty, and closes them
+ * @param location  a file in memory only where there is no data file
+ * @param write     fills the files of the given names, which exist and are empty, and closes them
  * @throws ERR_EXISTS and others of writeTarget, for either file
  */
 export async function writeImageTarget<T>(
-  path: string,
+  location: ImageLocation,
   names: Names,
   options: TargetOptions,
-  write: (temporaryPath: string, temporaryDataFile: string | undefined) => Promise<T>,
+  write: (temporary: ImageLocation, temporaryDataFile: string | undefined) => Promise<T>,
 ): Promise<T> {
   const { dataFile } = names
-  if (dataFile === undefined) return writeTarget(path, options, (temporary) => write(temporary, undefined))
-  return writeTarget(path, options, (temporary) =>
-    writeTarget(besideImage(path, dataFile), options, (temporaryData) => write(temporary, temporaryData)),
+  if (isInMemory(location))
+    return writeMemoryTarget(location, options, (temporary) => write(temporary, undefined))
+  if (dataFile === undefined)
+    return writeTarget(location, options, (temporary) => write(temporary, undefined))
+  return writeTarget(location, options, (temporary) =>
+    writeTarget(besideImage(location, dataFile), options, (temporaryData) => write(temporary, temporaryData)),
   )
 }
 

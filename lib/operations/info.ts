@@ -14,6 +14,7 @@ import { defaultCache } from '../image/cache-modes.js'
 import { identifyFile, openFile } from '../image/image-file.js'
 import { takeLocks } from '../image/locks.js'
 import { openFailure } from '../image/open-failure.js'
+import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import type { Header } from '../qcow2/header.js'
 import { findExtension, textUpToNul } from '../qcow2/header-extensions.js'
@@ -38,7 +39,7 @@ export type ImageInfo = {
   readonly dirty?: boolean
   readonly encrypted?: boolean
   readonly backingFile?: string
-  /** backingFile as seen from where `path` is relative to. */
+  /** backingFile as seen from where `path` is relative to; of an image in memory there is no such place. */
   readonly fullBackingFile?: string
   readonly backingFormat?: string
   readonly snapshots?: readonly Snapshot[]
@@ -57,6 +58,8 @@ export type Qcow2Info = {
   readonly dataFile?: string
   readonly dataFileRaw?: boolean
   readonly bitmaps?: readonly BitmapInfo[]
+  /** The image has bitmaps, but a program that knows none has written it: nobody believes them any more, and they are not listed. */
+  readonly staleBitmaps?: true
 }
 
 export type InfoOptions = {
@@ -84,12 +87,12 @@ const infoSchema = {
  * What an image says about itself. Nothing it refers to is opened, nothing is written.
  * @throws as openImage, apart from what its data needs: images with features that are not supported are told about too
  */
-export async function imageInfo(path: string, options?: InfoOptions): Promise<ImageInfo> {
-  checkPath('imageInfo', path)
+export async function imageInfo(source: ImageLocation, options?: InfoOptions): Promise<ImageInfo> {
+  const location = checkLocation('imageInfo', source)
   const given = checkOptions('imageInfo', options, infoSchema)
   given.signal?.throwIfAborted()
-  await identifyFile(path)
-  return lookAt(path, given.format, given)
+  if (typeof location === 'string') await identifyFile(location)
+  return lookAt(location, given.format, given)
 }
 
 /**
@@ -135,19 +138,19 @@ async function nextOf(
 }
 
 async function lookAt(
-  path: string,
+  location: ImageLocation,
   format: ImageFormat | undefined,
   options: { forceShare?: boolean; locking?: 'auto' | 'off' },
 ): Promise<ImageInfo> {
+  const path = nameOf(location)
   try {
-    const backend = await openFile(path, { readOnly: true, cache: defaultCache })
+    const backend = await openFile(location, { readOnly: true, cache: defaultCache })
     try {
       const found = format ?? (await probeFormat(backend))
-      const { blocks } = await stat(path)
-      const common = { path, format: found, actualSize: blocks * sectorSize }
+      const common = { path, format: found, actualSize: await sizeOnHost(location) }
       if (found === 'raw') return { ...common, virtualSize: alignUp(backend.length, sectorSize) }
       if (options.forceShare !== true && options.locking !== 'off') takeLocks(backend, 'metadata only')
-      return { ...common, ...(await qcow2Facts(backend, path)) }
+      return { ...common, ...(await qcow2Facts(backend, location)) }
     } finally {
       await backend.close()
     }
@@ -156,9 +159,16 @@ async function lookAt(
   }
 }
 
+/** Bytes that a file takes. */
+async function sizeOnHost(location: ImageLocation): Promise<number> {
+  if (typeof location !== 'string') return location.heldBytes
+  const { blocks } = await stat(location)
+  return blocks * sectorSize
+}
+
 async function qcow2Facts(
   backend: BlockBackend,
-  path: string,
+  location: ImageLocation,
 ): Promise<Omit<ImageInfo, 'path' | 'format' | 'actualSize'>> {
   const { header } = await readHeader(backend)
   const { backingFile, backingFormat } = header
@@ -168,7 +178,10 @@ async function qcow2Facts(
     clusterSize: 2 ** header.clusterBits,
     dirty: has(header.incompatibleFeatures, incompatible.dirty),
     encrypted: header.cryptMethod !== 0,
-    ...(backingFile === undefined ? {} : { backingFile, fullBackingFile: besideImage(path, backingFile) }),
+    ...(backingFile === undefined ? {} : { backingFile }),
+    ...(backingFile === undefined || typeof location !== 'string'
+      ? {}
+      : { fullBackingFile: besideImage(location, backingFile) }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     ...(snapshots.length === 0 ? {} : { snapshots }),
     qcow2: await formatSpecific(backend, header),
@@ -179,6 +192,9 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
   const encrypt = await encryptInfo(backend, header)
   const dataFile = findExtension(header.extensions, extensionTypes.dataFileName)
   const bitmaps = await listBitmaps(backend, header)
+  const areStale =
+    findExtension(header.extensions, extensionTypes.bitmaps) !== undefined &&
+    !has(header.autoclearFeatures, autoclear.bitmaps)
   return {
     compat: header.version === 2 ? '0.10' : '1.1',
     compressionType: header.compressionType,
@@ -192,6 +208,7 @@ async function formatSpecific(backend: BlockBackend, header: Header): Promise<Qc
       ? { dataFileRaw: has(header.autoclearFeatures, autoclear.dataFileRaw) }
       : {}),
     ...(bitmaps.length === 0 ? {} : { bitmaps }),
+    ...(areStale ? { staleBitmaps: true } : {}),
   }
 }
 

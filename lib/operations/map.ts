@@ -1,16 +1,10 @@
-import {
-  booleanOption,
-  checkOptions,
-  checkPath,
-  enumOption,
-  integerOption,
-  signalOption,
-} from '../base/options.js'
+import { booleanOption, checkOptions, enumOption, integerOption, signalOption } from '../base/options.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
 import { encryptionOption } from '../image/encryption-option.js'
+import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import type { Encryption } from '../qcow2/encryption.js'
@@ -41,10 +35,10 @@ export type MapEntry = Extent & { readonly file: string }
  * @throws as openImage; RangeError ERR_OUT_OF_RANGE
  */
 export async function* mapImage(
-  path: string,
+  source: ImageLocation,
   options?: MapOptions,
 ): AsyncGenerator<MapEntry, void, undefined> {
-  checkPath('mapImage', path)
+  const location = checkLocation('mapImage', source)
   const { offset, length, ...given } = checkOptions('mapImage', options, {
     format: enumOption(imageFormats),
     backing: backingOption,
@@ -56,7 +50,7 @@ export async function* mapImage(
     encryption: encryptionOption,
     signal: signalOption,
   })
-  const image = await openImage(path, { readOnly: true, ...given })
+  const image = await openImage(location, { readOnly: true, ...given })
   try {
     const files = DiskImage.layersOf(image).map(
       ({ backend, dataFile }) => (dataFile?.backend ?? backend).path,
@@ -64,7 +58,7 @@ export async function* mapImage(
     const range = { ...(offset === undefined ? {} : { offset }), ...(length === undefined ? {} : { length }) }
     for await (const extent of image.extents(range)) {
       given.signal?.throwIfAborted()
-      yield { ...extent, file: files[extent.depth] ?? path }
+      yield { ...extent, file: files[extent.depth] ?? nameOf(location) }
     }
   } finally {
     await image.close()

@@ -3,7 +3,6 @@ import { alignDown, alignUp } from '../base/integers.js'
 import {
   booleanOption,
   checkOptions,
-  checkPath,
   enumOption,
   integerOption,
   powerOfTwoOption,
@@ -17,6 +16,7 @@ import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
 import { type EncryptOptions, encryptShapeOption } from '../image/encrypt-option.js'
+import { checkLocation, type ImageLocation, isInMemory } from '../image/location.js'
 import { openImage, type OpenOptions } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { snapshotOption } from '../image/snapshots.js'
@@ -91,7 +91,7 @@ const leastExtendedClusterSize = 16384
  * @throws as openImage; ERR_OUT_OF_RANGE  no image can be that large
  */
 export async function measureImage(
-  source: string | { readonly size: number },
+  source: ImageLocation | { readonly size: number },
   options?: MeasureOptions,
 ): Promise<Measurement> {
   const given = checkOptions('measureImage', options, measureSchema)
@@ -114,12 +114,12 @@ export async function measureImage(
     encryptionBytes: given.encrypt === undefined ? 0 : alignUp(volumeHeaderBytes(given.encrypt), clusterSize),
     hasBacking: given.backingFile !== undefined,
   }
-  if (typeof source === 'object' && source !== null) {
+  if (typeof source === 'object' && source !== null && !isInMemory(source)) {
     const { size } = checkOptions('measureImage', source, { size: integerOption({ min: 0 }) })
     // An empty disk takes nothing of its own, with or without a backing file.
     return sizesOf(requiredOption('measureImage', 'size', size), 0, { ...target, hasBacking: false })
   }
-  checkPath('measureImage', source)
+  checkLocation('measureImage', source)
   given.signal?.throwIfAborted()
   const image = await openImage(source, { readOnly: true, ...sourceOptions(given) })
   try {

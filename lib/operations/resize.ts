@@ -29,7 +29,7 @@ export type ResizeOptions = LongWork & {
 
 /**
  * Change the size of an image's disk. New bytes read as zeros.
- * @param size  bytes, rounded up to whole sectors of 512; or by how many bytes it grows (negative: shrinks)
+ * @param size  bytes, as for DiskImage.resize; or by how many bytes it grows (negative: shrinks)
  * @returns the sizes before and after, in bytes
  * @throws as openImage and DiskImage.resize; the signal's reason: then the size is the old one
  */

@@ -25,6 +25,11 @@ export type DirectoryEntry = {
   readonly tableEntries: number
 }
 
+/** What the stock tool says, each time that it opens such an image, where the header names bitmaps and does not vouch for them. */
+export const staleBitmaps =
+  'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n' +
+  "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+
 /** What the header says of the bitmaps, or undefined where it says nothing that can be believed: the autoclear bit is the promise. */
 export function bitmapPointer(header: Header): ReturnType<typeof bitmapsExtension.decode> | undefined {
   const extension = findExtension(header.extensions, extensionTypes.bitmaps)

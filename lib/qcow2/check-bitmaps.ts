@@ -1,5 +1,5 @@
 import { alignUp } from '../base/integers.js'
-import { isPlausible } from './bitmap-directory.js'
+import { isPlausible, staleBitmaps } from './bitmap-directory.js'
 import { tableEntriesFor } from './bitmap-table.js'
 import type { CheckState } from './check-state.js'
 import { readEntries } from './check-tables.js'
@@ -22,7 +22,11 @@ const bitmapTableReservedLow = 0x1fe
 /** Count what the bitmaps refer to: directory, tables, data. qcow2 spec, "Bitmaps". */
 export async function countBitmaps(state: CheckState): Promise<void> {
   const extension = findExtension(state.header.extensions, extensionTypes.bitmaps)
-  if (extension === undefined || (state.header.autoclearFeatures & autoclear.bitmaps) === 0n) return
+  if (extension === undefined) return
+  if ((state.header.autoclearFeatures & autoclear.bitmaps) === 0n) {
+    state.report('stale-bitmaps', staleBitmaps)
+    return
+  }
   const pointer = bitmapsExtension.decode(extension.data, 0, extension.offset + extensionHeader.sizeBytes)
   state.count(pointer.directoryOffset, pointer.directoryBytes)
 

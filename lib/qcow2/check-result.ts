@@ -17,6 +17,8 @@ export type FindingKind =
   | 'refcount-block'
   /** Something could not be read, so that the check is not complete. */
   | 'check-error'
+  /** A program that knows no bitmaps has written the image: nobody believes them any more. Nothing counted. */
+  | 'stale-bitmaps'
   /** An announcement, nothing counted. */
   | 'note'
 
@@ -41,6 +43,8 @@ export type CheckResult = {
   leaks: number
   /** Things that could not be checked. */
   checkErrors: number
+  /** The refcounts have to be built anew, which a repair of 'all' does and one of 'leaks' cannot. */
+  needsRebuild: boolean
   corruptionsFixed: number
   leaksFixed: number
   /** End of the last cluster in use, bytes. */
@@ -64,6 +68,7 @@ export function emptyResult(totalClusters: number): CheckResult {
     corruptions: 0,
     leaks: 0,
     checkErrors: 0,
+    needsRebuild: false,
     corruptionsFixed: 0,
     leaksFixed: 0,
     imageEndOffset: 0,

@@ -1,3 +1,4 @@
+import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 
 /**
@@ -15,4 +16,17 @@ export async function publishImage(
   await backend.flush()
   await backend.write(firstSector, 0)
   await backend.flush()
+}
+
+/**
+ * A device shows zeros where the metadata of a new image will be.
+ *
+ * Without the barrier a crash could leave the header of the image that was there, and under it what the new one has in the place of its tables. With
+ * it, a crash leaves a device that holds no image.
+ * @param length  bytes from the start; what lies behind the end of the device is left out
+ */
+export async function clearDevice(backend: BlockBackend, length: number): Promise<void> {
+  await backend.write(new Uint8Array(sectorSize), 0)
+  await backend.flush()
+  await backend.writeZeroes(0, Math.min(length, backend.length), { unmap: false })
 }

@@ -5,7 +5,7 @@ import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { encodeHeader } from './create-header.js'
 import { type CreateLayout, layOut } from './create-layout.js'
-import { publishImage } from './create-ordering.js'
+import { clearDevice, publishImage } from './create-ordering.js'
 import { entryBytes, type Geometry, l1EntriesFor, makeGeometry } from './geometry.js'
 import { storeRefcount } from './refcount-entry.js'
 import { limits } from './spec.js'
@@ -152,18 +152,22 @@ function newHeader(
 }
 
 /**
- * Lay an empty image into an empty file, to the byte as `qemu-img create` does with preallocation=off. Durable when it
+ * Lay an empty image into an empty file, or over what a device holds, to the byte as `qemu-img create` does with preallocation=off. Durable when it
  * resolves; a crash before leaves a file that is no image yet.
  * @throws as checkCreateOptions; ERR_IO, ERR_NO_SPACE
  */
 export async function createQcow2(backend: BlockBackend, options: CreateOptions): Promise<void> {
   const geometry = checkCreateOptions(options)
-  assert(backend.length === 0, 'an image is laid into an empty file')
+  assert(
+    backend.length === 0 || backend.isDevice === true,
+    'an image is laid into an empty file, or a device',
+  )
   const layout = layOut(geometry, alignUp(options.size, sectorSize), options.luksHeader?.byteLength)
   const firstCluster = encodeHeader(newHeader(options, geometry, layout))
   const firstSector = firstCluster.slice(0, sectorSize)
   await publishImage(backend, firstSector, async () => {
     await backend.truncate(layout.fileBytes)
+    if (backend.isDevice === true) await clearDevice(backend, alignUp(layout.fileBytes, geometry.clusterSize))
     await writeRefcounts(backend, geometry, layout)
     await writeEncryption(backend, geometry, layout, options.luksHeader)
     if (firstCluster.length > sectorSize) await backend.write(firstCluster.subarray(sectorSize), sectorSize)

@@ -27,9 +27,10 @@ export async function rebuildRefcounts(
   options: CheckOptions,
 ): Promise<{ offset: number; clusters: number }> {
   let fileBytes = backend.length
+  const behind = backend.isDevice === true ? await behindEverything(backend, header, options) : undefined
   for (let round = 0; round < roundsAllowed; round++) {
     const state = await recount(backend, header, options, fileBytes)
-    const place = findPlace(state)
+    const place = findPlace(state, behind ?? state.clusterCount)
     const end = endOf(place) * state.geometry.clusterSize
     // a longer file holds what was past its end before: that has to be counted too
     if (state.wild.counted(0, endOf(place)).next().done) {
@@ -58,8 +59,25 @@ async function recount(
   return state
 }
 
-/** The first place behind the file that is long enough, and that no wild entry points into. */
-function findPlace(state: CheckState): Place {
+/** A device has no end to write behind: the cluster behind all that is referred to, by the refcount structures that are replaced as well. */
+async function behindEverything(
+  backend: BlockBackend,
+  header: Header,
+  options: CheckOptions,
+): Promise<number> {
+  const quiet: CheckOptions = { ...options, repair: undefined, onFinding: undefined }
+  const state = new CheckState(backend, header, quiet)
+  await countReferences(state, await readSnapshotTable(backend, header))
+  let last = 0
+  for (const cluster of state.counts.counted(0, Number.POSITIVE_INFINITY)) last = cluster
+  return last + 1
+}
+
+/**
+ * The first place that is long enough, and that no wild entry points into.
+ * @param first  the cluster behind the file
+ */
+function findPlace(state: CheckState, first: number): Place {
   const { geometry, counts, wild } = state
   const counted = new Set<number>()
   let highest = -1
@@ -68,7 +86,7 @@ function findPlace(state: CheckState): Place {
     if (index !== highest) counted.add(index)
     highest = index
   }
-  let start = state.clusterCount
+  let start = first
   for (;;) {
     const place = placeAt(state, start, counted)
     let last: number | undefined

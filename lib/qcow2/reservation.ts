@@ -52,8 +52,9 @@ export class Reservation {
     this.#parts = parts
     this.#growth = growth
     this.#lower = lower
-    // Where nothing is ever synced there is nothing to save.
-    this.#clusters = parts.backend.syncPolicy === 'never' ? 0 : clusters
+    // Where nothing is ever synced there is nothing to save, and a device has no end where nothing ever stood.
+    const { syncPolicy, isDevice = false } = parts.backend
+    this.#clusters = syncPolicy === 'never' || isDevice ? 0 : clusters
   }
 
   /** The next cluster to be taken; infinite when there is none. */

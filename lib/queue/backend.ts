@@ -58,6 +58,11 @@ export interface BlockBackend {
   readonly alignment: number
   /** Bytes; no byte at or past this was ever submitted for writing, nor was there when the file was opened. */
   readonly length: number
+  /**
+   * A block device: it never gets another length. `length` is its own then, whatever of it is in use, nothing of it is known to be zeros, and what goes
+   * beyond its end fails with ERR_NO_SPACE. Absent: a file.
+   */
+  readonly isDevice?: boolean
 
   /** Fill `bytes` from the file as it is; past its end are zeros. Does not look at the queue. */
   read(bytes: Uint8Array, offset: number): Promise<void>

@@ -67,6 +67,7 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly #listeners: (() => void)[] = []
   #alignment = 1
   #length = 0
+  #isDevice = false
   #closing: Promise<void> | undefined
   /** The file whose syncs are this one's too. */
   #syncedBy: BlockQueue | undefined
@@ -130,7 +131,8 @@ export class BlockQueue implements BlockBackend, Requester {
       this.#requests.remove(this)
       throw error
     }
-    const { offsetAlignment, length } = this.#native.geometry()
+    const { offsetAlignment, length, isDevice } = this.#native.geometry()
+    this.#isDevice = isDevice
     this.#alignment = offsetAlignment
     this.#length = length
   }
@@ -146,6 +148,10 @@ export class BlockQueue implements BlockBackend, Requester {
 
   get length(): number {
     return this.#length
+  }
+
+  get isDevice(): boolean {
+    return this.#isDevice
   }
 
   get durableSection(): Section {
@@ -349,7 +355,7 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   #reach(end: number): void {
-    if (end > this.#length) this.#length = end
+    if (end > this.#length && !this.#isDevice) this.#length = end
   }
 
   #send(operation: NativeOperation, offset: number, length: number, bytes?: Uint8Array): Promise<void> {

@@ -11,6 +11,7 @@ import {
   type GuestEvent,
   MemoryDevice,
 } from './memory-device.js'
+import type { LockHolder } from './memory-locks.js'
 import { SimulatedWorker } from './simulated-worker.js'
 import { SparseBytes } from './sparse-bytes.js'
 import { poisonedError, systemError } from './system-error.js'
@@ -20,6 +21,8 @@ export type MemoryBackendOptions = {
   readonly path?: string
   /** What the file holds at first; shared, not copied. */
   readonly contents?: SparseBytes
+  /** Whose locks this one's are. Default: there is nobody else. */
+  readonly locks?: LockHolder
   readonly readOnly?: boolean
   readonly syncPolicy?: SyncPolicy
   /** Demand of nodes what O_DIRECT demands of them: to be made of whole units of `alignment`. */
@@ -58,6 +61,7 @@ export class MemoryBackend implements BlockBackend {
   readonly #device: MemoryDevice
   readonly #worker: SimulatedWorker
   readonly #admission: Admission
+  readonly #locks: LockHolder | undefined
   readonly #listeners: (() => void)[] = []
   #length: number
   #requestsOut = 0
@@ -73,6 +77,7 @@ export class MemoryBackend implements BlockBackend {
 
   constructor(options: MemoryBackendOptions = {}) {
     this.path = options.path ?? 'memory'
+    this.#locks = options.locks
     this.readOnly = options.readOnly ?? false
     this.direct = options.direct ?? false
     this.syncPolicy = options.syncPolicy ?? 'flush'
@@ -228,12 +233,14 @@ export class MemoryBackend implements BlockBackend {
     return this.#tracked(this.#worker.durable(through))
   }
 
-  /** There is nobody else. */
-  lock(): undefined {
-    return undefined
+  lock(held: readonly number[], tested: readonly number[]): number | undefined {
+    if (this.#closing !== undefined) throw this.#closedError()
+    return this.#locks?.lock(held, tested)
   }
 
-  unlock(): void {}
+  unlock(held: readonly number[]): void {
+    this.#locks?.unlock(held)
+  }
 
   syncWith(data: BlockBackend): void {
     if (!(data instanceof MemoryBackend)) throw notSupported('Both files must be in memory')
@@ -279,7 +286,11 @@ export class MemoryBackend implements BlockBackend {
       })
     }
     this.#worker.stop()
-    if (!this.readOnly && this.#syncedBy === undefined) await this.#worker.flush()
+    try {
+      if (!this.readOnly && this.#syncedBy === undefined) await this.#worker.flush()
+    } finally {
+      this.#locks?.leave()
+    }
   }
 
   #change(

@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { type Section, sectorSize } from '../base/units.js'
 import { SparseBytes } from './sparse-bytes.js'
 
@@ -132,11 +133,18 @@ export class MemoryDevice {
   ): void {
     const index = this.#operations++
     const fate = this.#fault?.({ ...operation, index }) ?? 0
-    const { errno, done = 0, split, turns = 0, loses } = typeof fate === 'number' ? { errno: fate } : fate
+    const {
+      errno: fault,
+      done = 0,
+      split,
+      turns = 0,
+      loses,
+    } = typeof fate === 'number' ? { errno: fate } : fate
     const source = this.#begin(operation, index, bytes ?? noBytes)
     const covered = operation.kind === 'sync' ? this.#beginSync() : undefined
     const end = (from: number): void => {
-      if (errno === 0) this.#apply(operation, source, from, operation.length)
+      let errno = fault
+      if (errno === 0) errno = this.#tryToApply(operation, source, from)
       else if (done > 0) this.#apply(operation, source, 0, done)
       if (covered !== undefined && errno !== 0 && loses !== undefined) this.#lose(covered, loses)
       if (operation.kind !== 'read' && operation.kind !== 'sync') this.#hasChanged = true
@@ -144,7 +152,7 @@ export class MemoryDevice {
       over(errno)
     }
     this.#after(turns, () => {
-      if (split === undefined || errno !== 0) return end(0)
+      if (split === undefined || fault !== 0) return end(0)
       this.#apply(operation, source, 0, split)
       this.later(() => end(split))
     })
@@ -191,6 +199,18 @@ export class MemoryDevice {
   #end(kind: DeviceOperationKind, id: number, error: number): void {
     if (kind === 'read') return
     this.log.push({ type: kind === 'sync' ? 'SEND' : 'NEND', id, error })
+  }
+
+  /** The rest of an operation, from a count of its bytes on. @returns 0, or ENOMEM where there is no memory for what is written */
+  #tryToApply(operation: Omit<DeviceOperation, 'index'>, bytes: Uint8Array, from: number): number {
+    try {
+      this.#apply(operation, bytes, from, operation.length)
+      return 0
+    } catch (error) {
+      // What V8 throws when it cannot have an array, or a map more entries.
+      if (error instanceof RangeError) return constants.errno.ENOMEM
+      throw error
+    }
   }
 
   /** Do the part of an operation that lies between two counts of its bytes; what has no parts, when the last one comes. */

@@ -26,6 +26,11 @@ export class SparseBytes {
     return this.#length
   }
 
+  /** The room that it takes, in bytes. */
+  get heldBytes(): number {
+    return this.#chunks.size * chunkSize
+  }
+
   /** Fill `bytes`; past the end are zeros. */
   read(bytes: Uint8Array, offset: number): void {
     eachPiece(offset, bytes.length, (number, from, to, done) => {

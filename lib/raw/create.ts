@@ -1,3 +1,4 @@
+import { Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
@@ -9,7 +10,7 @@ export type RawPreallocation = 'off' | 'falloc' | 'full'
 const zeroRequestSize = 8 * 1024 * 1024
 
 /**
- * Lay a raw image into an empty file.
+ * Lay a raw image into an empty file; or make a device one, which keeps its length and, behind the first sector, what it holds.
  * @param options.size        bytes, rounded up to whole sectors
  * @param options.onWritten   told of every piece that is reserved or written: bytes
  */
@@ -23,9 +24,24 @@ export async function createRaw(
   },
 ): Promise<void> {
   const size = alignUp(options.size, sectorSize)
+  if (backend.isDevice === true) return createOnDevice(backend, size, options.onWritten)
   await backend.truncate(size)
   if (options.preallocation === 'off') options.onWritten?.(size)
   else await preallocateRaw(backend, { from: 0, to: size, ...options })
+}
+
+/** What was there must not be taken for an image of another format. */
+async function createOnDevice(
+  backend: BlockBackend,
+  size: number,
+  onWritten: ((bytes: number) => void) | undefined,
+): Promise<void> {
+  if (size > backend.length) {
+    throw new Qcow2Error('ERR_NO_SPACE', 'Cannot grow device files', { path: backend.path })
+  }
+  await backend.write(new Uint8Array(Math.min(sectorSize, backend.length)), 0)
+  await backend.flush()
+  onWritten?.(size)
 }
 
 /** Reserve or write the bytes between two places of a file that reaches behind them. */

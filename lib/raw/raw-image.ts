@@ -17,6 +17,8 @@ export class RawImage implements FormatImage {
   readonly #backend: BlockBackend
   readonly #syncsWrites: boolean
   #size: number
+  /** Bytes of the file, whose last sector need not be whole. */
+  #length: number
   /** The changes that began between two resizes, so that the second one can wait for them. */
   #changes = new Pending()
   /** The end of the last resize that was asked for: they run one after the other. */
@@ -26,7 +28,8 @@ export class RawImage implements FormatImage {
   constructor(backend: BlockBackend) {
     this.#backend = backend
     this.#syncsWrites = backend.syncPolicy === 'write'
-    this.#size = alignUp(backend.length, sectorSize)
+    this.#length = backend.length
+    this.#size = alignUp(this.#length, sectorSize)
   }
 
   get size(): number {
@@ -38,10 +41,12 @@ export class RawImage implements FormatImage {
   }
 
   write(bytes: Uint8Array, offset: number): Promise<void> {
+    this.#reach(offset + bytes.length)
     return this.#change(this.#backend.write(bytes, offset))
   }
 
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
+    this.#reach(offset + length)
     return this.#change(this.#backend.writeZeroes(offset, length, options))
   }
 
@@ -64,7 +69,8 @@ export class RawImage implements FormatImage {
   }
 
   /**
-   * Callers see to it that `size` is whole sectors and that a smaller size is meant.
+   * Callers see to it that a smaller size is meant.
+   * @param size  bytes of the file; the disk's are whole sectors
    * @throws ERR_NOT_SUPPORTED  preallocation 'metadata'
    */
   resize(size: number, options: GrowOptions = {}): Promise<void> {
@@ -94,9 +100,10 @@ export class RawImage implements FormatImage {
 
   async #resizeNow(size: number, options: GrowOptions): Promise<void> {
     const { preallocation = 'off', signal, onBytes } = options
-    const old = this.#size
-    // Of the file, whose last sector need not be whole.
-    const { length } = this.#backend
+    const [old, length] = [this.#size, this.#length]
+    if (this.#backend.isDevice === true && size !== length) {
+      throw notSupported('Cannot resize device files', { path: this.#backend.path })
+    }
     if (preallocation === 'metadata') {
       throw notSupported("A raw image has no metadata: preallocation 'metadata' is for qcow2", {
         path: this.#backend.path,
@@ -104,7 +111,7 @@ export class RawImage implements FormatImage {
     }
     if (size < old) {
       // A write that is on its way beyond the new end would bring the old length back: no new ones, then wait for those.
-      this.#size = size
+      this.#size = alignUp(size, sectorSize)
       const begun = this.#changes
       this.#changes = new Pending()
       await begun.ended()
@@ -117,11 +124,16 @@ export class RawImage implements FormatImage {
     } catch (error) {
       this.#size = old
       // What was grown for nothing is given back: most likely it was space that ran out.
-      if (size > old) await this.#backend.truncate(Math.min(old, length)).catch(() => undefined)
+      if (size > old) await this.#backend.truncate(Math.max(length, this.#length)).catch(() => undefined)
       throw error
     }
-    this.#size = size
+    this.#size = alignUp(size, sectorSize)
+    this.#length = size
     if (this.#syncsWrites) await this.#backend.flush()
+  }
+
+  #reach(end: number): void {
+    if (end > this.#length) this.#length = end
   }
 
   #change(change: Promise<void>): Promise<void> {

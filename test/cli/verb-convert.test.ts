@@ -165,3 +165,27 @@ for (const [option, message] of [
     t.deepEqual(await readdir(folder), ['source.raw'])
   })
 }
+
+test('a backing file that is named for an image that exists changes nothing', async (t) => {
+  const folder = await makeFolder(t)
+  await makeSource(folder)
+  await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'base.qcow2'], folder)
+  await runCli(['create', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2'], folder)
+  for (const name of ['base.qcow2', 'missing']) {
+    const words = ['convert', '-n', '-B', name, '-f', 'raw', '-O', 'qcow2', 'source.raw', 'top.qcow2']
+    t.deepEqual(await runCli(words, folder), { code: 0, stdout: '', stderr: '' })
+  }
+  t.is((await runCli(['compare', '-F', 'raw', 'top.qcow2', 'source.raw'], folder)).code, 0)
+})
+
+test('what is equal in the backing file is not copied, where the stock tool copies it', async (t) => {
+  const folder = await makeFolder(t)
+  await makeSource(folder)
+  await runCli(['convert', '-f', 'raw', '-O', 'qcow2', 'source.raw', 'base.qcow2'], folder)
+  const words = ['convert', '-O', 'qcow2', '-B', 'file:base.qcow2', '-F', 'qcow2', 'base.qcow2', 'top.qcow2']
+  t.is((await runCli(words, folder)).code, 0)
+  const { stdout } = await runCli(['map', '--output=json', 'top.qcow2'], folder)
+  t.true((JSON.parse(stdout) as { depth: number }[]).every(({ depth }) => depth === 1))
+  const info = await runCli(['info', '--output=json', 'top.qcow2'], folder)
+  t.is((JSON.parse(info.stdout) as Record<string, unknown>)['backing-filename'], 'base.qcow2', 'a plain path')
+})

@@ -217,6 +217,27 @@ test('if the disk cannot be made durable, guests go on where they were', async (
   t.is(await qemuCheck(join(folder, 'disk.qcow2')), '')
 })
 
+test('a file that an overlay was to replace comes back when it fails, and goes when it does not', async (t) => {
+  const [image, folder] = await openDisk(t)
+  const old = join(folder, 'old')
+  await writeFile(old, 'what was there')
+  const [{ format }] = OpenDisk.layersOf(image)
+  const freeze = format.freeze.bind(format)
+  format.freeze = () => Promise.reject(new Error('it does not freeze'))
+  await t.throwsAsync(image.createOverlay(old, { overwrite: true }), { message: 'it does not freeze' })
+  t.is(await readFile(old, 'utf8'), 'what was there')
+  await t.throwsAsync(image.createOverlay(join(folder, 'new'), { overwrite: true }), {
+    message: 'it does not freeze',
+  })
+  t.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'old'])
+  format.freeze = freeze
+  await image.createOverlay(old, { overwrite: true })
+  await image.write(Uint8Array.of(7), 0)
+  await image.close()
+  t.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'old'])
+  t.is(await qemuCheck(old), '')
+})
+
 const testMounted = mayMount() ? test.serial : test.serial.skip
 
 testMounted('on a full disk there is no overlay, and what was written is there', async (t) => {

@@ -21,6 +21,7 @@ const options: CopyOptions = {
   compress: false,
   sparseSize: 4096,
   requests: 4,
+  limit: undefined,
   signal: undefined,
   onCopied: () => undefined,
 }

@@ -2,6 +2,7 @@ import { link, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promi
 import { basename, join } from 'node:path'
 import test from 'ava'
 import { convertImage, createImage, openImage } from '../../lib/index.js'
+import { nameOf } from '../../lib/image/location.js'
 import { checkDataFileName, writeImageTarget } from '../../lib/operations/data-file-target.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -12,14 +13,14 @@ test('both files are there, or neither', async (t) => {
   const options = { overwrite: false, locking: true, signal: undefined }
   const names = { dataFile: 'data', backingFile: undefined }
   const failing = writeImageTarget(join(folder, 'disk'), names, options, async (image, data) => {
-    await writeFile(image, 'image')
+    await writeFile(nameOf(image), 'image')
     await writeFile(data ?? '', 'data')
     throw new Error('no')
   })
   await t.throwsAsync(failing, { message: 'no' })
   t.deepEqual(await readdir(folder), [])
   await writeImageTarget(join(folder, 'disk'), names, options, async (image, data) => {
-    await writeFile(image, 'image')
+    await writeFile(nameOf(image), 'image')
     await writeFile(data ?? '', 'data')
   })
   t.deepEqual((await readdir(folder)).sort(), ['data', 'disk'])

@@ -37,6 +37,8 @@ const otherWords = new Set([
     `${verb} --output=json truncated.qcow2`,
   ]),
   'info -f qcow2 truncated.qcow2',
+  'check -r leaks corrupt.qcow2',
+  'check -r leaks --output=json corrupt.qcow2',
   tooLongName.join(' '),
 ])
 
@@ -59,12 +61,12 @@ function comparable(args: string, { code, stdout, stderr }: CliOutcome): CliOutc
     code,
     // How far it is when progress is shown is not the same in any two runs.
     stdout: withoutHostSizes(stdout.replace(/(\r {4}\(\d+\.\d\d\/100%\))+(?=\r)/g, '')),
-    // 7.2 says this twice in a row, ours says it once; and it leaves out a newline.
+    // 7.2 says this twice in a row, ours says it once; and it leaves out newlines.
     stderr: otherWords.has(args)
       ? ''
       : stderr
           .replace(/(Could not open '(?:[^'\n]*)': )\1/g, '$1')
-          .replace(/(Detected format of \w+\.)$/, '$1\n'),
+          .replace(/(Detected format of \w+\.|on the image file to fix\.)(?!\n)/g, '$1\n'),
   }
 }
 

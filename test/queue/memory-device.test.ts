@@ -181,3 +181,13 @@ test('a failing sync can lose what it should have made durable, and no more', as
   t.is(await perform(disk, 'sync', 0, 0), 0)
   t.deepEqual(shown(), [1, 1, 2, 3])
 })
+
+test('what there is no memory for fails, and the disk stays as it was', async (t) => {
+  const contents = new SparseBytes()
+  contents.write = () => {
+    throw new RangeError('Array buffer allocation failed')
+  }
+  const disk = device({ contents })
+  t.is(await perform(disk, 'write', 0, 3, Uint8Array.of(1, 2, 3)), 12)
+  t.is(contents.length, 0)
+})

@@ -128,3 +128,25 @@ test('a file that cannot be preallocated as it grows gets its old length back', 
   t.deepEqual([image.size, backend.snapshot().length, told.at(-1)], [65536, 65536, 65536 - 1024])
   await image.close()
 })
+
+test('a file gets the length that is asked for, to the byte', async (t) => {
+  let full = true
+  const { image, backend } = await rawOf(100_000, {
+    fault: ({ kind, offset }) => (full && kind === 'write' && offset >= 1024 ? 28 : 0),
+  })
+  await image.resize(700)
+  t.deepEqual([image.size, backend.snapshot().length], [1024, 700])
+  await t.throwsAsync(image.resize(65_537, { preallocation: 'full' }), { code: 'ERR_NO_SPACE' })
+  t.deepEqual(
+    [image.size, backend.snapshot().length],
+    [1024, 700],
+    'the longest that it has been is not its length',
+  )
+  await image.write(Uint8Array.of(9), 800)
+  await t.throwsAsync(image.resize(65_537, { preallocation: 'full' }), { code: 'ERR_NO_SPACE' })
+  t.deepEqual([image.size, backend.snapshot().length], [1024, 801], 'what has been written is not cut off')
+  full = false
+  await image.resize(65_537)
+  t.deepEqual([image.size, backend.snapshot().length], [66_048, 65_537])
+  await image.close()
+})

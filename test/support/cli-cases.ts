@@ -174,12 +174,22 @@ export const readingCases: readonly Args[] = [
     'map --output=xml data.qcow2',
     'map -f raw --output=json data.qcow2',
   ].map(words),
+  ...['info', 'info --output=json', 'check', 'check --output=json'].map((verb) =>
+    words(`${verb} stale-bitmaps.qcow2`),
+  ),
   // compare
   ...[
     'compare data.qcow2 data.qcow2',
     'compare data.qcow2 compressed.qcow2',
     'compare compressed.qcow2 zstd.qcow2',
     'compare overlay.qcow2 data.qcow2',
+    'compare -p data.qcow2 compressed.qcow2',
+    'compare -p data.qcow2 a.raw',
+    'compare -p overlay.qcow2 data.qcow2',
+    'compare -p -s data.qcow2 a.raw',
+    'compare -p empty.qcow2 a.raw',
+    'compare -p -q data.qcow2 compressed.qcow2',
+    'compare -p data.qcow2 missing',
     'compare -s overlay.qcow2 data.qcow2',
     'compare data.qcow2 overlay.qcow2',
     'compare data.qcow2 a.raw',
@@ -234,6 +244,9 @@ export const readingCases: readonly Args[] = [
     'convert -m 0 data.qcow2 new',
     'convert -m 17 data.qcow2 new',
     'convert -m frob data.qcow2 new',
+    'convert -r frob data.qcow2 new',
+    'convert -r -1 data.qcow2 new',
+    'convert -r 9E data.qcow2 new',
     'convert --target-is-zero data.qcow2 new',
     'convert --target-image-opts data.qcow2 driver=raw,file.filename=new',
     'convert -C -S 4k data.qcow2 new',
@@ -393,6 +406,8 @@ export const writingCases: readonly (readonly Args[])[] = [
   [words('check -q -r leaks leak.qcow2')],
   [words('check -r all data.qcow2')],
   [words('check -r leaks data.qcow2')],
+  [words('check -r leaks corrupt.qcow2')],
+  [words('check -r leaks --output=json corrupt.qcow2')],
   [words('check -r all dirty.qcow2'), words('info dirty.qcow2')],
   [words('check -r all marked-corrupt.qcow2'), words('info marked-corrupt.qcow2')],
   [words('check -r all a.raw')],
@@ -417,6 +432,13 @@ export const writingCases: readonly (readonly Args[])[] = [
     words('convert -c -O qcow2 -o extended_l2=on new.qcow2 packed.qcow2'),
   ]),
   [words('resize a.raw 20M'), words('resize -f raw a.raw 21M'), words('resize -f raw --shrink a.raw 1M')],
+  ...['+1 a.raw', '--shrink 1000 a.raw', '--shrink -513 a.raw', '+1 odd.raw', '--shrink 3 odd.raw']
+    .map((line) => line.split(' '))
+    .map((line) => [
+      ['resize', '-f', 'raw', ...line.slice(0, -2), line.at(-1) ?? '', line.at(-2) ?? ''],
+      ['info', '-f', 'raw', line.at(-1) ?? ''],
+      ['convert', '-f', 'raw', '-O', 'raw', line.at(-1) ?? '', 'new'],
+    ]),
   [words('resize marked-corrupt.qcow2 5M')],
   [words('resize version2.qcow2 1G'), words('resize --shrink version2.qcow2 1M')],
   [words('resize overlay.qcow2 64M')],
@@ -443,5 +465,7 @@ export const writingCases: readonly (readonly Args[])[] = [
     '-l snapshot.id=1 -O qcow2 snapshots.qcow2 new',
     '-l snapshot.name=second,snapshot.id=2 snapshots.qcow2 new',
     '-c -O raw data.qcow2 new',
+    '-r 100M -O qcow2 data.qcow2 new',
+    '-r 0 -O raw data.qcow2 new',
   ].map((line) => [['convert', ...words(line)]]),
 ]

@@ -6,6 +6,7 @@ import { passphrase, qemuCreateEncrypted, qemuIoEncrypted } from './encrypted.js
 
 const refcountBlock = 2 * 65536
 const incompatibleFeatures = 72
+const autoclearFeatures = 88
 
 async function stock(folder: string, ...words: string[]): Promise<void> {
   const { code, stdout, stderr } = await runCommand(words, folder)
@@ -73,6 +74,8 @@ export async function makeFixtures(folder: string): Promise<void> {
   await stock(folder, 'qemu-img', 'rebase', '-u', '-b', 'loop2.qcow2', '-F', 'qcow2', 'loop1.qcow2')
   await symlink('nowhere', at('dangling'))
 
+  await copyFile(at('snapshots.qcow2'), at('stale-bitmaps.qcow2'))
+  await poke(at('stale-bitmaps.qcow2'), autoclearFeatures + 7, 0)
   const spoil = async (name: string, ...changes: (readonly [number, ...number[]])[]): Promise<void> => {
     await copyFile(at('data.qcow2'), at(name))
     for (const [offset, ...bytes] of changes) await poke(at(name), offset, ...bytes)
