@@ -52,6 +52,13 @@ export function hostOf(high: number, low: number): number {
   return (high & highOffsetMask) * two32 + ((low & lowOffsetMask) >>> 0)
 }
 
+/** Where an entry's bytes begin in the file, whatever else it says; 0: nowhere. */
+export function firstByteOf(high: number, low: number, clusterBits: number): number {
+  if ((high & compressedBit) === 0) return hostOf(high, low)
+  const highMask = 2 ** (compressedOffsetBits(clusterBits) - 32) - 1
+  return (high & 0x3fffffff & highMask) * two32 + (low >>> 0)
+}
+
 /**
  * Decode one L2 entry; of an extended one its first word, which says nothing of the cluster's parts. COMPRESSED is tested first, then ZERO, then the offset: bit 0 is payload offset in a compressed entry.
  * @param at  byte offset of the entry in the file, for the message

@@ -18,6 +18,7 @@ import {
 } from './subclusters.js'
 import type { Slice, TableCache } from './table-cache.js'
 import type { UnsyncedClusters } from './unsynced-clusters.js'
+import { WildEntries } from './wild-entries.js'
 
 /** One guest cluster's place: the slice that maps it, and the entry's byte offset in the slice. */
 export type EntryPlace = { readonly slice: Slice; readonly at: number }
@@ -44,6 +45,7 @@ const unallocated: L2Entry = { type: 'unallocated' }
 export class L2Tables {
   readonly #parts: L2Parts
   readonly #rules: L2EntryRules
+  readonly #wild: WildEntries
   /** Tables being made, by L1 index: two requests share one. */
   readonly #making = new Map<number, Promise<void>>()
 
@@ -52,6 +54,8 @@ export class L2Tables {
     const { clusterBits, extendedL2 } = parts.geometry
     const hasDataFile = parts.dataFile !== undefined
     this.#rules = { version: parts.version, clusterBits, extendedL2, hasDataFile }
+    // Places in a data file are the guest's own.
+    this.#wild = new WildEntries(parts.geometry, hasDataFile ? Infinity : parts.backend.length)
   }
 
   /**
@@ -61,11 +65,13 @@ export class L2Tables {
    */
   contiguousHost(guest: GuestOffset, length: number, options: { inPlace: boolean }): number {
     const { geometry, l1, l2Cache } = this.#parts
-    const table = l1.plainTable(l1Index(geometry, guest), options.inPlace)
+    const tableIndex = l1Index(geometry, guest)
+    const table = l1.plainTable(tableIndex, options.inPlace)
     if (table === 0) return -1
     const index = l2Index(geometry, guest)
     const slice = l2Cache.get(l2SliceOffset(geometry, hostOffset(table), index))
     if (slice === undefined) return -1
+    const isTrusted = this.#wild.areNone(slice, tableIndex, index)
     const within = guest % geometry.clusterSize
     const clusters = Math.ceil((within + length) / geometry.clusterSize)
     const inSlice = index % geometry.l2EntriesPerSlice
@@ -89,7 +95,8 @@ export class L2Tables {
     }
     if (this.#parts.dataFile !== undefined) return first === guest - within ? first + within : -1
     // Behind the end of the file nothing was ever written: `lookup` says so.
-    if (first + (clusters - 1) * geometry.clusterSize >= this.#parts.backend.length) return -1
+    const last = first + (clusters - 1) * geometry.clusterSize
+    if (last >= this.#parts.backend.length || (!isTrusted && this.#wild.isWild(last))) return -1
     return first + within
   }
 
@@ -99,16 +106,14 @@ export class L2Tables {
    * @throws ERR_CORRUPT
    */
   lookup(guest: GuestOffset, length: number): MappedRun | MissingSlice {
-    const { geometry, l1 } = this.#parts
-    const table = l1.table(l1Index(geometry, guest))
-    if (table === undefined) {
+    const { geometry } = this.#parts
+    const slice = this.#sliceOf(guest)
+    if (slice === undefined) {
       const left = geometry.l2TableCoverage - (guest % geometry.l2TableCoverage)
       return { entry: unallocated, length: Math.min(length, left) }
     }
+    if ('load' in slice) return slice
     const index = l2Index(geometry, guest)
-    const sliceHost = l2SliceOffset(geometry, table.host, index)
-    const slice = this.#parts.l2Cache.get(sliceHost)
-    if (slice === undefined) return { load: sliceHost }
     const inSlice = index % geometry.l2EntriesPerSlice
     if (geometry.extendedL2) return this.#lookupSubclusters(slice, inSlice, guest, length)
     const entry = this.#decode(slice, inSlice)
@@ -144,15 +149,26 @@ export class L2Tables {
 
   /** With extended entries: that of the cluster in which a guest byte is. @throws ERR_CORRUPT */
   clusterEntry(guest: GuestOffset): ExtendedEntry | MissingSlice {
-    const { geometry, l1 } = this.#parts
-    const table = l1.table(l1Index(geometry, guest))
-    if (table === undefined) return emptyEntry
+    const { geometry } = this.#parts
+    const slice = this.#sliceOf(guest)
+    if (slice === undefined) return emptyEntry
+    return 'load' in slice
+      ? slice
+      : this.#decodeExtended(slice, l2Index(geometry, guest) % geometry.l2EntriesPerSlice)
+  }
+
+  /** The slice that maps a guest byte, looked at for wild entries. Undefined: there is no table. */
+  #sliceOf(guest: GuestOffset): Slice | MissingSlice | undefined {
+    const { geometry, l1, l2Cache } = this.#parts
+    const tableIndex = l1Index(geometry, guest)
+    const table = l1.table(tableIndex)
+    if (table === undefined) return undefined
     const index = l2Index(geometry, guest)
     const sliceHost = l2SliceOffset(geometry, table.host, index)
-    const slice = this.#parts.l2Cache.get(sliceHost)
-    return slice === undefined
-      ? { load: sliceHost }
-      : this.#decodeExtended(slice, index % geometry.l2EntriesPerSlice)
+    const slice = l2Cache.get(sliceHost)
+    if (slice === undefined) return { load: sliceHost }
+    this.#wild.areNone(slice, tableIndex, index)
+    return slice
   }
 
   /**
@@ -170,14 +186,15 @@ export class L2Tables {
   /**
    * Where the entry of a guest cluster stands, if its table is ours to change and the slice is in memory. Good until the next
    * await, or for as long as the slice is pinned.
+   * @throws ERR_CORRUPT  the slice has a wild entry
    */
   writablePlace(guest: GuestOffset): EntryPlace | undefined {
-    const { geometry, l1, l2Cache } = this.#parts
-    const table = l1.table(l1Index(geometry, guest))
-    if (table?.copied !== true) return undefined
-    const index = l2Index(geometry, guest)
-    const slice = l2Cache.get(l2SliceOffset(geometry, table.host, index))
-    return slice && { slice, at: (index % geometry.l2EntriesPerSlice) * geometry.l2EntryBytes }
+    const { geometry, l1 } = this.#parts
+    if (l1.table(l1Index(geometry, guest))?.copied !== true) return undefined
+    const slice = this.#sliceOf(guest)
+    if (slice === undefined || 'load' in slice) return undefined
+    if (!slice.trusted) this.#wild.refuseChange(slice)
+    return { slice, at: (l2Index(geometry, guest) % geometry.l2EntriesPerSlice) * geometry.l2EntryBytes }
   }
 
   /** One step towards a writable place: make the table, or copy a shared one, or load the slice. Then look again. */
@@ -209,7 +226,10 @@ export class L2Tables {
 
     metadata.add('L2 table', host, geometry.clusterSize)
     l2Cache.drop(host, geometry.clusterSize)
-    if (shared === undefined) l2Cache.insertZeros(l2SliceOffset(geometry, host, l2Index(geometry, guest)))
+    if (shared === undefined) {
+      this.#wild.trustNewTable(tableIndex)
+      l2Cache.insertZeros(l2SliceOffset(geometry, host, l2Index(geometry, guest)))
+    }
     const entry = l1.setTable(tableIndex, host)
     const linked = isEmptyTable
       ? ordering.linkBlankL2Table(entry, allocation.after)
@@ -248,20 +268,22 @@ export class L2Tables {
     const at = index * geometry.l2EntryBytes
     const place = slice.host + at
     const entry = decodeL2Entry(slice.view.getUint32(at), slice.view.getUint32(at + 4), this.#rules, place)
-    this.#refuseBehindEnd(entry, place)
+    this.#refuseBehindEnd(entry, slice, place)
     return entry
   }
 
   #decodeExtended(slice: Slice, index: number): ExtendedEntry {
     const at = index * this.#parts.geometry.l2EntryBytes
     const entry = decodeExtended(slice.view, at, this.#rules, slice.host + at)
-    this.#refuseBehindEnd(entry.cluster, slice.host + at)
+    this.#refuseBehindEnd(entry.cluster, slice, slice.host + at)
     return entry
   }
 
-  #refuseBehindEnd(entry: L2Entry, place: number): void {
+  #refuseBehindEnd(entry: L2Entry, slice: Slice, place: number): void {
     const { backend, dataFile } = this.#parts
-    if (dataFile !== undefined || entry.host === undefined || entry.host < backend.length) return
+    if (dataFile !== undefined || entry.host === undefined) return
+    if (!slice.trusted) this.#wild.refuse(entry.host, place)
+    if (entry.host < backend.length) return
     throw corrupt('L2 entry', place, `host offset ${entry.host} lies behind the end of the file`)
   }
 }

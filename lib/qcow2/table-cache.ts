@@ -13,6 +13,8 @@ export type Slice = {
   pins: number
   /** Looked at since the evictor last came by. */
   recent: boolean
+  /** For whoever reads the tables: false when a slice comes into the cache. */
+  trusted: boolean
   /** Where it stands in the evictor's round. */
   place: number
 }
@@ -168,6 +170,7 @@ export class TableCache {
     assert(slice !== undefined, 'a slab was cut')
     slice.host = host
     slice.recent = true
+    slice.trusted = false
     return slice
   }
 }
@@ -179,6 +182,7 @@ function newSlice(slab: ArrayBuffer, offset: number, length: number): Slice {
     view: new DataView(slab, offset, length),
     pins: 0,
     recent: false,
+    trusted: false,
     place: 0,
   }
 }

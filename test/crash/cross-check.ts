@@ -3,7 +3,8 @@ import { checkQcow2 } from '../../lib/qcow2/check.js'
 import { openQcow2 } from '../../lib/qcow2/image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
-import { qemuRead, run } from '../support/qemu.js'
+import { encryptedName, passphrase, secret } from '../support/encrypted.js'
+import { qemuReadOf, run } from '../support/qemu.js'
 import type { SampledState } from './explore.js'
 import { readPayload, valueAt } from './payload.js'
 import type { StartImage } from './start-images.js'
@@ -67,6 +68,7 @@ export async function disagreement(start: StartImage, sample: SampledState): Pro
   const image = await openQcow2(new MemoryBackend({ contents: contents() }), {
     readOnly: true,
     backing: start.backing,
+    ...(start.cipher === undefined ? {} : { encryption: { passphrase } }),
   })
   const seen = new Uint8Array(sample.values.length * 512)
   await image.read(seen, 0)
@@ -84,10 +86,12 @@ export async function qemuDisagreement(
 ): Promise<string | undefined> {
   if (isHeaders(sample.problem)) return undefined
   await writeFile(path, withoutBackingName(sample.bytes))
+  const told =
+    start.cipher === undefined ? ['-f', 'qcow2', path] : [...secret, '--image-opts', encryptedName(path)]
   const repair = sample.isDirty ? ['-r', 'all'] : []
-  let { code, stdout, stderr } = await run('qemu-img', ['check', ...repair, '-f', 'qcow2', path])
+  let { code, stdout, stderr } = await run('qemu-img', ['check', ...repair, ...told])
   if (code === 2 && mayBeFlags(sample)) {
-    ;({ code, stdout, stderr } = await run('qemu-img', ['check', '-r', 'leaks', '-f', 'qcow2', path]))
+    ;({ code, stdout, stderr } = await run('qemu-img', ['check', '-r', 'leaks', ...told]))
   }
   const isSound = code === 0 || code === 3
   if (isSound === isCorrupt(sample.problem)) {
@@ -96,7 +100,7 @@ export async function qemuDisagreement(
   // A backing file that a workload has is in none of its headers, so that the stock tool does not see it.
   if (sample.problem !== undefined || start.backing !== undefined) return undefined
   if (sample.sizeSectors > sample.values.length) return undefined
-  return difference(await qemuRead(path), sample, "qemu-img's reading")
+  return difference(await qemuReadOf(told, `${path}.read-by-qemu`), sample, "qemu-img's reading")
 }
 
 function difference(seen: Uint8Array, sample: SampledState, reader: string): string | undefined {

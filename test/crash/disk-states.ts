@@ -2,7 +2,8 @@ import { assert } from '../../lib/base/assert.js'
 import { sectorSize } from '../../lib/base/units.js'
 import type { ChangedSectors } from './changed-sectors.js'
 import type { DeviceLog, LoggedWrite } from './device-log.js'
-import { noPayload, type Payload, readPayload, zeroPayload } from './payload.js'
+import { noPayload, type Payload } from './payload.js'
+import type { PayloadReader } from './payload-reader.js'
 
 /** The disk in one state, with what each sector's payload is. Changed in place from state to state. */
 export type CrashedDisk = {
@@ -68,6 +69,7 @@ export class DiskStates {
   /** The length as far as any submitted write has asked for, instead of as far as what is there. */
   longest = false
   readonly #base: CrashedDisk
+  readonly #reader: PayloadReader
   readonly #stretches: Stretch[] = []
   /** By sector: the number of the content that shows. */
   readonly #contentShown: number[] = []
@@ -81,11 +83,12 @@ export class DiskStates {
   constructor(
     base: CrashedDisk,
     working: CrashedDisk,
-    log: DeviceLog,
+    { log, reader }: { readonly log: DeviceLog; readonly reader: PayloadReader },
     time: number,
     lastDurable: Int32Array,
   ) {
     this.#base = base
+    this.#reader = reader
     this.disk = working
     const places = new Map<number, Place>()
     for (const write of log.writes) {
@@ -214,7 +217,7 @@ export class DiskStates {
         }
       }
       group.places.push(place)
-      const payload = bytes === undefined ? zeroPayload : write.isNode ? noPayload : readPayload(bytes, 0)
+      const payload = this.#payloadOf(write, sector)
       const newContent = Math.max(0, ...place.versions.map((version) => version.content)) + 1
       place.versions.push({
         atom: groupIndex,
@@ -249,6 +252,14 @@ export class DiskStates {
   #placeOf(sector: number): Place {
     const base = this.#base.bytes.subarray(sector * sectorSize, (sector + 1) * sectorSize)
     return { sector, base, versions: [] }
+  }
+
+  #payloadOf({ kind, isNode, sectors }: LoggedWrite, sector: number): Payload {
+    if (kind !== 'write') return this.#reader.ofZeros
+    return (
+      (isNode ? undefined : this.#reader.of(sectors.bytes, sectors.first)[sector - sectors.first]) ??
+      noPayload
+    )
   }
 
   /** The number of equal bytes among what the place may show; undefined: new ones. */

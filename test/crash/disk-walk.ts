@@ -3,6 +3,7 @@ import { bitmapsIn } from './bitmap-walk.js'
 import { Broken } from './broken.js'
 import { type CompressedRange, compressedRange, compressedValues } from './compressed-clusters.js'
 import type { CrashedDisk } from './disk-states.js'
+import { encryptionIn } from './encryption-walk.js'
 import { backingValue, garbageValue, valueAt, zeroValue } from './payload.js'
 
 /** What does not change in any state of a workload. */
@@ -217,6 +218,8 @@ export class DiskWalk {
       this.autoclear = view.getUint32(88) !== 0 || (view.getUint32(92) & ~1) !== 0
     }
     this.#count(0, 1, 'header')
+    const encryption = encryptionIn(view)
+    if (encryption !== undefined) this.#count(encryption.offset, encryption.bytes, 'LUKS header')
     for (const { offset, bytes, what } of bitmapsIn(view, disk.length).regions)
       this.#count(offset, bytes, what)
     this.#walkRefcounts()

@@ -4,7 +4,7 @@ import { sectorSize } from '../../lib/base/units.js'
 import { ChangedSectors } from './changed-sectors.js'
 import type { DeviceLog, LoggedWrite } from './device-log.js'
 import { type CrashedDisk, DiskStates } from './disk-states.js'
-import { readPayload, zeroPayload } from './payload.js'
+import { plainReader, type PayloadReader } from './payload-reader.js'
 import { giveBytes, takeBytes } from './spare-bytes.js'
 
 /** Of the images here, bytes: the last cluster can be looked at as a whole. */
@@ -23,11 +23,13 @@ export class DurableDisk {
   #waiting: LoggedWrite[]
   #time = -1
   readonly #taken: Uint8Array<ArrayBuffer>[]
+  readonly #reader: PayloadReader
 
-  /** @param contents  of the file when the log begins; whole sectors */
-  constructor(contents: Uint8Array, log: DeviceLog) {
+  /** @param contents  of the file when the log begins; whole sectors  @param reader  of what the guest sees in sectors of the file */
+  constructor(contents: Uint8Array, log: DeviceLog, reader = plainReader) {
     assert(contents.length % sectorSize === 0, 'the file consists of whole sectors')
     this.#log = log
+    this.#reader = reader
     let capacity = contents.length
     for (const { offset, length } of log.writes) capacity = Math.max(capacity, offset + length)
     const bytes = takeBytes(alignUp(capacity, largestCluster))
@@ -39,12 +41,12 @@ export class DurableDisk {
     const sectors = bytes.length / sectorSize
     this.#disk = {
       bytes,
-      payloadLba: new Int32Array(sectors).fill(zeroPayload.lba),
+      payloadLba: new Int32Array(sectors).fill(reader.ofZeros.lba),
       payloadGeneration: new Int32Array(sectors),
       length: contents.length,
       changes: new ChangedSectors(sectors),
     }
-    const payloads = payloadsOf(contents)
+    const payloads = payloadsOf(contents, reader)
     this.#disk.payloadLba.set(payloads.lba)
     this.#disk.payloadGeneration.set(payloads.generation)
     this.#working = {
@@ -70,7 +72,13 @@ export class DurableDisk {
       this.#apply(this.#working, write)
       return false
     })
-    this.#states = new DiskStates(this.#disk, this.#working, this.#log, time, this.#lastDurable)
+    this.#states = new DiskStates(
+      this.#disk,
+      this.#working,
+      { log: this.#log, reader: this.#reader },
+      time,
+      this.#lastDurable,
+    )
     return this.#states
   }
 
@@ -100,8 +108,9 @@ export class DurableDisk {
     const { first, last } = sectorsOf(write, disk)
     if (kind === 'write') disk.bytes.set(sectors.bytes, first * sectorSize)
     else disk.bytes.fill(0, first * sectorSize, last * sectorSize)
+    const payloads = kind === 'write' ? this.#reader.of(sectors.bytes, first) : []
     for (let sector = first; sector < last; sector++) {
-      const payload = readPayload(disk.bytes, sector * sectorSize)
+      const payload = payloads[sector - first] ?? this.#reader.ofZeros
       disk.payloadLba[sector] = payload.lba
       disk.payloadGeneration[sector] = payload.generation
       disk.changes.add(sector)
@@ -123,15 +132,14 @@ type Payloads = { readonly lba: Int32Array; readonly generation: Int32Array }
 /** The same start images are used over and over. */
 const known = new WeakMap<Uint8Array, Payloads>()
 
-function payloadsOf(contents: Uint8Array): Payloads {
+function payloadsOf(contents: Uint8Array, reader: PayloadReader): Payloads {
   let payloads = known.get(contents)
   if (payloads !== undefined) return payloads
   const sectors = contents.length / sectorSize
   payloads = { lba: new Int32Array(sectors), generation: new Int32Array(sectors) }
-  for (let sector = 0; sector < sectors; sector++) {
-    const payload = readPayload(contents, sector * sectorSize)
-    payloads.lba[sector] = payload.lba
-    payloads.generation[sector] = payload.generation
+  for (const [sector, { lba, generation }] of reader.of(contents, 0).entries()) {
+    payloads.lba[sector] = lba
+    payloads.generation[sector] = generation
   }
   known.set(contents, payloads)
   return payloads

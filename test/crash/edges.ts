@@ -19,6 +19,10 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       mutants: ['R2'],
     },
     { workload: 'sequence/empty/512/write,write-fua/1/0|flush,exact', mutants: ['M26'] },
+    {
+      workload: 'sequence/encrypted+fresh/4096/write,flush,partial-new,flush/1/0|flush,reserves',
+      mutants: ['M2', 'E1 encrypted', 'encrypted zeros'],
+    },
   ],
   E2: [
     { workload: 'sequence/snapshot/512/write-two,flush/1/0|flush,exact', mutants: ['M5 and M6'] },

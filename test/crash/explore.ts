@@ -114,7 +114,7 @@ class Exploration {
     this.#log = log
     this.#options = options
     this.#random = new SeededRandom(options.seed ?? 1)
-    this.#durable = new DurableDisk(recording.start, log)
+    this.#durable = new DurableDisk(recording.start, log, recording.workload.start.reader)
     this.#history = historyOf(recording, log)
     this.#header = new HeaderHistory(recording, log)
     this.#bitmaps = new BitmapHistory(recording, log)

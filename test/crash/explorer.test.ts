@@ -12,6 +12,7 @@ test.serial('no crash corrupts an image or loses what a flush has promised', asy
   const campaign = new Campaign(seed, { every: 100, qemu: 8, states: budget }, { limits })
   t.teardown(() => campaign.end())
   t.true(await campaign.sequences(1, Number.POSITIVE_INFINITY), campaign.failure)
+  t.true(await campaign.sequences(1, Number.POSITIVE_INFINITY, { title: 'encrypted', starts: ['encrypted'] }))
   await campaign.sequences(2, budget * 0.3)
   await campaign.sequences(3, budget * 0.2)
   await campaign.random(60, budget * 0.3)

@@ -173,7 +173,7 @@ async function exploreLazy(
   seed: number,
 ): Promise<Verdict> {
   const random = new SeededRandom(seed)
-  const durable = new DurableDisk(recording.start, log)
+  const durable = new DurableDisk(recording.start, log, recording.workload.start.reader)
   const syncEnds = log.syncs.map(({ ended }) => ended).filter((ended) => ended < log.end)
   const times = new Set([...syncEnds.slice(-2).map((ended) => ended - 1), log.end])
   let states = 0

@@ -33,7 +33,7 @@ const noteCompressed = (): Tampering => ({
 })
 
 /** Blank are clusters of the reservation only, which is taken from when no used cluster is left. */
-const withoutReservation = {
+export const withoutReservation = {
   on: ({ reserves, free }: HuntingGround) => !reserves || free === 'used',
   because: 'no cluster is blank there',
 }

@@ -47,6 +47,9 @@ const headerSequences = {
 /** Images with bitmaps are looked at for themselves. */
 const bitmapSequences = { title: 'bitmaps, 2', starts: ['bitmaps'] } as const
 
+/** So are encrypted ones. */
+const encryptedSequences = { title: 'encrypted, 2', starts: ['encrypted'] } as const
+
 /** The specification's limit: a mutant that takes longer is a hole in the tests. */
 const mutantStates = 10_000
 
@@ -62,6 +65,7 @@ async function explored(budget: number, seed: number): Promise<boolean> {
     all.push(await campaign.sequences(3, share(0.3), short))
     await campaign.sequences(3, budget * 0.02, headerSequences)
     await campaign.sequences(2, budget * 0.05, bitmapSequences)
+    await campaign.sequences(2, budget * 0.05, encryptedSequences)
     await campaign.sequences(3, budget * 0.1, { title: 'other sequences of 3' })
     // Enough of these, whatever came before.
     await campaign.random(200, Math.max(budget - campaign.states, budget * 0.3))

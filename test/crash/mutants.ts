@@ -1,5 +1,6 @@
 import { allocationMutants } from './allocation-mutants.js'
 import { bitmapMutants } from './bitmap-mutants.js'
+import { encryptionMutants } from './encryption-mutants.js'
 import { formatMutants } from './format-mutants.js'
 import { headerMutants } from './header-mutants.js'
 import type { Mutant } from './mutant.js'
@@ -16,4 +17,5 @@ export const mutants: readonly Mutant[] = [
   ...bitmapMutants,
   ...queueMutants,
   ...subclusterMutants,
+  ...encryptionMutants,
 ]

@@ -22,13 +22,12 @@ export class Oracle {
   readonly #running: RunningWalk
   readonly #content: RunningContent
   readonly #touched: Uint8Array
-  /** Every LBA that something was written to at any time, ascending. */
+  /** Every LBA of a unit that something was written to at any time, or that is not zeros, ascending. */
   readonly #lbas: Int32Array
   /** By place in `#lbas`. */
   readonly #initial: Int32Array
   /** What COPIED flags may be. */
   readonly copied: CopiedRule
-  readonly #isExtended: boolean
   #judged = 0
   #isWhole = false
 
@@ -40,9 +39,13 @@ export class Oracle {
    */
   constructor(start: StartImage, history: GuestHistory, disk: CrashedDisk, wholeEvery = usualWholeEvery) {
     this.#wholeEvery = wholeEvery
-    this.#isExtended = start.extendedL2
     const perUnit = sectorsPerUnit(start)
-    const lbas = new Set(history.touched)
+    const lbas = new Set<number>()
+    // What is written beside a part of a cluster must be there, too: zeros that were never written are bytes of the cluster.
+    for (const lba of history.touched) {
+      const first = lba - (lba % perUnit)
+      for (let step = 0; step < perUnit; step++) lbas.add(first + step)
+    }
     start.initial.forEach((value, lba) => {
       // Zeros over a backing file are something that can be lost.
       if (value !== 0 || lba < start.backingSectors) lbas.add(lba)
@@ -103,9 +106,7 @@ export class Oracle {
     const time = Math.max(newest, since)
     this.#isWhole = false
     this.#judged++
-    // Subclusters are looked at as a whole, always.
-    const isFollowed = this.copied === 'exact' && !this.#isExtended
-    if (!isFollowed || !this.#isSurelySound(disk, allowed, time, since)) {
+    if (this.copied !== 'exact' || !this.#isSurelySound(disk, allowed, time, since)) {
       return this.judgeWhole(disk, allowed, time)
     }
     if (this.#judged % this.#wholeEvery === 0) {

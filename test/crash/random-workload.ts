@@ -78,6 +78,8 @@ class Generator {
   readonly #resizes: boolean
   readonly #isVersion2: boolean
   readonly #freezes: boolean
+  /** What is encrypted is not compressed. */
+  readonly #isEncrypted: boolean
   readonly #snapshots: { name: string; sectors: number }[]
   #made = 0
   #sectors: number
@@ -93,6 +95,7 @@ class Generator {
     this.#resizes = random.chance(0.3) && !(isStill && start.snapshots.length > 0)
     this.#snapshots = start.snapshots.map(({ name, sectors: frozen }) => ({ name, sectors: frozen }))
     // Counts of one bit have no room for a snapshot's references.
+    this.#isEncrypted = start.cipher !== undefined
     this.#freezes = !isStill && start.refcountBits > 1 && (start.snapshots.length > 0 || random.chance(0.4))
     const clusters = Math.floor(sectors / perCluster)
     // A few places where everything happens; sometimes one in each of many L2 tables.
@@ -107,7 +110,7 @@ class Generator {
     const random = this.#random
     const choice = random.integer(100)
     if (choice < 39) return this.#write()
-    if (choice < 45) return { kind: 'compress', ...this.#oneCluster() }
+    if (choice < 45) return { kind: this.#isEncrypted ? 'zero' : 'compress', ...this.#oneCluster() }
     if (choice < 65) return { kind: 'discard', ...this.#clusters() }
     if (choice < 72) return { kind: 'unmap', ...this.#clusters() }
     if (choice < 78) return { kind: 'zero', ...this.#clusters() }

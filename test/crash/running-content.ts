@@ -1,14 +1,13 @@
-import { sectorSize } from '../../lib/base/units.js'
 import type { ChangedSectors } from './changed-sectors.js'
 import type { CrashedDisk } from './disk-states.js'
-import { readsZeros, unmapped, type WalkedImage } from './disk-walk.js'
+import { readsZeros, sectorsPerUnit, unmapped, type WalkedImage } from './disk-walk.js'
 import type { Allowed } from './guest-history.js'
 import { backingValue, valueAt, zeroValue } from './payload.js'
 
 /** Nothing that was ever asked for. */
 const never = 0x7fffffff
 
-/** Where guest clusters are, and which of them to look at again. */
+/** Where guest units are, and which of them to look at again. */
 type Places = {
   readonly places: Int32Array
   readonly changedSlots: ChangedSectors
@@ -21,7 +20,7 @@ type Places = {
  */
 export class RunningContent {
   readonly #image: WalkedImage
-  readonly #perCluster: number
+  readonly #perUnit: number
   readonly #lbas: Int32Array
   readonly #initial: Int32Array
   readonly #touched: Uint8Array
@@ -39,7 +38,7 @@ export class RunningContent {
   /**
    * @param lbas     ascending
    * @param initial  by place in `lbas`, as is `touched`
-   * @param slots    by guest cluster, ascending
+   * @param slots    by guest unit, ascending
    */
   constructor(
     image: WalkedImage,
@@ -49,7 +48,7 @@ export class RunningContent {
     slots: Int32Array,
   ) {
     this.#image = image
-    this.#perCluster = image.clusterSize / sectorSize
+    this.#perUnit = sectorsPerUnit(image)
     this.#lbas = lbas
     this.#initial = initial
     this.#touched = touched
@@ -58,7 +57,7 @@ export class RunningContent {
     this.#pending = new Int32Array(lbas.length)
     this.#starts = new Int32Array(lbas.length + 1).fill(lbas.length)
     for (let index = lbas.length - 1; index >= 0; index--) {
-      this.#starts[slots[Math.floor((lbas[index] as number) / this.#perCluster)] as number] = index
+      this.#starts[slots[Math.floor((lbas[index] as number) / this.#perUnit)] as number] = index
     }
   }
 
@@ -134,7 +133,7 @@ export class RunningContent {
 
   #valueIn(disk: CrashedDisk, lba: number, place: number): number {
     if (place >= 0) {
-      const host = place + (lba % this.#perCluster)
+      const host = place + (lba % this.#perUnit)
       return valueAt(lba, disk.payloadLba[host] ?? -1, disk.payloadGeneration[host] ?? 0)
     }
     if (place === unmapped) return lba < this.#image.backingSectors ? backingValue : zeroValue

@@ -6,10 +6,12 @@ import {
   compressedBit,
   copiedBit,
   readsZeros,
+  sectorsPerUnit,
   snapshotHeads,
   unmapped,
   type WalkedImage,
 } from './disk-walk.js'
+import { encryptionIn } from './encryption-walk.js'
 import { zeroPayload } from './payload.js'
 import { giveBytes, takeBytes } from './spare-bytes.js'
 
@@ -19,7 +21,6 @@ const counts = 1
 const mappings = 2
 const others = 3
 
-const entriesPerSector = sectorSize / 8
 const two32 = 2 ** 32
 
 /**
@@ -28,7 +29,7 @@ const two32 = 2 ** 32
  */
 export class RunningWalk {
   sizeSectors = 0
-  /** By slot: where the guest cluster is; see disk-walk.ts. */
+  /** By slot: where the guest unit is; see disk-walk.ts. */
   readonly places: Int32Array
   /** Slots whose place or bytes may have changed since `clearSlots`. */
   readonly changedSlots: ChangedSectors
@@ -36,6 +37,9 @@ export class RunningWalk {
   snapshotsChanged = true
   readonly #image: WalkedImage
   readonly #sectorsPerCluster: number
+  /** What has a place of its own: a cluster, or a subcluster. */
+  readonly #sectorsPerUnit: number
+  readonly #l2EntryBytes: number
   readonly #slots: Int32Array
   readonly #view: DataView
   readonly #words: Int32Array
@@ -48,22 +52,24 @@ export class RunningWalk {
   /** By sector: the first cluster that it counts, or the first guest cluster that it maps. */
   readonly #first: Int32Array
   readonly #sums: ClusterSums
-  /** By host cluster: the slot that is mapped to it, plus 1. */
+  /** By host unit: the slot that is mapped to it, plus 1. */
   readonly #owner: Int32Array
   /** Whether snapshots have bytes there. */
   readonly #frozen: Uint8Array
-  /** Guest clusters whose place nobody asks for; what is there must be zeros. */
+  /** Guest units whose place nobody asks for; what is there must be zeros. */
   readonly #unwatched = new Map<number, number>()
   /** Entries that are wrong. */
   #wrong = 0
   #isKnown = false
 
-  /** @param slots  by guest cluster: its slot, or -1 */
+  /** @param slots  by guest unit: its slot, or -1 */
   constructor(image: WalkedImage, disk: CrashedDisk, slots: Int32Array, watched: number) {
     const sectors = disk.bytes.length / sectorSize
     const clusters = Math.ceil(disk.bytes.length / image.clusterSize) + 1
     this.#image = image
     this.#sectorsPerCluster = image.clusterSize / sectorSize
+    this.#sectorsPerUnit = sectorsPerUnit(image)
+    this.#l2EntryBytes = image.extendedL2 ? 16 : 8
     this.#slots = slots
     this.places = new Int32Array(watched)
     this.changedSlots = new ChangedSectors(watched)
@@ -75,7 +81,7 @@ export class RunningWalk {
     this.#holds = new Uint8Array(sectors)
     this.#first = new Int32Array(sectors)
     this.#sums = new ClusterSums(clusters)
-    this.#owner = new Int32Array(clusters)
+    this.#owner = new Int32Array((clusters * this.#sectorsPerCluster) / this.#sectorsPerUnit)
     this.#frozen = new Uint8Array(clusters)
   }
 
@@ -119,7 +125,7 @@ export class RunningWalk {
       if (holds === counts) this.#countsChanged(sector)
       else if (holds === mappings) this.#mappingsChanged(sector)
       const cluster = Math.floor(sector / this.#sectorsPerCluster)
-      const owner = this.#owner[cluster] as number
+      const owner = this.#owner[Math.floor(sector / this.#sectorsPerUnit)] as number
       if (owner > 0) this.changedSlots.add(owner - 1)
       if (this.#frozen[cluster] !== 0) this.snapshotsChanged = true
     }
@@ -162,29 +168,36 @@ export class RunningWalk {
   }
 
   #mappingsChanged(sector: number): void {
-    const at = sector * sectorSize
-    const first = this.#first[sector] as number
-    for (let index = 0; index < entriesPerSector; index++) {
-      const entry = at + index * 8
-      const word = entry / 4
-      if (
-        this.#words[word] === this.#knownWords[word] &&
-        this.#words[word + 1] === this.#knownWords[word + 1]
-      )
-        continue
-      const high = this.#view.getUint32(entry)
-      const low = this.#view.getUint32(entry + 4)
-      const knownHigh = this.#known.getUint32(entry)
-      const knownLow = this.#known.getUint32(entry + 4)
-      this.#entry(knownHigh, knownLow, first + index, -1)
-      this.#entry(high, low, first + index, 1)
-      this.#knownWords[word] = this.#words[word] as number
-      this.#knownWords[word + 1] = this.#words[word + 1] as number
+    const words = this.#l2EntryBytes / 4
+    const first = (sector * sectorSize) / 4
+    let guest = this.#first[sector] as number
+    for (let word = first; word < first + sectorSize / 4; word += words, guest++) {
+      if (!this.#hasChanged(word, words)) continue
+      this.#entry(this.#known, word * 4, guest, -1)
+      this.#entry(this.#view, word * 4, guest, 1)
+      for (let step = 0; step < words; step++)
+        this.#knownWords[word + step] = this.#words[word + step] as number
     }
   }
 
+  #hasChanged(word: number, words: number): boolean {
+    for (let step = 0; step < words; step++)
+      if (this.#words[word + step] !== this.#knownWords[word + step]) return true
+    return false
+  }
+
   /** An active L2 entry comes or goes. */
-  #entry(high: number, low: number, guest: number, sign: 1 | -1): void {
+  #entry(view: DataView, at: number, guest: number, sign: 1 | -1): void {
+    const high = view.getUint32(at)
+    const low = view.getUint32(at + 4)
+    if (this.#image.extendedL2) {
+      this.#extendedEntry(
+        { high, low, zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) },
+        guest,
+        sign,
+      )
+      return
+    }
     if (high === 0 && low === 0) return
     const { clusterSize, version } = this.#image
     if ((high & compressedBit) !== 0) {
@@ -205,25 +218,46 @@ export class RunningWalk {
     this.#place(guest, isZero ? readsZeros : host / sectorSize, sign)
   }
 
-  #place(guest: number, place: number, sign: 1 | -1): void {
-    const slot = this.#slots[guest] ?? -1
-    if (slot < 0 || guest * this.#sectorsPerCluster >= this.sizeSectors) {
-      if (sign > 0) this.#unwatched.set(guest, place)
-      else this.#unwatched.delete(guest)
+  /** As `#entry`, with both words. qcow2 spec, "Extended L2 Entries". */
+  #extendedEntry({ high, low, zero, allocated }: ExtendedWords, guest: number, sign: 1 | -1): void {
+    const host = soundHost({ high, low, zero, allocated }, this.#image.clusterSize)
+    if (host === undefined) {
+      this.#wrong += sign
       return
     }
-    const cluster = place >= 0 ? Math.floor(place / this.#sectorsPerCluster) : -1
+    if (host !== 0) this.#sums.refer(host / this.#image.clusterSize, sign, (high & copiedBit) !== 0)
+    for (let index = 0; index < 32; index++) {
+      const unit = guest * 32 + index
+      if (((allocated >>> index) & 1) === 1) {
+        this.#place(unit, host / sectorSize + index * this.#sectorsPerUnit, sign)
+      } else if (((zero >>> index) & 1) === 1) this.#place(unit, readsZeros, sign)
+    }
+  }
+
+  /** @param unit  of the guest */
+  #place(unit: number, place: number, sign: 1 | -1): void {
+    const slot = this.#slots[unit] ?? -1
+    const isBehindEnd = unit * this.#sectorsPerUnit >= this.sizeSectors
+    if (slot < 0 || isBehindEnd) {
+      const cluster = Math.floor((unit * this.#sectorsPerUnit) / this.#sectorsPerCluster)
+      // Of the last cluster of the disk what is behind the end stays until the disk grows.
+      if (isBehindEnd && cluster * this.#sectorsPerCluster < this.sizeSectors) return
+      if (sign > 0) this.#unwatched.set(unit, place)
+      else this.#unwatched.delete(unit)
+      return
+    }
     this.places[slot] = sign > 0 ? place : unmapped
     this.changedSlots.add(slot)
-    if (cluster < 0 || cluster >= this.#owner.length) return
-    if (sign > 0) this.#owner[cluster] = slot + 1
-    else if (this.#owner[cluster] === slot + 1) this.#owner[cluster] = 0
+    const owned = place >= 0 ? Math.floor(place / this.#sectorsPerUnit) : -1
+    if (owned < 0 || owned >= this.#owner.length) return
+    if (sign > 0) this.#owner[owned] = slot + 1
+    else if (this.#owner[owned] === slot + 1) this.#owner[owned] = 0
   }
 
   #unwatchedAreZeros(disk: CrashedDisk): boolean {
     for (const place of this.#unwatched.values()) {
       if (place === readsZeros) continue
-      for (let host = place; host < place + this.#sectorsPerCluster; host++) {
+      for (let host = place; host < place + this.#sectorsPerUnit; host++) {
         if (disk.payloadLba[host] !== zeroPayload.lba) return false
       }
     }
@@ -237,10 +271,13 @@ export class RunningWalk {
     if (disk.length < 112 || view.getUint32(0) !== 0x514649fb || view.getUint32(4) !== version) return false
     if (2 ** view.getUint32(20) !== clusterSize) return false
     const features = [72, 76, 88, 92]
-    if (version === 3 && features.some((at) => view.getUint32(at) !== 0)) return false
+    const known = this.#image.extendedL2 ? 0x10 : 0
+    if (version === 3 && features.some((at) => view.getUint32(at) !== (at === 76 ? known : 0))) return false
     this.sizeSectors = (view.getUint32(24) * two32 + view.getUint32(28)) / sectorSize
     this.#forget(Math.ceil(disk.length / clusterSize))
     this.#fixed(0, clusterSize)
+    const encryption = encryptionIn(view)
+    if (encryption !== undefined) this.#fixed(encryption.offset, encryption.bytes)
     this.#refcounts()
     const snapshots = snapshotHeads(view)
     for (const { offset, entries } of snapshots.heads) this.#frozenL1(offset, entries)
@@ -314,13 +351,18 @@ export class RunningWalk {
       if (table === 0) continue
       if (table < 0) return
       this.#hold(table, this.#sectorsPerCluster, others)
-      for (let entry = table; entry < table + clusterSize; entry += 8) this.#frozenEntry(entry)
+      for (let entry = table; entry < table + clusterSize; entry += this.#l2EntryBytes)
+        this.#frozenEntry(entry)
     }
   }
 
   #frozenEntry(at: number): void {
     const high = this.#view.getUint32(at)
     const low = this.#view.getUint32(at + 4)
+    if (this.#image.extendedL2) {
+      const second = { zero: this.#view.getUint32(at + 8), allocated: this.#view.getUint32(at + 12) }
+      if (soundHost({ high, low, ...second }, this.#image.clusterSize) === undefined) this.#wrong++
+    }
     if (high === 0 && low === 0) return
     const host = (high & 0xffffff) * two32 + ((low & 0xfffffe00) >>> 0)
     if ((high & 0x7f000000) !== 0 || host % this.#image.clusterSize !== 0) {
@@ -344,7 +386,7 @@ export class RunningWalk {
       this.#hold(table, this.#sectorsPerCluster, mappings)
       for (let step = 0; step < this.#sectorsPerCluster; step++) {
         const sector = table / sectorSize + step
-        this.#first[sector] = index * (clusterSize / 8) + step * entriesPerSector
+        this.#first[sector] = (index * clusterSize + step * sectorSize) / this.#l2EntryBytes
         this.#blank(sector)
         this.#mappingsChanged(sector)
       }
@@ -373,4 +415,20 @@ export class RunningWalk {
   #blank(sector: number): void {
     this.#knownWords.fill(0, (sector * sectorSize) / 4, ((sector + 1) * sectorSize) / 4)
   }
+}
+
+type ExtendedWords = {
+  readonly high: number
+  readonly low: number
+  readonly zero: number
+  readonly allocated: number
+}
+
+/** The host offset of an extended entry, 0 for none; undefined: it is compressed or unsound, which the other walk tells apart. */
+function soundHost({ high, low, zero, allocated }: ExtendedWords, clusterSize: number): number | undefined {
+  const host = (high & 0xffffff) * two32 + ((low & 0xfffffe00) >>> 0)
+  const isOdd = (high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0 || host % clusterSize !== 0
+  const hasTwoStates = (zero & allocated) !== 0
+  const lacksCluster = host === 0 && (high !== 0 || allocated !== 0)
+  return isOdd || hasTwoStates || lacksCluster ? undefined : host
 }

@@ -1,6 +1,7 @@
 import { assert } from '../../lib/base/assert.js'
 import {
   extendedClusterSize,
+  isEncrypted,
   isExtended,
   type StartName,
   startImage,
@@ -84,6 +85,8 @@ export function operationsOn(start: StartName): readonly OperationName[] {
     const others = operations.filter((name) => name !== 'snapshot-apply')
     return [...others, ...bitmapOperations]
   }
+  // What is encrypted is not compressed.
+  if (isEncrypted(start)) return operations.filter((name) => !name.startsWith('compress'))
   if (isExtended(start)) return [...operations, ...extendedOperations]
   if (!start.startsWith('one-bit')) return operations
   return operations.filter((name) => !name.startsWith('snapshot'))

@@ -4,14 +4,18 @@ import { join } from 'node:path'
 import { alignUp } from '../../lib/base/integers.js'
 import { sectorSize } from '../../lib/base/units.js'
 import { createQcow2 } from '../../lib/qcow2/create.js'
+import type { SectorCipher } from '../../lib/luks/sector-cipher.js'
 import { openQcow2, type Qcow2Image } from '../../lib/qcow2/image.js'
 import type { BackingSource } from '../../lib/queue/format-image.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { passphrase } from '../support/encrypted.js'
 import { qemuImg, qemuIo } from '../support/qemu.js'
 import { otherwise } from './altered-backend.js'
 import type { CopiedRule } from './disk-walk.js'
+import { cipherOf, newLuksHeader } from './encrypted-start.js'
 import { type FrozenDisk, frozenFrom } from './frozen-disk.js'
 import { backingValue, stampedBytes, zeroValue } from './payload.js'
+import { plainReader, PayloadReader } from './payload-reader.js'
 
 /** An image that workloads begin with; everything in it is durable. */
 export type StartImage = {
@@ -24,6 +28,10 @@ export type StartImage = {
   readonly bytes: Uint8Array
   /** By LBA: what the guest sees. */
   readonly initial: Int32Array
+  /** Of an encrypted image: what the guest's bytes go through. */
+  readonly cipher: SectorCipher | undefined
+  /** Of what stands in the file. */
+  readonly reader: PayloadReader
   readonly backing: BackingSource | undefined
   readonly backingSectors: number
   readonly snapshots: readonly FrozenDisk[]
@@ -52,7 +60,7 @@ export const startNames = [
   'extended-snapshot',
 ] as const
 /** Those that have workloads of their own. */
-type Contents = (typeof startNames)[number] | 'bitmaps'
+type Contents = (typeof startNames)[number] | 'bitmaps' | 'encrypted'
 
 /** And what is free in its file: a few clusters; 'fresh': none; 'used': many, which hold what they held before they were freed. */
 export type StartName = Contents | `${Contents}+fresh` | `${Contents}+used`
@@ -84,6 +92,11 @@ export type ClusterSize = 512 | 4096 | typeof extendedClusterSize
 /** Whether the image has extended L2 entries. */
 export function isExtended(name: StartName): boolean {
   return name.startsWith('extended')
+}
+
+/** Whether the image is encrypted. */
+export function isEncrypted(name: StartName): boolean {
+  return name.startsWith('encrypted')
 }
 
 const made = new Map<string, Promise<StartImage>>()
@@ -132,6 +145,7 @@ class Maker {
   readonly #backing: BackingSource | undefined
   readonly #memory = new MemoryBackend()
   readonly #mapped: number[] = []
+  #cipher: SectorCipher | undefined
 
   constructor(name: StartName, clusterSize: number, refcountBits: number) {
     this.#name = contentsOf(name)
@@ -170,10 +184,14 @@ class Maker {
       refcountBits: this.#refcountBits,
       lazyRefcounts: false,
       extendedL2: isExtended(this.#name),
+      luksHeader: isEncrypted(this.#name) ? await newLuksHeader() : undefined,
     })
+    if (isEncrypted(this.#name)) this.#cipher = await cipherOf(this.#memory)
     // What is freed here keeps its bytes.
     const backend = otherwise(this.#memory, { punch: () => Promise.resolve() })
-    const image = await openQcow2(backend, { readOnly: false, backing: this.#backing, reservation: 0 })
+    const encryption = this.#cipher === undefined ? {} : { encryption: { passphrase } }
+    const options = { readOnly: false, backing: this.#backing, reservation: 0, ...encryption }
+    const image = await openQcow2(backend, options)
     if (isExtended(this.#name)) await this.#fillParts(image)
     else if (this.#name === 'near-block' || this.#name === 'near-table') await this.#fillUp(image)
     else if (this.#name !== 'empty') await this.#fillHalf(image)
@@ -273,6 +291,8 @@ class Maker {
       extendedL2: isExtended(this.#name),
       bytes: whole,
       initial: this.#initial,
+      cipher: this.#cipher,
+      reader: this.#cipher === undefined ? plainReader : new PayloadReader(this.#cipher),
       backing: this.#backing,
       backingSectors: (this.#backing?.size ?? 0) / sectorSize,
       snapshots: hasSnapshot ? [frozenFrom('frozen', this.#initial)] : [],

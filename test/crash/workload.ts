@@ -3,6 +3,7 @@ import { sectorSize } from '../../lib/base/units.js'
 import { DiskImage } from '../../lib/image/disk-image.js'
 import { checkQcow2 } from '../../lib/qcow2/check.js'
 import type { DeferredFrees } from '../../lib/qcow2/deferred-frees.js'
+import { EncryptedData } from '../../lib/qcow2/encrypted-data.js'
 import { assemble, type OpenQcow2Options, Qcow2Image } from '../../lib/qcow2/image.js'
 import { openMetadata } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
@@ -207,7 +208,8 @@ class Run {
     if (isDirty(this.#start)) await checkQcow2(this.#disk.backend, { repair: 'all' })
     // As openQcow2 does it, but for keeping the parts.
     const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
-    const parts = assemble(backend, metadata, options)
+    const data = start.cipher && new EncryptedData(backend, start.cipher, 'host')
+    const parts = assemble(backend, metadata, options, data)
     this.#frees = parts.frees
     tampering?.opened?.(parts)
     this.#format = new Qcow2Image(parts, metadata, options)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { createImage, type DiskImage, imageInfo, openImage } from '../../lib/index.js'
 import { bitmapsIn } from '../crash/bitmap-walk.js'
+import { BitmapModel, type BitmapStep, ourBitmapStep, stockBitmapFlags } from '../support/bitmap-model.js'
 import { cliPath, type CliOutcome, runCommand } from '../support/cli.js'
 import { qemuCheck, qemuImg, qemuIo, qemuVersion } from '../support/qemu.js'
 import { countOfRun, SeededRandom, seedOfRun } from '../support/seeded-random.js'
@@ -12,11 +13,6 @@ import { makeFolder } from '../support/temp-folder.js'
 const sequences = countOfRun('QCOW2_BITMAP_SEQUENCES', 8)
 const seed = seedOfRun()
 
-/** What a bitmap must say: the units that were touched while it followed the disk. */
-type Model = { granularity: number; enabled: boolean; readonly units: Set<number> }
-
-const names = ['one', 'two', 'three']
-const bitmapKinds = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const
 const requestKinds = ['write', 'zero', 'discard', 'compress'] as const
 
 class BitmapSequence {
@@ -24,7 +20,7 @@ class BitmapSequence {
   readonly #path: string
   readonly #random: SeededRandom
   readonly #clusterSize: number
-  readonly #models = new Map<string, Model>()
+  readonly #model: BitmapModel
   #size: number
   #copies = 0
 
@@ -34,6 +30,7 @@ class BitmapSequence {
     this.#clusterSize = random.pick([512, 4096, 65536])
     // Not whole clusters.
     this.#size = this.#clusterSize * 90 + 512
+    this.#model = new BitmapModel(this.#size)
   }
 
   async run(): Promise<void> {
@@ -50,8 +47,7 @@ class BitmapSequence {
     try {
       for (let left = 14; left > 0; left--) {
         if (this.#random.chance(0.1)) await this.#resize(image)
-        else if (this.#random.chance(0.4))
-          await this.#changeBitmap((kind, ...given) => ourChange(image, kind, given))
+        else if (this.#random.chance(0.4)) await this.#changeBitmap((step) => ourBitmapStep(image, step))
         else await this.#request(image)
         if (this.#random.chance(0.2)) await this.#compareOpen(image)
       }
@@ -62,11 +58,8 @@ class BitmapSequence {
 
   async #theirs(): Promise<void> {
     for (let left = 4; left > 0; left--) {
-      await this.#changeBitmap(async (kind, name, other) => {
-        const flags = { add: ['--add', '-g', other], merge: ['--merge', other] }[kind as string] ?? [
-          `--${kind}`,
-        ]
-        await qemuImg('bitmap', ...flags, this.#path, name)
+      await this.#changeBitmap(async (step) => {
+        await qemuImg('bitmap', ...stockBitmapFlags(step), this.#path, step.name)
       })
     }
     const commands: string[] = []
@@ -74,7 +67,7 @@ class BitmapSequence {
       const { offset, length } = this.#range(512)
       const verb = this.#random.pick(['write', 'write -z', 'discard'])
       commands.push(`${verb} ${offset} ${length}`)
-      this.#touch(offset, length)
+      this.#model.touch(offset, length)
     }
     this.log.push(...commands)
     await qemuIo(this.#path, commands)
@@ -92,7 +85,7 @@ class BitmapSequence {
     const kind = this.#random.pick(requestKinds)
     const { offset, length } = this.#range(kind === 'compress' ? this.#clusterSize : 1)
     this.log.push(`our ${kind} ${offset} ${length}`)
-    this.#touch(offset, length)
+    this.#model.touch(offset, length)
     if (kind === 'write') await image.write(new Uint8Array(length).fill(7), offset)
     else if (kind === 'compress') await image.writeCompressed(new Uint8Array(length).fill(7), offset)
     else if (kind === 'zero') await image.writeZeroes({ offset, length, unmap: this.#random.chance(0.5) })
@@ -101,68 +94,33 @@ class BitmapSequence {
 
   async #resize(image: DiskImage): Promise<void> {
     const size = Math.max(8, this.#random.integer(200)) * Math.ceil(this.#clusterSize / 2)
-    const before = this.#size
     const wanted = Math.ceil(size / 512) * 512
     this.log.push(`resize ${wanted}`)
     this.#size = wanted
-    for (const { units, granularity } of this.#models.values()) {
-      for (const unit of units) if (unit * granularity >= wanted) units.delete(unit)
-    }
     // What comes back may have been something else before.
-    if (wanted > before) this.#touch(before, wanted - before)
+    this.#model.resize(wanted, { marksGrowth: true })
     await image.resize(wanted, { shrink: true })
   }
 
-  #touch(offset: number, length: number): void {
-    for (const { enabled, granularity, units } of this.#models.values()) {
-      if (!enabled) continue
-      const last = Math.floor((offset + length - 1) / granularity)
-      for (let unit = Math.floor(offset / granularity); unit <= last; unit++) units.add(unit)
-    }
-  }
-
-  async #changeBitmap(
-    perform: (kind: (typeof bitmapKinds)[number], name: string, other: string) => Promise<void>,
-  ): Promise<void> {
-    const name = this.#random.pick(names)
-    const model = this.#models.get(name)
-    const kind = model === undefined ? 'add' : this.#random.pick(bitmapKinds.slice(1))
-    let other = ''
-    if (kind === 'add') {
-      const granularity = this.#random.pick([512, 4096, 65536])
-      this.#models.set(name, { granularity, enabled: true, units: new Set() })
-      other = String(granularity)
-    } else if (kind === 'remove') this.#models.delete(name)
-    else if (kind === 'clear') model?.units.clear()
-    else if (kind === 'merge') {
-      other = this.#random.pick([...this.#models.keys()])
-      this.#merge(model as Model, this.#models.get(other) as Model)
-    } else (model as Model).enabled = kind === 'enable'
-    this.log.push(`${kind} ${name} ${other}`)
-    await perform(kind, name, other)
-  }
-
-  #merge(into: Model, from: Model): void {
-    for (const unit of [...from.units]) {
-      const end = Math.min((unit + 1) * from.granularity, this.#size)
-      const last = Math.floor((end - 1) / into.granularity)
-      for (let one = Math.floor((unit * from.granularity) / into.granularity); one <= last; one++)
-        into.units.add(one)
-    }
+  async #changeBitmap(perform: (step: BitmapStep) => Promise<void>): Promise<void> {
+    const step = this.#model.anyStep(this.#random)
+    this.log.push(Object.values(step).join(' '))
+    await perform(step)
   }
 
   /** What each says while it is open, and on its way to the file. */
   async #compareOpen(image: DiskImage): Promise<void> {
     const list = await image.bitmaps.list()
     for (const { name, granularity, enabled, inconsistent } of list) {
-      const model = this.#models.get(name)
+      const model = this.#model.all.get(name)
       const units = new Set<number>()
       for await (const { offset, length } of image.bitmaps.ranges(name)) {
         for (let at = offset; at < offset + length; at += granularity) units.add(at / granularity)
       }
       same(name, { granularity, enabled, inconsistent, units }, { ...model, inconsistent: false })
     }
-    if (list.length !== this.#models.size) throw new Error(`${list.length} bitmaps, not ${this.#models.size}`)
+    if (list.length !== this.#model.all.size)
+      throw new Error(`${list.length} bitmaps, not ${this.#model.all.size}`)
   }
 
   async #compare(): Promise<void> {
@@ -188,28 +146,18 @@ class BitmapSequence {
   async #compareStock(): Promise<void> {
     const copy = `${this.#path}.${this.#copies++}`
     await copyFile(this.#path, copy)
-    for (const [name, { granularity }] of this.#models) {
+    for (const [name, { granularity }] of this.#model.all) {
       await qemuImg('bitmap', '--add', '-g', String(granularity), '--merge', name, copy, `copy of ${name}`)
     }
     const bytes = new Uint8Array(await readFile(copy))
     const { bitmaps } = bitmapsIn(new DataView(bytes.buffer), bytes.length)
-    for (const [name, { granularity, units }] of this.#models) {
+    for (const [name, { granularity, units }] of this.#model.all) {
       const found = bitmaps.find((one) => one.name === `copy of ${name}`)
       const seen = new Set<number>()
       for (let at = 0; at < this.#size; at += granularity) if (found?.isMarked(at)) seen.add(at / granularity)
       same(`${name}, by the stock tool,`, { units: seen }, { units })
     }
   }
-}
-
-async function ourChange(
-  { bitmaps }: DiskImage,
-  kind: (typeof bitmapKinds)[number],
-  [name = '', other = '']: string[],
-): Promise<void> {
-  if (kind === 'add') await bitmaps.add(name, { granularity: Number(other) })
-  else if (kind === 'merge') await bitmaps.merge(name, other)
-  else await bitmaps[kind](name)
 }
 
 function same(name: string, found: Record<string, unknown>, wanted: Record<string, unknown>): void {

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { guestOffset } from '../../lib/base/units.js'
-import { storeCopied } from '../../lib/qcow2/l2-entry.js'
+import { storeCompressed, storeCopied } from '../../lib/qcow2/l2-entry.js'
 import {
   checkedClean,
   diskByQemu,
@@ -157,6 +157,38 @@ test('a cluster behind the end of the file is damage: it is neither read as zero
       await disk.image.write(fill(4096, 3), 0)
       await t.throwsAsync(disk.image.write(fill(length, 2), 4096), damage)
       t.deepEqual(await readDisk(disk, 0, 4096), fill(4096, 3))
+    }
+  }
+})
+
+test('an entry that was behind the end of the file at open stays damage when the file has grown there', async (t) => {
+  for (const options of [{}, { l2CacheBytes: 1 }, { reservation: 64 }]) {
+    for (const isCompressed of [false, true]) {
+      const disk = await newDisk(medium)
+      await disk.image.write(fill(4096, 1), 0)
+      await disk.image.write(fill(4096, 1), 4 * 2 ** 20)
+      await disk.image.flush()
+      const place = disk.parts.l2.writablePlace(guestOffset(0))
+      if (place === undefined) return t.fail('the table is in memory')
+      const behind = Math.ceil(disk.memory.length / 4096) * 4096
+      const { view } = place.slice
+      if (isCompressed) storeCompressed(view, place.at + 8, { host: behind, bytes: 1000 }, 12)
+      else storeCopied(view, place.at + 8, behind)
+      disk.parts.ordering.unlink(place.slice)
+      await reopen(disk, options)
+      // In other tables, of which one is made, until the file has that cluster.
+      await disk.image.write(fill(100 * 4096, 5), 4 * 2 ** 20)
+      await disk.image.write(fill(20 * 4096, 6), 6 * 2 ** 20)
+      t.true(disk.backend.length > behind + 4096)
+      t.deepEqual(await readDisk(disk, 4 * 2 ** 20, 100 * 4096), fill(100 * 4096, 5))
+      t.deepEqual(await readDisk(disk, 6 * 2 ** 20, 20 * 4096), fill(20 * 4096, 6))
+      const damage = { code: 'ERR_CORRUPT', message: /behind the end of the file as it was opened/ }
+      await t.throwsAsync(readDisk(disk, 4096, 4096), damage)
+      t.deepEqual(await readDisk(disk, 0, 4096), fill(4096, 1))
+      await disk.image.write(fill(4096, 3), 0)
+      await t.throwsAsync(disk.image.write(fill(4096, 2), 4096), damage)
+      t.deepEqual(await readDisk(disk, 0, 4096), fill(4096, 3))
+      t.deepEqual(await readDisk(disk, 4 * 2 ** 20, 100 * 4096), fill(100 * 4096, 5), 'nobody wrote into it')
     }
   }
 })
