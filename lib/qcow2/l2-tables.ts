@@ -112,10 +112,7 @@ export class L2Tables {
     const inSlice = index % geometry.l2EntriesPerSlice
     if (geometry.extendedL2) return this.#lookupSubclusters(slice, inSlice, guest, length)
     const entry = this.#decode(slice, inSlice)
-    if (this.#parts.dataFile !== undefined) {
-      const start = guest - (guest % geometry.clusterSize)
-      checkPlaceInDataFile(entry, start, slice.host + inSlice * geometry.l2EntryBytes)
-    }
+    this.#checkPlace(entry, guest, slice, inSlice)
     let end = geometry.clusterSize - (guest % geometry.clusterSize)
     for (let step = 1; end < length && inSlice + step < geometry.l2EntriesPerSlice; step++) {
       if (!continues(entry, this.#decode(slice, inSlice + step), step * geometry.clusterSize)) break
@@ -129,6 +126,7 @@ export class L2Tables {
     const { clusterSize, subclusterSize, l2EntriesPerSlice } = this.#parts.geometry
     const within = guest % clusterSize
     const first = this.#decodeExtended(slice, inSlice)
+    this.#checkPlace(first.cluster, guest, slice, inSlice)
     const index = Math.floor(within / subclusterSize)
     const entry = subclusterEntry(first, index)
     if (entry.type === 'compressed') return { entry, length: Math.min(clusterSize - within, length) }
@@ -150,9 +148,18 @@ export class L2Tables {
     const index = l2Index(geometry, guest)
     const sliceHost = l2SliceOffset(geometry, table.host, index)
     const slice = this.#parts.l2Cache.get(sliceHost)
-    return slice === undefined
-      ? { load: sliceHost }
-      : this.#decodeExtended(slice, index % geometry.l2EntriesPerSlice)
+    if (slice === undefined) return { load: sliceHost }
+    const inSlice = index % geometry.l2EntriesPerSlice
+    const entry = this.#decodeExtended(slice, inSlice)
+    this.#checkPlace(entry.cluster, guest, slice, inSlice)
+    return entry
+  }
+
+  /** In a data file a cluster stands where the guest has it. @param guest  a byte in the cluster */
+  #checkPlace(entry: L2Entry, guest: GuestOffset, slice: Slice, inSlice: number): void {
+    if (this.#parts.dataFile === undefined) return
+    const { clusterSize, l2EntryBytes } = this.#parts.geometry
+    checkPlaceInDataFile(entry, guest - (guest % clusterSize), slice.host + inSlice * l2EntryBytes)
   }
 
   /**
