@@ -9,16 +9,22 @@ import {
   ftruncateSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   readSync,
   rmSync,
-  writeFileSync,
   writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createImage } from '../dist/lib/index.js'
+import {
+  callsOf,
+  countSyncs,
+  metadataBytes,
+  slowSyncs,
+  stockDurableCalls,
+  stockPairCalls,
+} from '../dist/test/figures/traces.js'
 
 const workloads = fileURLToPath(new URL('../dist/test/figures/workloads.js', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'qcow2-figures-'))
@@ -30,83 +36,7 @@ function run(name, path) {
   return JSON.parse(execFileSync(process.execPath, [workloads, name, path], { encoding: 'utf8' }))
 }
 
-/** System calls of one command, one a line. @param options  more of strace's, to slow syncs down */
-function traced(command, options = []) {
-  const trace = join(folder, 'trace')
-  const calls = 'trace=fdatasync,fsync,pwrite64,pwritev,pwritev2,access,faccessat,faccessat2'
-  execFileSync('strace', ['-f', '-qq', '-o', trace, '-e', calls, ...options, ...command], {
-    stdio: ['pipe', 'ignore', 'inherit'],
-  })
-  return readFileSync(trace, 'utf8').split('\n')
-}
-
-const countSyncs = (lines) => lines.filter((line) => /\bf(data)?sync\(/.test(line)).length
-
-/** Of what a workload does between its marks. */
-function between(name, options) {
-  const path = join(folder, `${name}.qcow2`)
-  rmSync(path, { force: true })
-  const lines = traced([process.execPath, workloads, name, path], options)
-  const begin = lines.findIndex((line) => line.includes('/figures-begin'))
-  const end = lines.findIndex((line) => line.includes('/figures-end'))
-  return lines.slice(begin, end)
-}
-
-const syncs = (name, options) => countSyncs(between(name, options))
-
-/** Bytes of all writes but the guest's own, which are 4 KiB and as many as `requests`. */
-function metadataBytes(lines, requests) {
-  let bytes = 0
-  for (const line of lines) {
-    // What another thread interrupted tells its outcome on a line of its own.
-    const outcome = /(?:pwrite64|pwritev2?)(?:\(| resumed).*= (\d+)$/.exec(line)
-    if (outcome !== null) bytes += Number(outcome[1])
-  }
-  return Math.round((bytes - requests * 4096) / requests)
-}
-
-/** However fast the disk is: so that the count does not depend on it. */
-const slowSyncs = ['-e', 'inject=fdatasync:delay_enter=5000']
-
-/** An image whose first table is there, for the stock tool. */
-function stockImage(commands = [], options = []) {
-  const path = join(folder, 'stock.qcow2')
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, path, '1G'])
-  execFileSync('qemu-io', ['-f', 'qcow2', path], { input: ['write -q 0 4k', ...commands, ''].join('\n') })
-  return path
-}
-
-/** 1000 durable allocating writes by the stock tool. */
-function stockBench(depth, options, create = []) {
-  const path = stockImage([], create)
-  const bench = [
-    'bench',
-    '-w',
-    '-c',
-    '1000',
-    '-d',
-    String(depth),
-    '-s',
-    '4096',
-    '-S',
-    '65536',
-    '-t',
-    'directsync',
-  ]
-  return traced(['qemu-img', ...bench, '-f', 'qcow2', path], options)
-}
-
-function stockPairs() {
-  const mapped = Array.from({ length: 200 }, (_, index) => `write -q ${(5000 + index) * 65536} 64k`)
-  const path = stockImage(mapped)
-  const script = join(folder, 'pairs')
-  const pairs = mapped.flatMap((line, index) => [
-    `write -q ${(index + 1) * 65536} 4k`,
-    line.replace('write', 'discard'),
-  ])
-  writeFileSync(script, [...pairs, 'flush', ''].join('\n'))
-  return traced(['sh', '-c', `qemu-io -f qcow2 -t none -d unmap ${path} < ${script}`])
-}
+const syncs = (name, options) => countSyncs(callsOf(folder, name, options))
 
 /** A disk of 64 TiB whose L1 table is full: 131,072 L2 tables, in holes of the file, counted by four refcount blocks. */
 async function withAllTables(path) {
@@ -171,11 +101,11 @@ try {
     'Q1: syncs, 1000 durable allocating writes, 64 in flight, a sync takes 5 ms',
     40,
     writers,
-    countSyncs(stockBench(64, slowSyncs)),
+    countSyncs(stockDurableCalls(folder, 64, slowSyncs)),
   )
-  const alone = between('durableWriter')
-  const stockAlone = stockBench(1)
-  const stockLazy = countSyncs(stockBench(1, [], ['-o', 'lazy_refcounts=on']))
+  const alone = callsOf(folder, 'durableWriter')
+  const stockAlone = stockDurableCalls(folder, 1)
+  const stockLazy = countSyncs(stockDurableCalls(folder, 1, [], ['-o', 'lazy_refcounts=on']))
   limit(
     'Q1b: the same, 1 in flight',
     1020,
@@ -186,7 +116,7 @@ try {
     'Q2: syncs, 200 pairs of allocating write and discard, one flush',
     6,
     syncs('allocateAndDiscard'),
-    countSyncs(stockPairs()),
+    countSyncs(stockPairCalls(folder)),
   )
   limit(
     'Q3: bytes of metadata for each write of Q1b',

@@ -40,6 +40,11 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [-b BASE] [-d] [-t CACHE] [-r RATE] [-p] [-q] [--image-opts] FILE',
     load: async () => (await import('./verb-commit.js')).commit,
   },
+  compact: {
+    summary: 'make the file of an image as small as what it holds allows',
+    syntax: '[-f FORMAT] [-p] [-q] [--output=human|json] [--image-opts] FILE',
+    load: async () => (await import('./verb-compact.js')).compact,
+  },
   compare: {
     summary: 'tell whether two images hold the same',
     syntax: '[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',

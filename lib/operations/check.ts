@@ -9,12 +9,10 @@ import {
   longWorkSchema,
 } from '../base/options.js'
 import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from '../image/cache-modes.js'
-import { identifyFile, openFile } from '../image/image-file.js'
-import { lockUse, takeLocks } from '../image/locks.js'
 import { openFailure } from '../image/open-failure.js'
-import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
+import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { checkQcow2, type CheckResult, type Finding } from '../qcow2/check.js'
-import type { BlockBackend } from '../queue/backend.js'
+import { openLocked } from './locked-file.js'
 
 export type CheckImageOptions = LongWork & {
   /** Default: probed. */
@@ -79,31 +77,5 @@ export async function checkImage(
     })
   } finally {
     await backend.close()
-  }
-}
-
-/** @returns undefined for a raw image */
-async function openLocked(
-  path: string,
-  format: ImageFormat | undefined,
-  settings: Parameters<typeof openFile>[1] & { readonly forceShare: boolean; readonly locking: boolean },
-): Promise<BlockBackend | undefined> {
-  try {
-    await identifyFile(path)
-    const backend = await openFile(path, settings)
-    try {
-      const found = format ?? (await probeFormat(backend))
-      if (found === 'qcow2') {
-        if (settings.locking) takeLocks(backend, lockUse(found, settings))
-        return backend
-      }
-    } catch (error) {
-      await backend.close()
-      throw error
-    }
-    await backend.close()
-    return undefined
-  } catch (error) {
-    throw openFailure(path, error)
   }
 }

@@ -11,6 +11,11 @@ import { StoredRefcounts } from './stored-refcounts.js'
 
 /** Check an image and change nothing. @throws as checkQcow2 */
 export async function checkOnly(backend: BlockBackend, options: CheckOptions): Promise<CheckResult> {
+  return (await checkedState(backend, options)).result
+}
+
+/** As checkOnly. @returns all that was found: of an image whose counts are right, how often each cluster is referred to */
+export async function checkedState(backend: BlockBackend, options: CheckOptions): Promise<CheckState> {
   const { header } = await readHeader(backend)
   checkTablePlaces(header, { readOnly: true, repairing: true, path: backend.path })
   const state = new CheckState(backend, header, { ...options, repair: undefined })
@@ -18,5 +23,5 @@ export async function checkOnly(backend: BlockBackend, options: CheckOptions): P
   await compareRefcounts(state)
   if (state.refcountsDiffer) await settleRefcounts(state)
   await checkCopiedFlags(state, new StoredRefcounts(state), { repair: false })
-  return state.result
+  return state
 }

@@ -18,7 +18,7 @@ import { autoclear, incompatible } from './spec.js'
 import { StoredRefcounts } from './stored-refcounts.js'
 
 /** Autoclear bits whose promise a repair keeps: it changes no guest data, and counts what bitmaps refer to. */
-const keptAutoclear = autoclear.bitmaps | autoclear.dataFileRaw
+export const keptAutoclear = autoclear.bitmaps | autoclear.dataFileRaw
 
 /** What was put right so far. */
 type Fixed = { corruptions: number; leaks: number }

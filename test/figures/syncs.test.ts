@@ -1,35 +1,14 @@
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
-
-const workloads = fileURLToPath(new URL('workloads.js', import.meta.url))
+import { callsOf, countSyncs } from './traces.js'
 
 /** Count the fdatasync calls that a workload makes between its marks, as the kernel sees them. */
 function syncsOf(name: string): number {
   const folder = mkdtempSync(join(tmpdir(), 'qcow2-figures-'))
   try {
-    const trace = join(folder, 'trace')
-    const calls = 'trace=fdatasync,fsync,access,faccessat,faccessat2'
-    execFileSync('strace', [
-      '-f',
-      '-qq',
-      '-o',
-      trace,
-      '-e',
-      calls,
-      process.execPath,
-      workloads,
-      name,
-      join(folder, 'image.qcow2'),
-    ])
-    const lines = readFileSync(trace, 'utf8').split('\n')
-    const begin = lines.findIndex((line) => line.includes('/figures-begin'))
-    const end = lines.findIndex((line) => line.includes('/figures-end'))
-    if (begin < 0 || end < begin) throw new Error('the workload left no marks in the trace')
-    return lines.slice(begin, end).filter((line) => /\bf(data)?sync\(/.test(line)).length
+    return countSyncs(callsOf(folder, name))
   } finally {
     rmSync(folder, { recursive: true })
   }
