@@ -173,7 +173,7 @@ const qcow2Only = [
 /** A shape whose options have been checked one by one. */
 export type CheckedShape = Omit<ImageShape, 'encrypt'> & { readonly encrypt?: Encrypting }
 
-/** @throws TypeError ERR_INVALID_OPTION, ERR_NOT_SUPPORTED  options that do not go together */
+/** @throws TypeError ERR_INVALID_OPTION  options that do not go together */
 export function resolveShape(where: string, given: CheckedShape): ResolvedShape {
   const { format = 'qcow2', dataFileRaw = false, preallocation: asked = 'off' } = given
   // The tables of a raw data file map all of it.
