@@ -1,4 +1,4 @@
-import { realpath } from 'node:fs/promises'
+import { lstat, realpath } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { invalid, Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
@@ -81,16 +81,35 @@ type Refusal = {
   readonly missing: (cause: unknown) => Qcow2Error
 }
 
-/** @returns the real path of a file in an image's folder, so that a link that changes now leads nowhere else */
+/**
+ * Of what is not in the folder, nothing is told but that: neither whether there is such a file, nor why it could not be reached. Else the author of an image
+ * could find out what files this machine has.
+ * @returns the real path of a file in an image's folder, so that a link that changes now leads nowhere else
+ */
 export async function inSameFolder(image: string, path: string, refusal: Refusal): Promise<string> {
   const folder = await realpath(dirname(image))
-  const real = await realpath(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === 'ENOENT') throw refusal.missing(cause)
-    throw refusal.denied('its real path cannot be found out', cause)
+  const outside = (): Qcow2Error =>
+    refusal.denied(
+      `it lies outside the image's folder; pass the option ${refusal.option}: 'allow' to follow it`,
+    )
+  const spelt = resolve(path)
+  // By its name alone, before anything is looked at; a folder of another name may still be the same one.
+  const isSpeltHere = dirname(spelt) === resolve(dirname(image)) || dirname(spelt) === folder
+  // Not by way of folders elsewhere, which may be there or not.
+  const real = await realpath(isSpeltHere ? spelt : path).catch(async (cause: NodeJS.ErrnoException) => {
+    // What is no link leads nowhere else.
+    const isHere = isSpeltHere && cause.code === 'ENOENT' && (await isNothing(spelt))
+    throw isHere ? refusal.missing(cause) : outside()
   })
   if (dirname(real) === folder) return real
-  throw refusal.denied(
-    `it lies outside the image's folder; pass the option ${refusal.option}: 'allow' to follow it`,
+  throw outside()
+}
+
+/** Whether nothing has this name, not even a link that leads nowhere. */
+async function isNothing(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => false,
+    ({ code }: NodeJS.ErrnoException) => code === 'ENOENT',
   )
 }
 

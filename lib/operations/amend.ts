@@ -1,5 +1,5 @@
 import { type LongWork, ProgressReporter } from '../base/abort.js'
-import { notSupported, outOfRange } from '../base/errors.js'
+import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import {
   booleanOption,
   checkOptions,
@@ -13,15 +13,22 @@ import { type Layers, openQcow2Layer } from '../image/chain.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Layer } from '../image/layers.js'
-import { downgradeHeader, refuseDowngrade, setLazyRefcounts, upgradeHeader } from '../qcow2/amend-header.js'
+import {
+  changeDataFile,
+  downgradeHeader,
+  refuseDowngrade,
+  setLazyRefcounts,
+  upgradeHeader,
+} from '../qcow2/amend-header.js'
 import { changeRefcountWidth } from '../qcow2/amend-refcounts.js'
 import { expandZeros, hasCompressed } from '../qcow2/amend-tables.js'
-import { isDataFileRaw } from '../qcow2/data-file.js'
+import { hasDataFile } from '../qcow2/data-file.js'
 import type { Header } from '../qcow2/header.js'
+import { planDataFile } from '../qcow2/header-strings.js'
 import { Qcow2Image } from '../qcow2/image.js'
 import { readHeader } from '../qcow2/open-metadata.js'
 import { stepsOf } from '../qcow2/snapshot-work.js'
-import { compatible, incompatible } from '../qcow2/spec.js'
+import { autoclear, compatible } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { amendEncryption, type AmendEncryption, amendEncryptionOption } from './amend-encryption.js'
 import {
@@ -45,8 +52,12 @@ export type AmendOptions = Omit<ChainWorkOptions, 'dataFile'> & {
   /** What the image has already: another one takes rebaseImage. Both or none. */
   readonly backingFile?: string
   readonly backingFormat?: string
-  /** Of images that have an external data file: the one that it is. */
+  /**
+   * Of images that have an external data file: its name from now on, as for createImage; the file is the caller's to move or copy, and need not be
+   * there yet. Empty: none, whoever opens the image has to tell.
+   */
   readonly dataFile?: string
+  /** Only false is a change: the data file is no longer to be read as the disk itself. */
   readonly dataFileRaw?: boolean
   /** Another passphrase, or one less. */
   readonly encrypt?: AmendEncryption
@@ -130,8 +141,10 @@ async function amend(
   work: ChainWork,
 ): Promise<void> {
   const { backend } = files
-  const { header } = await readHeader(backend)
+  const { header, firstCluster } = await readHeader(backend)
   refuse(header, wanted, backend.path)
+  const ofDataFile = dataFileChange(header, wanted)
+  if (ofDataFile !== undefined) planDataFile(firstCluster, ofDataFile, backend.path)
   const isDowngrade = header.version === 3 && wanted.version === 2
   if (isDowngrade) await refuseZstd(backend, header)
   const done = new ProgressReporter(work.onProgress, 'amend', 1)
@@ -147,8 +160,23 @@ async function amend(
   if (wanted.size !== undefined || isDowngrade)
     await changeDisk(files, below, { ...wanted, isDowngrade }, work)
   if (isDowngrade) await downgradeHeader(backend)
+  if (ofDataFile !== undefined) await changeDataFile(backend, ofDataFile)
   done.advance(1)
 }
+
+/** @returns what is to be said of the data file, if that is something else */
+function dataFileChange(
+  header: Header,
+  { dataFile, dataFileRaw }: Wanted,
+): { name: string | undefined; isRaw: boolean } | undefined {
+  const isRaw = isSaidRaw(header) && dataFileRaw !== false
+  const isSame = dataFile === undefined || dataFile === (header.dataFile ?? '')
+  if (isSame && isRaw === isSaidRaw(header)) return undefined
+  return { name: isSame ? undefined : dataFile, isRaw }
+}
+
+const isSaidRaw = ({ autoclearFeatures }: Header): boolean =>
+  (autoclearFeatures & autoclear.dataFileRaw) !== 0n
 
 /** What takes the tables: over the same file, in a session of its own. */
 async function changeDisk(
@@ -193,13 +221,11 @@ function refuse(header: Header, wanted: Wanted, path: string): void {
   const isBackingGiven = backingFile !== undefined || backingFormat !== undefined
   const isSame = backingFile === header.backingFile && backingFormat === header.backingFormat
   if (isBackingGiven && !isSame) throw notSupported('Cannot amend the backing file', about)
-  if (wanted.dataFile !== undefined && (header.incompatibleFeatures & incompatible.dataFile) === 0n)
+  if (wanted.dataFile !== undefined && !hasDataFile(header))
     throw notSupported('data-file can only be set for images that use an external data file', about)
-  if (wanted.dataFile !== undefined && wanted.dataFile !== header.dataFile)
-    throw notSupported('Giving an image another data file is not supported yet', about)
-  if (wanted.dataFileRaw === false && isDataFileRaw(header))
-    throw notSupported('Taking back data-file-raw is not supported yet', about)
-  if (wanted.dataFileRaw === true && !isDataFileRaw(header))
+  if (wanted.dataFile?.includes('\0') === true)
+    throw invalid('amendImage: a data file name cannot contain NUL', 'ERR_INVALID_OPTION')
+  if (wanted.dataFileRaw === true && !isSaidRaw(header))
     throw notSupported('data-file-raw cannot be set on existing images', about)
   if (wanted.size !== undefined && wanted.size % sectorSize !== 0)
     throw outOfRange(`The new size must be a multiple of ${sectorSize}`)

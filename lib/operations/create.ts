@@ -1,6 +1,6 @@
 import { dirname, resolve } from 'node:path'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
-import { invalid, notSupported, Qcow2Error } from '../base/errors.js'
+import { invalid, Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import {
   booleanOption,
@@ -179,7 +179,7 @@ const qcow2Only = [
 /** A shape whose options have been checked one by one. */
 export type CheckedShape = Omit<ImageShape, 'encrypt'> & { readonly encrypt?: Encrypting }
 
-/** @throws TypeError ERR_INVALID_OPTION, ERR_NOT_SUPPORTED  options that do not go together */
+/** @throws TypeError ERR_INVALID_OPTION  options that do not go together */
 export function resolveShape(where: string, given: CheckedShape): ResolvedShape {
   const { format = 'qcow2', dataFileRaw = false, preallocation: asked = 'off' } = given
   // The tables of a raw data file map all of it.
@@ -196,8 +196,6 @@ export function resolveShape(where: string, given: CheckedShape): ResolvedShape 
       throw invalid(`${where}: preallocation 'metadata' is for format 'qcow2'`, 'ERR_INVALID_OPTION')
     }
   }
-  if (given.dataFile !== undefined && given.encrypt !== undefined)
-    throw notSupported(`${where}: an image with an external data file cannot be encrypted`)
   if (given.backingFile !== undefined && given.backingFormat === undefined) {
     throw invalid(
       `${where}: option "backingFile" needs "backingFormat": what a file looks like may be a guest's work`,

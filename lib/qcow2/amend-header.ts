@@ -3,7 +3,7 @@ import type { BlockBackend } from '../queue/backend.js'
 import { encodeFeatureNames, largestWithoutFeatureNames } from './create-header.js'
 import type { Header } from './header.js'
 import { findExtension } from './header-extensions.js'
-import { type Form, formOf, planForm, withoutFeatureNames } from './header-strings.js'
+import { type Form, formOf, planDataFile, planForm, withoutFeatureNames } from './header-strings.js'
 import { readHeader } from './open-metadata.js'
 import { RepairOrdering } from './repair-ordering.js'
 import { compatible, extensionTypes, headerLengthV3, headerV2, headerV3, incompatible } from './spec.js'
@@ -44,6 +44,18 @@ export function refuseDowngrade(header: Header, path: string): void {
   // QEMU lets them go, and leaks their clusters.
   if (findExtension(header.extensions, extensionTypes.bitmaps) !== undefined)
     throw notSupported('Cannot downgrade an image with persistent bitmaps: remove them first', { path })
+}
+
+/**
+ * Give an image another data file, which holds what the present one does: the header's name alone. Or take back that the file is raw.
+ * @throws as planDataFile
+ */
+export async function changeDataFile(
+  backend: BlockBackend,
+  change: Parameters<typeof planDataFile>[1],
+): Promise<void> {
+  const { firstCluster } = await readHeader(backend)
+  await new RepairOrdering(backend).rewriteHeader(planDataFile(firstCluster, change, backend.path))
 }
 
 /** Switch lazy refcounts on or off. No session runs, so that the image is not dirty. */

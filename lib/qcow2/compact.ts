@@ -15,7 +15,7 @@ import { eachPointer, levels, type Pointer } from './compact-pointers.js'
 import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
 import { encryptionArea } from './encryption-header.js'
 import { clusterOf } from './geometry.js'
-import { type Header, refuseUnsupported } from './header.js'
+import { type Header, refuseContradiction } from './header.js'
 import { readHeader } from './open-metadata.js'
 import { checkTablePlaces } from './open-checks.js'
 import { keptAutoclear } from './repair.js'
@@ -58,7 +58,7 @@ export async function compactQcow2(
   if (backend.readOnly)
     throw new Qcow2Error('ERR_READ_ONLY', 'Cannot compact a file that is open read-only', { path })
   const { header } = await readHeader(backend)
-  refuseUnsupported(header, path)
+  refuseContradiction(header, path)
   checkTablePlaces(header, { readOnly: false, repairing: false, path })
   const data =
     header.cryptMethod === cryptMethods.luks

@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.js'
-import { invalid, notSupported, outOfRange } from '../base/errors.js'
+import { invalid, outOfRange } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
@@ -81,9 +81,7 @@ export function checkCreateOptions(options: CreateOptions): Geometry {
   return geometry
 }
 
-function checkDataFile({ dataFile, dataFileRaw, backingFile, extendedL2 }: CreateOptions): void {
-  if (dataFile !== undefined && extendedL2 === true)
-    throw notSupported('Extended L2 entries with an external data file are not supported')
+function checkDataFile({ dataFile, dataFileRaw, backingFile }: CreateOptions): void {
   if (dataFileRaw === true && dataFile === undefined) throw invalidOption('data-file-raw requires data-file')
   if (dataFileRaw === true && backingFile !== undefined) {
     throw invalidOption('Backing file and data-file-raw cannot be used at the same time')

@@ -1,13 +1,15 @@
 import { corrupt, notSupported, type Qcow2Error, unsupported } from '../base/errors.js'
+import { alignUp } from '../base/integers.js'
 import { type GuestOffset, hostOffset, noSection, type Section } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
-import { entryBytes } from './geometry.js'
+import { cryptMethods } from './encryption.js'
 import type { Header } from './header.js'
 import { type L2Entry, storeCopied } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 import type { Allocation } from './refcount-parts.js'
 import { autoclear, incompatible } from './spec.js'
+import { allocateSubclusters, touchedSubclusters } from './subclusters.js'
 import type { TableBytes } from './write-ordering.js'
 
 /**
@@ -30,34 +32,48 @@ export function hasDataFile(header: Pick<Header, 'incompatibleFeatures'>): boole
   return (header.incompatibleFeatures & incompatible.dataFile) !== 0n
 }
 
-/** Over a backing file no promise of the kind can be kept. */
-export function isDataFileRaw(header: Pick<Header, 'autoclearFeatures' | 'backingFile'>): boolean {
-  return (header.autoclearFeatures & autoclear.dataFileRaw) !== 0n && header.backingFile === undefined
+/** Over a backing file no promise of the kind can be kept, nor of what is encrypted. */
+export function isDataFileRaw(
+  header: Pick<Header, 'autoclearFeatures' | 'backingFile' | 'cryptMethod'>,
+): boolean {
+  const isPromised = (header.autoclearFeatures & autoclear.dataFileRaw) !== 0n
+  return isPromised && header.backingFile === undefined && header.cryptMethod === cryptMethods.none
+}
+
+/**
+ * The file that the bytes of a guest's plain clusters are in.
+ * @throws ERR_UNSUPPORTED_FEATURE  the image has a data file, and none was given
+ */
+export function fileOfData(
+  header: Header,
+  backend: BlockBackend,
+  data: BlockBackend | undefined,
+): BlockBackend {
+  if (!hasDataFile(header)) return backend
+  if (data !== undefined) return data
+  throw unsupported("The image's data are in an external data file, which is not open", {
+    path: backend.path,
+    structure: 'header',
+  })
 }
 
 /**
  * Pair an image's file with its data file: the tables in one are durable behind the bytes in the other.
- * @throws ERR_UNSUPPORTED_FEATURE  the image has one, and none was given; ERR_NOT_SUPPORTED: the two are not of one kind
+ * @throws as fileOfData; ERR_NOT_SUPPORTED: the two are not of one kind
  */
 export function attachDataFile(
   header: Header,
   backend: BlockBackend,
   data: BlockBackend | undefined,
 ): DataFile | undefined {
-  if (!hasDataFile(header)) return undefined
-  const { path } = backend
-  if (data === undefined) {
-    throw unsupported("The image's data are in an external data file, which is not open", {
-      path,
-      structure: 'header',
-    })
-  }
+  const file = fileOfData(header, backend, data)
+  if (file === backend) return undefined
   if (!backend.readOnly) {
     if (backend.syncWith === undefined)
-      throw notSupported('This kind of file can have no data file', { path })
-    backend.syncWith(data)
+      throw notSupported('This kind of file can have no data file', { path: backend.path })
+    backend.syncWith(file)
   }
-  return { backend: data, isRaw: isDataFileRaw(header), mappedBehind: noSection }
+  return { backend: file, isRaw: isDataFileRaw(header), mappedBehind: noSection }
 }
 
 /** @throws ERR_NOT_SUPPORTED  for what would need clusters that can be shared or moved */
@@ -87,8 +103,8 @@ export function checkPlaceInDataFile(entry: L2Entry, guest: number, place: numbe
 }
 
 /**
- * Map clusters of a raw data file that are not, durably, before they are written: else a crash could leave bytes there which the tables do not show.
- * They read as zeros before and after. The caller holds the lock of the guest's clusters.
+ * Map clusters, or subclusters, of a raw data file that are not, durably, before they are written: else a crash could leave bytes there which the
+ * tables do not show. They read as zeros before and after. The caller holds the lock of the guest's clusters.
  */
 export async function mapRaw(
   parts: Parts,
@@ -97,23 +113,40 @@ export async function mapRaw(
   guest: GuestOffset,
 ): Promise<void> {
   const { geometry, data, ordering } = parts
-  const within = guest % geometry.clusterSize
-  const start = guest - within
-  const clusters = Math.ceil((within + run.length) / geometry.clusterSize)
+  const start = guest - (guest % geometry.subclusterSize)
+  const length = alignUp(guest + run.length, geometry.subclusterSize) - start
   place.slice.pins++
   try {
-    if (run.entry.type !== 'normal')
-      await zeroRaw(parts, start, clusters * geometry.clusterSize, { unmap: true })
+    const { entry } = run
+    // What has a cluster may have its space reserved.
+    if (entry.type !== 'normal') await zeroRaw(parts, start, length, { unmap: entry.host === undefined })
     const synced = ordering.dataWritten()
     if (synced !== undefined) await synced
-    for (let step = 0; step < clusters; step++) {
-      storeCopied(place.slice.view, place.at + step * entryBytes, start + step * geometry.clusterSize)
-    }
+    storeInPlace(parts, place, start, length)
     const linked = ordering.linkData(place.slice, noSection)
-    parts.unsyncedData.add(start, Math.min(clusters * geometry.clusterSize, data.length - start), linked)
+    parts.unsyncedData.add(start, Math.min(length, data.length - start), linked)
     mappedRaw(parts, linked)
   } finally {
     place.slice.pins--
+  }
+}
+
+/** Map a range where it stands, the clusters and, of extended entries, the subclusters of it. @param place  of its first cluster */
+function storeInPlace(
+  { geometry }: Pick<Parts, 'geometry'>,
+  { slice, at }: EntryPlace,
+  start: number,
+  length: number,
+): void {
+  const { clusterSize, subclusterSize, l2EntryBytes } = geometry
+  const first = start - (start % clusterSize)
+  const end = start + length
+  for (let cluster = first, entry = at; cluster < end; cluster += clusterSize, entry += l2EntryBytes) {
+    storeCopied(slice.view, entry, cluster)
+    if (!geometry.extendedL2) continue
+    const from = Math.max(start - cluster, 0)
+    const to = Math.min(end - cluster, clusterSize)
+    allocateSubclusters(slice.view, entry, touchedSubclusters(from, to, subclusterSize))
   }
 }
 
@@ -151,7 +184,23 @@ export async function zeroRaw(
   if (end > start) await parts.data.writeZeroes(start, end - start, options, start)
 }
 
-/** Give back what was dropped from the disk. Each cluster has one owner, who wants zeros there: a crash may show either. */
+/**
+ * Give back what a request drops from the disk; the guest's clusters are locked. Each cluster has one owner, who wants zeros there: a crash may show
+ * either. But a hole in what is encrypted decrypts to noise: there it comes behind the removal of the mapping, which costs a sync.
+ * @param removal  of the mapping
+ */
+export async function punchDropped(
+  { dataFile, data, backend }: Pick<Parts, 'dataFile' | 'data' | 'backend'>,
+  range: { readonly start: number; readonly length: number },
+  removal: Section,
+): Promise<void> {
+  if (dataFile === undefined) return
+  // Guards against the old mapping of a hole.
+  if (data.encrypted === true) await backend.durable(removal)
+  await punchDataFile(dataFile, range.start, range.length)
+}
+
+/** Give a range back to the host: it reads as zeros, whatever the tables say. */
 export async function punchDataFile({ backend }: DataFile, start: number, length: number): Promise<void> {
   const end = Math.min(start + length, backend.length)
   if (end > start) await backend.punch(start, end - start).catch(() => undefined)

@@ -4,10 +4,16 @@ import { sectorSize } from '../base/units.js'
 import { encodeFormat } from './create-header.js'
 import { parseHeader } from './header.js'
 import type { Extension } from './header-extensions.js'
-import { extensionHeader, extensionTypes, headerV2, limits } from './spec.js'
+import { autoclear, extensionHeader, extensionTypes, headerV2, headerV3, limits } from './spec.js'
 
 /** What a header says of the backing file. */
 export type BackingStrings = { readonly file: string; readonly format: string | undefined }
+
+/** What may find no place in a header. */
+type StringName = 'backing file name' | 'data file name'
+
+/** qcow2 spec, "Header": the autoclear features. */
+const autoclearAt = headerV2.sizeBytes + headerV3.offsets.autoclearFeatures
 
 /** One form of the header. */
 export type Form = {
@@ -40,12 +46,48 @@ export function planBacking(
   return planForm(cluster, { ...now, extensions, name }, path)
 }
 
-/** Give a header another form in the same way. @throws as planBacking */
-export function planForm(cluster: Uint8Array, wanted: Form, path: string): Uint8Array[] {
+/**
+ * Give a header another data file's name in the same way, or take back that the file is raw.
+ * @param dataFile  `name`: undefined: as it is; empty: none, the file is then for whoever opens the image to tell. `isRaw`: whether the bit stays
+ * @throws ERR_NOT_SUPPORTED  the name does not fit the header, or there is no place beside the old one
+ */
+export function planDataFile(
+  cluster: Uint8Array,
+  { name, isRaw }: { readonly name: string | undefined; readonly isRaw: boolean },
+  path: string,
+): Uint8Array[] {
+  const now = formOf(cluster, path)
+  const bytes = name === undefined ? undefined : Buffer.from(name, 'utf8')
+  const extensions = bytes === undefined ? now.extensions : withDataFile(now.extensions, bytes)
+  const head = now.head.slice()
+  const features = new DataView(head.buffer)
+  if (!isRaw) features.setBigUint64(autoclearAt, features.getBigUint64(autoclearAt) & ~autoclear.dataFileRaw)
+  const length = bytes?.length ?? 0
+  const most =
+    cluster.length - now.name.length - endOfExtensions(withoutDataFile(now)) - extensionHeader.sizeBytes
+  const fits = Math.min(limits.dataFileBytes, most)
+  if (alignUp(length, 8) > fits) throw noRoom('data file name', length, fits, path)
+  return planForm(cluster, { ...now, head, extensions }, path, { what: 'data file name', length })
+}
+
+/**
+ * Give a header another form in the same way.
+ * @param about  what changes, for the message: the name that may find no place
+ * @throws as planBacking
+ */
+export function planForm(
+  cluster: Uint8Array,
+  wanted: Form,
+  path: string,
+  about: { readonly what: StringName; readonly length: number } = {
+    what: 'backing file name',
+    length: wanted.name.length,
+  },
+): Uint8Array[] {
   const { name } = wanted
   const now = formOf(cluster, path)
-  const room = cluster.length - endOfExtensions(wanted)
-  if (name.length > Math.min(limits.backingFileBytes, room)) throw noRoom(name.length, room, path)
+  const room = Math.min(limits.backingFileBytes, cluster.length - endOfExtensions(wanted))
+  if (name.length > room) throw noRoom('backing file name', name.length, room, path)
 
   const direct = place(cluster, wanted, path)
   if (direct !== undefined) return [direct]
@@ -56,7 +98,7 @@ export function planForm(cluster: Uint8Array, wanted: Form, path: string): Uint8
     const steps = throughForms(cluster, [...between, wanted], path)
     if (steps !== undefined) return steps
   }
-  throw noRoom(name.length, room, path)
+  throw noRoom(about.what, about.length, Infinity, path)
 }
 
 function throughForms(cluster: Uint8Array, forms: readonly Form[], path: string): Uint8Array[] | undefined {
@@ -170,19 +212,32 @@ function withFormat(extensions: Form['extensions'], format: string | undefined):
   ]
 }
 
+/** The name takes the place of the old one; a new one goes behind the backing file's format, as QEMU has it. */
+function withDataFile(extensions: Form['extensions'], name: Uint8Array): Form['extensions'] {
+  const types = extensions.map(({ type }) => type)
+  const others = extensions.filter(({ type }) => type !== extensionTypes.dataFileName)
+  if (name.length === 0) return others
+  const old = types.indexOf(extensionTypes.dataFileName)
+  const at = old >= 0 ? old : types.indexOf(extensionTypes.backingFormat) + 1
+  return [...others.slice(0, at), { type: extensionTypes.dataFileName, data: name }, ...others.slice(at)]
+}
+
+function withoutDataFile(form: Form): Form {
+  return { ...form, extensions: withDataFile(form.extensions, new Uint8Array(0)) }
+}
+
 export function withoutFeatureNames(extensions: Form['extensions']): Form['extensions'] {
   return extensions.filter(({ type }) => type !== extensionTypes.featureNames)
 }
 
-function noRoom(length: number, room: number, path: string): Qcow2Error {
-  const fits = Math.min(limits.backingFileBytes, Math.max(0, room))
+function noRoom(what: StringName, length: number, room: number, path: string): Qcow2Error {
   const why =
-    length > fits
-      ? `at most ${fits} fit`
+    length > room
+      ? `at most ${Math.max(0, room)} fit`
       : 'and there is no place for it beside the present one, which a crash must not destroy'
   return new Qcow2Error(
     'ERR_NOT_SUPPORTED',
-    `No space left in the file header: the backing file name has ${length} bytes, ${why}`,
-    { path, structure: 'backing file name' },
+    `No space left in the file header: the ${what} has ${length} bytes, ${why}`,
+    { path, structure: what },
   )
 }

@@ -84,7 +84,7 @@ export function parseClusterBits(bytes: Uint8Array, path: string): number {
 
 /**
  * Read the header: every check that needs nothing but the first cluster, in QEMU's order. An image that passes may still
- * have features without which its data cannot be read: see refuseUnsupported.
+ * have features that contradict each other: see refuseContradiction.
  *
  * @param bytes  the first cluster, or what the file has of it
  * @throws ERR_NOT_AN_IMAGE         no magic
@@ -250,25 +250,17 @@ function truncated(path: string, length: number): Qcow2Error {
 }
 
 /**
- * Refuse an image whose guest data this version cannot read: told by name, so that nobody takes it for damage.
- * @throws ERR_UNSUPPORTED_FEATURE
+ * Refuse a header whose features contradict each other.
+ * @throws ERR_CORRUPT
  */
-export function refuseUnsupported(header: Header, path: string): void {
-  const names: string[] = []
+export function refuseContradiction(header: Header, path: string): void {
   const isRaw = (header.autoclearFeatures & autoclear.dataFileRaw) !== 0n
-  if (isRaw && (header.incompatibleFeatures & incompatible.dataFile) === 0n) {
-    throw headerError(
-      path,
-      headerV2.sizeBytes + headerV3.offsets.autoclearFeatures,
-      'data-file-raw requires a data file',
-    )
-  }
-  const { extendedL2, dataFile } = incompatible
-  const together = extendedL2 | dataFile
-  if ((header.incompatibleFeatures & together) === together)
-    names.push('extended L2 entries with an external data file')
-  if (names.length === 0) return
-  throw unsupported(`Unsupported qcow2 feature(s): ${names.join(', ')}`, { path, structure: 'header' })
+  if (!isRaw || (header.incompatibleFeatures & incompatible.dataFile) !== 0n) return
+  throw headerError(
+    path,
+    headerV2.sizeBytes + headerV3.offsets.autoclearFeatures,
+    'data-file-raw requires a data file',
+  )
 }
 
 /** A change of the fields that are switched while an image is in use. */

@@ -19,14 +19,14 @@ import { Allocator } from './allocator.js'
 import { ClusterCodec } from './compression.js'
 import { CompressedSpace } from './compressed-space.js'
 import { CorruptMark } from './corrupt-mark.js'
-import { attachDataFile, dataFileExcludes, hasDataFile } from './data-file.js'
+import { attachDataFile, dataFileExcludes, fileOfData, hasDataFile } from './data-file.js'
 import { DeferredFrees } from './deferred-frees.js'
-import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
+import { type Encryption, openEncryption } from './encryption.js'
 import { encryptionArea } from './encryption-header.js'
 import { emptyGuest } from './empty.js'
 import { geometryOf } from './geometry.js'
 import type { GuestData } from './guest-data.js'
-import { type Header, refuseUnsupported } from './header.js'
+import { type Header, refuseContradiction } from './header.js'
 import { HeaderCluster } from './header-cluster.js'
 import { type BackingStrings, planBacking } from './header-strings.js'
 import { L1Table } from './l1-table.js'
@@ -82,10 +82,9 @@ const defaultRefcountCacheBytes = 2 * 1024 * 1024
  */
 export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options): Promise<Qcow2Image> {
   const found = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
-  refuseUnsupported(found.header, backend.path)
-  if (hasDataFile(found.header) && found.header.cryptMethod !== cryptMethods.none)
-    throw dataFileExcludes('Encryption', backend.path)
-  const data = await openEncryption(backend, found.header, backend, options)
+  refuseContradiction(found.header, backend.path)
+  const file = fileOfData(found.header, backend, options.dataFile)
+  const data = await openEncryption(backend, found.header, file, options)
   const { snapshot } = options
   assert(snapshot === undefined || options.readOnly, 'snapshots are read-only')
   if (snapshot !== undefined && hasDataFile(found.header))
@@ -99,7 +98,7 @@ export function assemble(
   backend: BlockBackend,
   found: OpenMetadata,
   options: OpenQcow2Options,
-  data: GuestData = backend,
+  data: GuestData = fileOfData(found.header, backend, options.dataFile),
 ): Parts {
   const { header } = found
   const geometry = geometryOf(header)
@@ -148,7 +147,7 @@ export function assemble(
   const tables = { ...refcounts, version: header.version, l1, l2Cache, allocator, frees, unsynced, dataFile }
   return {
     ...tables,
-    data: dataFile?.backend ?? data,
+    data,
     encryptionArea: area,
     // The section that its bytes are durable with is one of the image's own queue.
     unsyncedData: dataFile === undefined ? unsynced : new UnsyncedClusters(backend),

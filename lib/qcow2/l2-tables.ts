@@ -117,10 +117,7 @@ export class L2Tables {
     const inSlice = index % geometry.l2EntriesPerSlice
     if (geometry.extendedL2) return this.#lookupSubclusters(slice, inSlice, guest, length)
     const entry = this.#decode(slice, inSlice)
-    if (this.#parts.dataFile !== undefined) {
-      const start = guest - (guest % geometry.clusterSize)
-      checkPlaceInDataFile(entry, start, slice.host + inSlice * geometry.l2EntryBytes)
-    }
+    this.#checkPlace(entry, guest, slice, inSlice)
     let end = geometry.clusterSize - (guest % geometry.clusterSize)
     for (let step = 1; end < length && inSlice + step < geometry.l2EntriesPerSlice; step++) {
       if (!continues(entry, this.#decode(slice, inSlice + step), step * geometry.clusterSize)) break
@@ -134,6 +131,7 @@ export class L2Tables {
     const { clusterSize, subclusterSize, l2EntriesPerSlice } = this.#parts.geometry
     const within = guest % clusterSize
     const first = this.#decodeExtended(slice, inSlice)
+    this.#checkPlace(first.cluster, guest, slice, inSlice)
     const index = Math.floor(within / subclusterSize)
     const entry = subclusterEntry(first, index)
     if (entry.type === 'compressed') return { entry, length: Math.min(clusterSize - within, length) }
@@ -152,9 +150,11 @@ export class L2Tables {
     const { geometry } = this.#parts
     const slice = this.#sliceOf(guest)
     if (slice === undefined) return emptyEntry
-    return 'load' in slice
-      ? slice
-      : this.#decodeExtended(slice, l2Index(geometry, guest) % geometry.l2EntriesPerSlice)
+    if ('load' in slice) return slice
+    const inSlice = l2Index(geometry, guest) % geometry.l2EntriesPerSlice
+    const entry = this.#decodeExtended(slice, inSlice)
+    this.#checkPlace(entry.cluster, guest, slice, inSlice)
+    return entry
   }
 
   /** The slice that maps a guest byte, looked at for wild entries. Undefined: there is no table. */
@@ -169,6 +169,13 @@ export class L2Tables {
     if (slice === undefined) return { load: sliceHost }
     this.#wild.areNone(slice, tableIndex, index)
     return slice
+  }
+
+  /** In a data file a cluster stands where the guest has it. @param guest  a byte in the cluster */
+  #checkPlace(entry: L2Entry, guest: GuestOffset, slice: Slice, inSlice: number): void {
+    if (this.#parts.dataFile === undefined) return
+    const { clusterSize, l2EntryBytes } = this.#parts.geometry
+    checkPlaceInDataFile(entry, guest - (guest % clusterSize), slice.host + inSlice * l2EntryBytes)
   }
 
   /**

@@ -76,6 +76,12 @@ export function storeSubclusters(view: DataView, byteOffset: number, allocated: 
   view.setUint32(byteOffset + allocatedAt, allocated)
 }
 
+/** The bytes of these subclusters stand in the cluster from now on. */
+export function allocateSubclusters(view: DataView, byteOffset: number, touched: number): void {
+  const { allocated, zero } = loadSubclusters(view, byteOffset)
+  storeSubclusters(view, byteOffset, (allocated | touched) >>> 0, (zero & ~touched) >>> 0)
+}
+
 /** What one subcluster is, as if it were an entry of its own. `host`: of its cluster. @param index  0 to 31 */
 export function subclusterEntry({ cluster, allocated, zero }: ExtendedEntry, index: number): L2Entry {
   if (cluster.type !== 'normal') {

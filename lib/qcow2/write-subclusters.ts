@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.js'
 import { type GuestOffset, guestOffset, noSection, type Section } from '../base/units.js'
+import { clustersInDataFile } from './data-file.js'
 import { storeCopied } from './l2-entry.js'
 import type { EntryPlace } from './l2-tables.js'
 import type { Parts } from './parts.js'
@@ -7,11 +8,10 @@ import { readGuest } from './read.js'
 import type { Allocation } from './refcount-parts.js'
 import { freeReplaced, refuseMetadata } from './replaced-clusters.js'
 import {
+  allocateSubclusters,
   allSubclusters,
   type ExtendedEntry,
-  loadSubclusters,
   runsOf,
-  storeSubclusters,
   touchedSubclusters,
 } from './subclusters.js'
 
@@ -49,7 +49,7 @@ export async function writeSubclusters(
     const wanted = planWrite(parts, guest, bytes.byteLength)
     const { cluster } = wanted.old
     refuseMetadata(parts, cluster, wanted.clusters * geometry.clusterSize)
-    const kept = keptClusters(wanted)
+    const kept = keptClusters(parts, wanted, guest)
     if (kept !== undefined && isInPlace(parts, wanted, guest)) {
       await data.write(bytes.subarray(0, wanted.end - wanted.start), kept.host + wanted.start, guest)
       await ordering.dataWritten()
@@ -78,8 +78,13 @@ export async function writeSubclusters(
   }
 }
 
-/** The clusters that are there already and may be written in place, if they are. */
-function keptClusters({ old: { cluster }, clusters }: Plan): Allocation | undefined {
+/** The clusters that are there already and may be written in place, if they are; in a data file always. */
+function keptClusters(
+  { dataFile }: Pick<Parts, 'dataFile'>,
+  { old: { cluster }, clusters, start }: Plan,
+  guest: GuestOffset,
+): Allocation | undefined {
+  if (dataFile !== undefined) return clustersInDataFile(dataFile, guest - start, clusters)
   if (cluster.type !== 'normal' || !cluster.copied) return undefined
   return { host: cluster.host, clusters, after: noSection, fresh: false, blank: false }
 }
@@ -223,10 +228,9 @@ function link(
   for (let step = 0; step < plan.clusters; step++) {
     const at = place.at + step * geometry.l2EntryBytes
     const touched = touchedIn(parts, step, plan.start, plan.end)
-    const isWhole = plan.old.cluster.type === 'compressed'
-    const old = isWhole ? { allocated: allSubclusters, zero: 0 } : loadSubclusters(view, at)
     storeCopied(view, at, allocation.host + step * geometry.clusterSize)
-    storeSubclusters(view, at, (old.allocated | touched) >>> 0, (old.zero & ~touched) >>> 0)
+    // What was compressed has been copied as a whole.
+    allocateSubclusters(view, at, plan.old.cluster.type === 'compressed' ? allSubclusters : touched)
   }
   if (isBlank) return ordering.linkBlankData(place.slice, allocation.after)
   const linked = ordering.linkData(place.slice, allocation.after)

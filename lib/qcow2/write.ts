@@ -75,7 +75,8 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   const { l2, geometry } = parts
   let place = l2.writablePlace(guest)
   for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
-  if (geometry.extendedL2) return writeSubclusters(parts, place, bytes, guest)
+  const isRaw = parts.dataFile?.isRaw === true
+  if (geometry.extendedL2 && !isRaw) return writeSubclusters(parts, place, bytes, guest)
   const run = l2.lookup(guest, bytes.byteLength)
   assert(!('load' in run), 'a writable place is in memory')
   const { entry } = run
@@ -87,7 +88,7 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     await parts.ordering.dataWritten()
     return run.length
   }
-  if (parts.dataFile?.isRaw === true) {
+  if (isRaw) {
     // From the next look on it is mapped.
     await mapRaw(parts, place, run, guest)
     return 0

@@ -2,7 +2,7 @@ import { assert } from '../base/assert.js'
 import { notSupported } from '../base/errors.js'
 import { alignDown, alignUp } from '../base/integers.js'
 import { type GuestOffset, guestOffset, type HostOffset, noSection, type Section } from '../base/units.js'
-import { punchDataFile, unlinkTable, zeroRaw } from './data-file.js'
+import { punchDropped, unlinkTable, zeroRaw } from './data-file.js'
 import { type L2Entry, storeUnallocated, storeZero } from './l2-entry.js'
 import type { EntryPlace, MappedRun } from './l2-tables.js'
 import { changingSlice, type Parts } from './parts.js'
@@ -116,9 +116,9 @@ function hiddenBytes(parts: Parts, guest: number, length: number): number {
   return parts.backing === undefined ? 0 : Math.max(0, Math.min(length, parts.backing.size - guest))
 }
 
-/** Write zeros as data, where the range does not read as zeros yet; with extended L2 entries whole subclusters are marked instead. */
+/** Write zeros as data, where the range does not read as zeros yet; with extended L2 entries whole subclusters are marked instead, but not those of a raw data file. */
 async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number, size: number): Promise<void> {
-  if (parts.geometry.extendedL2 && length > 0) {
+  if (parts.geometry.extendedL2 && parts.dataFile?.isRaw !== true && length > 0) {
     const whole = wholeClusters(parts, guest, length, size, parts.geometry.subclusterSize)
     await changeSubclusters(parts, whole.start, whole.length, 'zero')
   }
@@ -203,7 +203,7 @@ async function changeRun(
   if (!dataFile.isRaw) {
     const removal = applyChange(parts, place, run, guest, change)
     const isDropped = change === 'discard' || change === 'zero-unmap'
-    if (isDropped) await punchDataFile(dataFile, guest, run.length)
+    if (isDropped) await punchDropped(parts, { start: guest, length: run.length }, removal)
     return removal
   }
   if (run.entry.type === 'normal') await zeroRaw(parts, guest, run.length, { unmap: change !== 'zero' })

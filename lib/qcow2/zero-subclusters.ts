@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.js'
 import { alignDown } from '../base/integers.js'
-import { type GuestOffset, guestOffset } from '../base/units.js'
+import { type GuestOffset, guestOffset, type Section } from '../base/units.js'
+import { punchDropped, unlinkTable, zeroRaw } from './data-file.js'
 import { type L2Entry, storeCopied, storeUnallocated } from './l2-entry.js'
 import { changingSlice, type Parts } from './parts.js'
 import { refuseMetadata } from './replaced-clusters.js'
@@ -57,7 +58,11 @@ async function changeEntries(
   length: number,
   change: MappingChange,
 ): Promise<void> {
-  const { l2, ordering, frees, geometry } = parts
+  const { l2, ordering, geometry } = parts
+  if (parts.dataFile?.isRaw === true) {
+    await zeroAllocated(parts, guest, length, change)
+    if (change !== 'unallocate') return
+  }
   for (;;) {
     const found = l2.clusterEntry(guest)
     if ('load' in found) await parts.l2Cache.load(found.load)
@@ -66,7 +71,7 @@ async function changeEntries(
     else break
   }
   // No await from here on until all of them are changed.
-  const freed: L2Entry[] = []
+  const dropped: Dropped[] = []
   const place = l2.writablePlace(guest)
   assert(place !== undefined, 'found just now')
   const { view } = place.slice
@@ -77,15 +82,45 @@ async function changeEntries(
     // A cluster that is shared goes on being so: its flag stays as it is.
     else if (old.cluster.type === 'normal' && old.cluster.copied) storeCopied(view, at, next.host)
     storeSubclusters(view, at, next.allocated, next.zero)
-    if (next.host === undefined && old.cluster.host !== undefined) freed.push(old.cluster)
+    const start = guest - (guest % geometry.clusterSize) + step * geometry.clusterSize
+    if (next.host === undefined) dropped.push({ cluster: old.cluster, start })
   }
-  const removal = ordering.unlink(place.slice)
-  for (const cluster of freed) {
-    assert(cluster.host !== undefined, 'what is freed was there')
+  const removal = unlinkTable(parts, place.slice)
+  if (parts.dataFile === undefined) free(parts, dropped, removal)
+  else if (change === 'discard' || change === 'zero-unmap') {
+    for (const { cluster, start } of dropped) {
+      if (cluster.host !== undefined)
+        await punchDropped(parts, { start, length: geometry.clusterSize }, removal)
+    }
+  }
+  await ordering.completed(removal)
+}
+
+/** An entry that keeps no cluster. `start`: of the guest's. */
+type Dropped = { readonly cluster: L2Entry; readonly start: number }
+
+function free({ frees, geometry }: Parts, dropped: readonly Dropped[], removal: Section): void {
+  for (const { cluster } of dropped) {
+    if (cluster.host === undefined) continue
     const bytes = cluster.type === 'compressed' ? cluster.bytes : geometry.clusterSize
     frees.add(cluster.host, bytes, { removal, punch: true, wasTable: false })
   }
-  await ordering.completed(removal)
+}
+
+/** Of a raw data file zeros come before the entries that say so; what goes on being mapped shows them at once. */
+async function zeroAllocated(
+  parts: Parts,
+  guest: GuestOffset,
+  length: number,
+  change: MappingChange,
+): Promise<void> {
+  for (let done = 0; done < length;) {
+    const at = guestOffset(guest + done)
+    const run = await parts.l2.find(at, length - done)
+    if (run.entry.type === 'normal') await zeroRaw(parts, at, run.length, { unmap: change !== 'zero' })
+    done += run.length
+  }
+  await parts.ordering.dataWritten()
 }
 
 /** The entries of a range within one slice that have to be changed. `step`: clusters behind the first. */

@@ -29,28 +29,19 @@ const impossible: readonly ((kind: Partial<ImageKind>) => boolean)[] = [
   ({ version, extendedL2 }) => version === 2 && extendedL2 === 'on',
   ({ clusterSize = 65536, extendedL2 }) => clusterSize < 16384 && extendedL2 === 'on',
   // Only subclusters tell apart what is allocated and what is not yet written.
-  ({
-    backing = 'none',
-    preallocation = 'off',
-    extendedL2,
-    version,
-    clusterSize = 65536,
-    dataFile = 'none',
-  }) =>
+  ({ backing = 'none', preallocation = 'off', extendedL2, version, clusterSize = 65536 }) =>
     backing !== 'none' &&
     preallocation !== 'off' &&
-    (extendedL2 === 'off' || version === 2 || clusterSize < 16384 || dataFile !== 'none'),
+    (extendedL2 === 'off' || version === 2 || clusterSize < 16384),
   ({ version, dataFile = 'none' }) => version === 2 && dataFile !== 'none',
   ({ compressed, dataFile = 'none' }) => compressed === 'yes' && dataFile !== 'none',
   ({ snapshot, dataFile = 'none' }) => snapshot === 'yes' && dataFile !== 'none',
   // Nothing shows through what can be read as the disk itself.
   ({ backing = 'none', dataFile }) => backing !== 'none' && dataFile === 'raw',
-  // Not supported together.
-  ({ extendedL2, dataFile = 'none' }) => extendedL2 === 'on' && dataFile !== 'none',
-  ({ encryption, dataFile = 'none' }) => encryption === 'luks' && dataFile !== 'none',
   ({ encryption, compressed }) => encryption === 'luks' && compressed === 'yes',
-  // What the stock tool reads there is noise.
+  // What the stock tool reads there is noise; a raw data file is preallocated.
   ({ encryption, preallocation = 'off' }) => encryption === 'luks' && preallocation !== 'off',
+  ({ encryption, dataFile }) => encryption === 'luks' && dataFile === 'raw',
   // A count of one bit has no room for a second reference.
   ({ refcountBits, snapshot }) => refcountBits === 1 && snapshot === 'yes',
   // Nor one of two bits, where three compressed clusters share a host cluster.

@@ -10,6 +10,7 @@ import { readLog } from './device-log.js'
 import { replay } from './explore.js'
 import { workloadFromName } from './replay.js'
 import { stampedBytes, zeroValue } from './payload.js'
+import { plainReader } from './payload-reader.js'
 import { usual } from './setting.js'
 import type { StartImage } from './start-images.js'
 import { record, type Recording, type Workload } from './workload.js'
@@ -86,6 +87,8 @@ export async function holedImage(): Promise<StartImage> {
     leaks: 0,
     mapped: [],
     free: [],
+    cipher: undefined,
+    reader: plainReader,
   }
 }
 

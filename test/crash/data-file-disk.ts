@@ -15,6 +15,8 @@ export type TwoFileSetting = {
   readonly seed: number
   readonly clusterSize: number
   readonly isRaw: boolean
+  /** Extended L2 entries. */
+  readonly isExtended: boolean
   /** Every sector of the backing file is of this generation. */
   readonly backing: number | undefined
   readonly syncPolicy: SyncPolicy
@@ -24,13 +26,18 @@ export type TwoFileSetting = {
 /** Of the backing file: no request has it. */
 export const backingGeneration = 1_000_000
 
+/** Subclusters of one sector, and of two, of which one is copied. */
+const extendedClusterSizes = [16384, 32768, 32768]
+
 export function settingOf(seed: number, more: Partial<TwoFileSetting> = {}): TwoFileSetting {
   const random = new SeededRandom(seed)
-  const isRaw = random.chance(0.3)
+  const isRaw = more.isRaw ?? random.chance(0.3)
+  const isExtended = more.isExtended ?? random.chance(0.4)
   return {
     seed,
-    clusterSize: random.pick([512, 4096, 4096]),
+    clusterSize: random.pick(isExtended ? extendedClusterSizes : [512, 4096, 4096]),
     isRaw,
+    isExtended,
     backing: !isRaw && random.chance(0.4) ? backingGeneration : undefined,
     syncPolicy: random.chance(0.1) ? 'write' : 'flush',
     requests: random.between(8, 30),
@@ -80,13 +87,14 @@ function backingOf(generation: number | undefined): BackingSource | undefined {
 async function newFiles(setting: TwoFileSetting): Promise<{ own: SparseBytes; data: SparseBytes }> {
   const own = new MemoryBackend()
   const size = sectors * sectorSize
-  const { clusterSize, isRaw } = setting
+  const { clusterSize, isRaw, isExtended } = setting
   await createQcow2(own, {
     size,
     clusterSize,
     version: 3,
     refcountBits: 16,
     lazyRefcounts: false,
+    extendedL2: isExtended,
     dataFile: 'data',
     dataFileRaw: isRaw,
   })

@@ -1,9 +1,10 @@
 import test from 'ava'
 import { countOfRun, seedOfRun } from '../support/seeded-random.js'
 import { otherwise } from './altered-backend.js'
-import type { TwoFileMutant } from './data-file-disk.js'
+import type { TwoFileMutant, TwoFileSetting } from './data-file-disk.js'
 import { loopTwoFileFaults } from './data-file-faults.js'
 import { exploreEmptying, exploreTwoFiles } from './data-file-states.js'
+import { bitsBeforeBytes } from './subcluster-mutants.js'
 
 /*
  * The power goes for an image and its data file at once. Whatever the disks have made of what no sync covered: the image is sound, the guest
@@ -21,7 +22,14 @@ test('whenever the power goes, an image and its data file belong together', asyn
   t.log(`QCOW2_SEED=${seed}: ${states} states of ${runs} runs`)
 })
 
-const mutants: Record<string, { readonly mutant: TwoFileMutant; readonly isRaw?: boolean }> = {
+type Lacking = {
+  readonly mutant: TwoFileMutant
+  readonly more?: Partial<TwoFileSetting>
+  /** @returns takes it back */
+  readonly install?: () => () => void
+}
+
+const mutants: Record<string, Lacking> = {
   // W3: what flushes one file before metadata of it does not flush the other; only a guest's flush flushes both.
   'M22, data synced before the mapping': {
     mutant: {
@@ -40,11 +48,24 @@ const mutants: Record<string, { readonly mutant: TwoFileMutant; readonly isRaw?:
   },
   'a raw data file mapped before bytes go into it': {
     mutant: { own: (own) => otherwise(own, { durable: () => Promise.resolve() }) },
-    isRaw: true,
+    more: { isRaw: true, isExtended: false },
+  },
+  'subclusters of a raw data file mapped before bytes go into them': {
+    mutant: { own: (own) => otherwise(own, { durable: () => Promise.resolve() }) },
+    more: { isRaw: true, isExtended: true },
+  },
+  'E4, bytes of a subcluster in a cluster that is there before its bit': {
+    mutant: {},
+    more: { isRaw: false, isExtended: true, syncPolicy: 'flush' },
+    install: bitsBeforeBytes,
   },
   'zeros in a raw data file': {
     mutant: { data: (data) => Object.assign(data, { writeZeroes: () => Promise.resolve() }) },
-    isRaw: true,
+    more: { isRaw: true, isExtended: false },
+  },
+  'zeros in subclusters of a raw data file': {
+    mutant: { data: (data) => Object.assign(data, { writeZeroes: () => Promise.resolve() }) },
+    more: { isRaw: true, isExtended: true },
   },
 }
 
@@ -62,9 +83,12 @@ test('an image that gives up what its base holds shows it whenever the power goe
   t.regex(found ?? '', /shows zeros/, 'bytes given back before the mappings are gone')
 })
 
-for (const [lacks, { mutant, isRaw }] of Object.entries(mutants)) {
-  test(`power cuts find out what lacks: ${lacks}`, async (t) => {
-    const { problem, states } = await exploreTwoFiles(1, 10_000, mutant, isRaw === undefined ? {} : { isRaw })
+for (const [lacks, { mutant, more, install }] of Object.entries(mutants)) {
+  // What is installed is there for every image of the process.
+  const one = install === undefined ? test : test.serial
+  one(`power cuts find out what lacks: ${lacks}`, async (t) => {
+    const restore = install?.()
+    const { problem, states } = await exploreTwoFiles(1, 10_000, mutant, more).finally(restore)
     t.not(problem, undefined, `it survives ${states} states`)
     t.log(`${states} states: ${problem}`)
   })

@@ -1,5 +1,6 @@
 import { noSection } from '../../lib/base/units.js'
 import { L2Tables } from '../../lib/qcow2/l2-tables.js'
+import { type TableBytes, WriteOrdering } from '../../lib/qcow2/write-ordering.js'
 import { otherwise } from './altered-backend.js'
 import { type Mutant, nothing } from './mutant.js'
 import { replace, without } from './mutant-tools.js'
@@ -25,6 +26,38 @@ const noteCopies = (): Tampering => ({
 })
 
 const isZeros = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
+
+/** What the first words of the entries in a slice say: where clusters are. */
+function clustersIn({ bytes }: TableBytes): string {
+  const words: string[] = []
+  for (let at = 0; at < bytes.length; at += 16)
+    words.push(Buffer.from(bytes.subarray(at, at + 8)).toString('hex'))
+  return words.join()
+}
+
+/** E4 alone: bits that are set in clusters which are there wait for no bytes. @returns takes it back */
+export function bitsBeforeBytes(): () => void {
+  const known = new WeakMap<TableBytes, string>()
+  const restores = [
+    replace(WriteOrdering.prototype, 'linkData', (original) => {
+      return function (this: WriteOrdering, l2, allocated) {
+        const clusters = clustersIn(l2)
+        const areThere = known.get(l2) === clusters
+        known.set(l2, clusters)
+        return areThere ? this.linkBlankData(l2, allocated) : original.call(this, l2, allocated)
+      }
+    }),
+    replace(WriteOrdering.prototype, 'unlink', (original) => {
+      return function (this: WriteOrdering, l2) {
+        known.set(l2, clustersIn(l2))
+        return original.call(this, l2)
+      }
+    }),
+  ]
+  return () => {
+    for (const restore of restores) restore()
+  }
+}
 
 /** Those that lack a rule of subclusters. */
 export const subclusterMutants: readonly Mutant[] = [

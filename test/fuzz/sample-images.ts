@@ -27,7 +27,35 @@ const recipes: readonly Recipe[] = [
   { name: 'zstd', options: 'cluster_size=16384,compression_type=zstd', clusterSize: 16384 },
   { name: 'extended', options: 'cluster_size=16384,extended_l2=on', clusterSize: 16384, snapshots: true },
   { name: 'data-file', options: 'cluster_size=4096,data_file=DATA', clusterSize: 4096 },
+  {
+    name: 'data-file-extended',
+    options: 'cluster_size=16384,extended_l2=on,data_file=DATA',
+    clusterSize: 16384,
+  },
+  {
+    name: 'data-file-raw-extended',
+    options: 'cluster_size=16384,extended_l2=on,data_file=DATA,data_file_raw=on',
+    clusterSize: 16384,
+  },
+  {
+    name: 'data-file-luks',
+    options: 'cluster_size=4096,data_file=DATA',
+    clusterSize: 4096,
+    encrypted: true,
+  },
+  {
+    name: 'data-file-luks-extended',
+    options: 'cluster_size=16384,extended_l2=on,data_file=DATA',
+    clusterSize: 16384,
+    encrypted: true,
+  },
   { name: 'luks', options: 'cluster_size=4096', clusterSize: 4096, encrypted: true },
+  {
+    name: 'luks-extended',
+    options: 'cluster_size=16384,extended_l2=on',
+    clusterSize: 16384,
+    encrypted: true,
+  },
 ]
 
 /** Have the stock tools make small images with all that the format has. */
@@ -43,7 +71,7 @@ async function makeSample(folder: string, base: string, recipe: Recipe): Promise
   const { name, clusterSize } = recipe
   const path = join(folder, `${name}.qcow2`)
   const secret = ['--object', 'secret,id=key,data=abc']
-  const lock = recipe.encrypted ? ',encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=100' : ''
+  const lock = recipe.encrypted ? ',encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10' : ''
   const options = recipe.options.replace('DATA', join(folder, `${name}.data`)) + lock
   const create = ['create', '-q', '-f', 'qcow2', '-o', options]
   if (recipe.encrypted) create.splice(1, 0, ...secret)

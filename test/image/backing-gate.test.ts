@@ -135,3 +135,27 @@ test('an answer that stands for nothing is refused as such', async (t) => {
     )
   }
 })
+
+test('of names that point outside nothing is told but that, whether there is such a file or not', async (t) => {
+  const folder = await makeFolder(t)
+  const inside = join(folder, 'vm')
+  await mkdir(join(folder, 'there'))
+  await mkdir(inside)
+  for (const path of ['there/file', 'vm/base']) await writeFile(join(folder, path), '')
+  for (const target of ['there', 'gone']) await symlink(`../${target}/file`, join(inside, `link-${target}`))
+  const image = join(inside, 'disk.qcow2')
+  const ask = (name: string): Promise<unknown> => passGate('same-directory', { name, format: 'raw', image })
+  const told = async (name: string, unknown: string): Promise<unknown> => {
+    const error = await t.throwsAsync(ask(name), { code: 'ERR_BACKING_DENIED' }, name)
+    const { code, cause, errno } = error as Error & { code: string; errno: unknown }
+    return { code, cause, errno, message: error?.message.replaceAll(unknown, '*') }
+  }
+  for (const pattern of ['../*/file', join(folder, '*/file'), '../*/file/more', 'link-*', '../*/x/../../']) {
+    const [there, gone] = ['there', 'gone'].map((word) => told(pattern.replace('*', word), word))
+    t.deepEqual(await there, await gone, pattern)
+  }
+  for (const word of ['there', 'gone'])
+    await t.notThrowsAsync(ask(`../${word}/../vm/base`), 'what is here is found whatever is there')
+  for (const name of ['missing', '../gone/../vm/missing'])
+    await t.throwsAsync(ask(name), { code: 'ERR_NOT_FOUND' }, name)
+})

@@ -1,4 +1,14 @@
-import { link, mkdir, readFile, stat, symlink, truncate, unlink, writeFile } from 'node:fs/promises'
+import {
+  link,
+  mkdir,
+  readFile,
+  rename as moveFile,
+  stat,
+  symlink,
+  truncate,
+  unlink,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { amendImage, checkImage, commitImage, createImage, imageInfo, openImage } from '../../lib/index.js'
@@ -155,13 +165,54 @@ test('a commit goes into the data file of the base; that of what is emptied give
   t.deepEqual(await lockedBytes(path), [100, 201, 203])
 })
 
-test('amending the size of an image takes its data file along; another one is refused', async (t) => {
-  const { path, data } = await newImage(t)
+test('amending the size of an image takes its data file along, and its name may become another', async (t) => {
+  const { folder, path, data } = await newImage(t)
   await amendImage(path, { size: 2 * size, openDataFile: 'allow' })
   t.is((await stat(data)).size, 2 * size)
   t.like(await checkImage(path), { corruptions: 0, leaks: 0 })
-  await t.throwsAsync(amendImage(path, { dataFile: 'other.raw', openDataFile: 'allow' }), {
+  await t.throwsAsync(amendImage(path, { dataFile: 'other.raw' }), denied)
+  {
+    await using image = await openImage(path, { dataFile: 'allow' })
+    await image.write(new Uint8Array(100).fill(5), 7)
+  }
+  const other = join(folder, 'other.raw')
+  await amendImage(path, { dataFile: 'other.raw', openDataFile: 'allow' })
+  await t.throwsAsync(openImage(path, { dataFile: 'allow' }), { code: 'ERR_NOT_FOUND' })
+  await moveFile(data, other)
+  {
+    await using image = await openImage(path, { dataFile: 'same-directory', readOnly: true })
+    t.deepEqual(await image.read({ offset: 7, length: 100 }), new Uint8Array(100).fill(5))
+  }
+  // Where it has been moved already, the caller says where it is.
+  await moveFile(other, data)
+  await amendImage(path, { dataFile: 'data.raw', openDataFile: () => data })
+  t.is((await imageInfo(path)).qcow2?.dataFile, 'data.raw')
+  await amendImage(path, { dataFile: '', openDataFile: 'allow' })
+  await t.throwsAsync(openImage(path, { dataFile: 'allow' }), { ...denied, message: /does not name it/ })
+  t.like(await checkImage(path), { corruptions: 0, leaks: 0 })
+})
+
+test('a raw data file ceases to be one where that is asked for, or where the image is encrypted', async (t) => {
+  const folder = await makeFolder(t)
+  const path = join(folder, 'disk.qcow2')
+  await createImage(path, { size, dataFile: 'data.raw', dataFileRaw: true })
+  await amendImage(path, { dataFileRaw: true, openDataFile: 'allow' })
+  t.true((await imageInfo(path)).qcow2?.dataFileRaw)
+  await amendImage(path, { dataFileRaw: false, openDataFile: 'allow' })
+  t.false((await imageInfo(path)).qcow2?.dataFileRaw)
+  await t.throwsAsync(amendImage(path, { dataFileRaw: true, openDataFile: 'allow' }), {
     code: 'ERR_NOT_SUPPORTED',
-    message: /another data file/,
+    message: 'data-file-raw cannot be set on existing images',
   })
+  const encrypted = join(folder, 'encrypted.qcow2')
+  const encrypt = { format: 'luks', passphrase: 'abc', iterTime: 10 } as const
+  await createImage(encrypted, { size, dataFile: 'cipher.raw', dataFileRaw: true, encrypt })
+  t.true((await imageInfo(encrypted)).qcow2?.dataFileRaw, 'as the stock tool makes it')
+  await using image = await openImage(encrypted, { dataFile: 'allow', encryption: { passphrase: 'abc' } })
+  t.deepEqual(await image.read({ offset: 0, length: size }), new Uint8Array(size), 'zeros, and no noise')
+  await image.write(new Uint8Array(100).fill(5), 7)
+  t.false(
+    (await imageInfo(encrypted, { forceShare: true })).qcow2?.dataFileRaw,
+    'nobody reads the disk there',
+  )
 })

@@ -217,18 +217,21 @@ testOnDevice('refcounts are built anew on a device, behind all that is in use', 
   t.true((await qemuRead(device, 'qcow2', join(folder, 'read'))).equals(content))
 })
 
-testOnDevice('an image on a device is compacted, and what the device then holds behind it is given back', async (t) => {
-  const device = await makeDevice(t, deviceBytes)
-  await createImage(device, { size: 8 * mebibyte, overwrite: true })
-  const image = await openImage(device)
-  for (let at = 0; at < 8; at++) await image.write(new Uint8Array(mebibyte).fill(1 + at), at * mebibyte)
-  await image.discard({ offset: 0, length: 4 * mebibyte })
-  await image.close()
-  const { moved, lengthBefore, lengthAfter } = await compactImage(device)
-  t.is(moved, 4 * mebibyte)
-  t.deepEqual([lengthBefore, lengthAfter], [deviceBytes, deviceBytes])
-  t.is(await qemuCheck(device), '')
-  for (let at = 4; at < 8; at++) await qemuIo(device, [`read -P ${1 + at} ${at}M 1M`])
-  const bytes = await readFile(device)
-  t.true(bytes.subarray(5 * mebibyte).every((byte) => byte === 0))
-})
+testOnDevice(
+  'an image on a device is compacted, and what the device then holds behind it is given back',
+  async (t) => {
+    const device = await makeDevice(t, deviceBytes, { punches: true })
+    await createImage(device, { size: 8 * mebibyte, overwrite: true })
+    const image = await openImage(device)
+    for (let at = 0; at < 8; at++) await image.write(new Uint8Array(mebibyte).fill(1 + at), at * mebibyte)
+    await image.discard({ offset: 0, length: 4 * mebibyte })
+    await image.close()
+    const { moved, lengthBefore, lengthAfter } = await compactImage(device)
+    t.is(moved, 4 * mebibyte)
+    t.deepEqual([lengthBefore, lengthAfter], [deviceBytes, deviceBytes])
+    t.is(await qemuCheck(device), '')
+    for (let at = 4; at < 8; at++) await qemuIo(device, [`read -P ${1 + at} ${at}M 1M`])
+    const bytes = await readFile(device)
+    t.true(bytes.subarray(5 * mebibyte).every((byte) => byte === 0))
+  },
+)

@@ -49,6 +49,16 @@ test('created, resized and described to the byte as by the stock tool', async (t
     'create -f qcow2 -o data_file=e.raw,lazy_refcounts=on -b a.qcow2 -F qcow2 e.qcow2',
     'create -f qcow2 -o data_file_raw=on x.qcow2 1M',
     'create -f qcow2 -o data_file=x.raw,compat=0.10 x.qcow2 1M',
+    'create -f qcow2 -o data_file=f.raw,extended_l2=on f.qcow2 1M',
+    'create -f qcow2 -o data_file=g.raw,data_file_raw=on,extended_l2=on g.qcow2 1M',
+    'create -f qcow2 -o data_file=h.raw,extended_l2=on,preallocation=metadata -b a.qcow2 -F qcow2 h.qcow2',
+    'info --output=json g.qcow2',
+    'check g.qcow2',
+    'map --output=json g.qcow2',
+    'map --output=json h.qcow2',
+    'resize g.qcow2 3M',
+    'resize --shrink g.qcow2 100k',
+    'map --output=json g.qcow2',
     'info --output=json b.qcow2',
     'check a.qcow2',
     'check b.qcow2',
@@ -63,6 +73,17 @@ test('created, resized and described to the byte as by the stock tool', async (t
     'map --output=json b.qcow2',
     'snapshot -c one a.qcow2',
     'snapshot -l a.qcow2',
+    'snapshot -c one f.qcow2',
+    'amend -o data_file_raw=on f.qcow2',
+    'amend -o data_file_raw=off f.qcow2',
+    'amend -o data_file=f2.raw f.qcow2',
+    'info --output=json f.qcow2',
+    'amend -o data_file=f3.raw f.qcow2',
+    'amend -o data_file=g.raw,data_file_raw=off g.qcow2',
+    'info --output=json g.qcow2',
+    'amend -o data_file_raw=on g.qcow2',
+    'amend -o data_file= g.qcow2',
+    'info --output=json g.qcow2',
   ]
   for (const line of lines) {
     // What the file takes on the host is not asked here.
@@ -73,10 +94,14 @@ test('created, resized and described to the byte as by the stock tool', async (t
   }
 })
 
-test('each reads, maps, checks and compares what the other has written', async (t) => {
+for (const kind of ['cluster_size=4k', 'cluster_size=16k,extended_l2=on']) {
+  test(`each reads, maps, checks and compares what the other has written, ${kind}`, eachReads, kind)
+}
+
+async function eachReads(t: ExecutionContext, kind: string): Promise<void> {
   const { stock, ours } = await twins(t)
   for (const raw of ['off', 'on']) {
-    const base = `-f qcow2 -o data_file=d.raw,data_file_raw=${raw},cluster_size=4k d.qcow2 1M`
+    const base = `-f qcow2 -o data_file=d.raw,data_file_raw=${raw},${kind} d.qcow2 1M`
     for (const [tool, folder] of [
       ['qcow2', ours],
       ['qemu-img', stock],
@@ -85,7 +110,7 @@ test('each reads, maps, checks and compares what the other has written', async (
       await io(folder, 'd.qcow2', [
         'write -P 1 0 100k',
         'write -P 2 300k 5k',
-        'discard 8k 8k',
+        'discard 16k 16k',
         'write -z 40k 8k',
         'write -z -u 60k 4k',
       ])
@@ -101,7 +126,7 @@ test('each reads, maps, checks and compares what the other has written', async (
     t.is(await tell('qemu-img', ours, 'compare z.qcow2 flat'), '0 Images are identical.\n')
     t.is((await stat(join(ours, 'z.raw'))).size, 2 ** 20)
   }
-})
+}
 
 test('commits and rebases between images with data files leave what the stock tool leaves', async (t) => {
   const { stock, ours } = await twins(t)

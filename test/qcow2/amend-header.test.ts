@@ -1,11 +1,21 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { downgradeHeader, planVersion, refuseDowngrade, upgradeHeader } from '../../lib/qcow2/amend-header.js'
+import {
+  changeDataFile,
+  downgradeHeader,
+  planVersion,
+  refuseDowngrade,
+  upgradeHeader,
+} from '../../lib/qcow2/amend-header.js'
 import { parseHeader } from '../../lib/qcow2/header.js'
 import { readHeader } from '../../lib/qcow2/open-metadata.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
+import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
+import { otherwise } from '../crash/altered-backend.js'
+import { afterPowerCut } from '../support/power-cut.js'
 import { imageBytes } from '../support/qcow2-disk.js'
+import { SeededRandom } from '../support/seeded-random.js'
 import { headerCluster } from '../support/header-cluster.js'
 import { qemuImg } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -67,4 +77,36 @@ test('a file goes to version 3 and back, and what version 2 cannot have is refus
   t.is(refused({ refcountOrder: 5 }), 'compat=0.10 requires refcount_bits=16')
   await downgradeHeader(backend)
   t.is((await readHeader(backend)).header.version, 2)
+})
+
+test('whenever the power goes, a header names the old data file or the new one, and all else that it said', async (t) => {
+  const from = 'o'.repeat(30)
+  const to = 'n'.repeat(420)
+  const contents = await imageBytes({ size: 65536, clusterSize: 4096, dataFile: from, dataFileRaw: true })
+  const before = contents.toBytes()
+  const random = new SeededRandom(5)
+  /** @returns headers that were neither */
+  const torn = async (isMutant: boolean): Promise<number> => {
+    const backend = new MemoryBackend({ contents: SparseBytes.from(before), record: true })
+    const used = isMutant ? otherwise(backend, { flush: () => Promise.resolve() }) : backend
+    await changeDataFile(used, { name: to, isRaw: false })
+    let neither = 0
+    for (let cut = 0; cut <= backend.log.length; cut++) {
+      for (let state = 0; state < 40; state++) {
+        const left = new MemoryBackend({ contents: afterPowerCut(before, backend.log, cut, random) })
+        const said = await readHeader(left).then(
+          ({ header: { dataFile, autoclearFeatures, extensions } }) =>
+            `${dataFile === from ? 'old' : dataFile === to ? 'new' : 'other'} ${autoclearFeatures} ${extensions.length}`,
+          String,
+        )
+        // On the way to the new one the header may do without its feature names.
+        if (!/^(old 2 [12]|new 0 [12])$/.test(said)) neither++
+      }
+    }
+    const { header } = await readHeader(backend)
+    t.is(header.dataFile, to)
+    return neither
+  }
+  t.is(await torn(false), 0)
+  t.true((await torn(true)) > 0, 'without the barriers some are torn')
 })

@@ -1,5 +1,5 @@
 import test, { type ExecutionContext } from 'ava'
-import { type BackingStrings, planBacking } from '../../lib/qcow2/header-strings.js'
+import { type BackingStrings, planBacking, planDataFile } from '../../lib/qcow2/header-strings.js'
 import { parseHeader } from '../../lib/qcow2/header.js'
 import { headerCluster } from '../support/header-cluster.js'
 import { SeededRandom, seedOfRun } from '../support/seeded-random.js'
@@ -110,6 +110,42 @@ test('a format that comes or goes moves what stands behind it, and nothing of th
       })
     }
   }
+})
+
+test("a data file's name that changes, comes or goes tears nothing, and the bit goes with the first sector", (t) => {
+  const isRawIn = (cluster: Uint8Array): boolean => parseHeader(cluster, 'test').autoclearFeatures === 2n
+  for (const clusterBits of [10, 12, 16]) {
+    for (const backing of [undefined, { file: name(100, 'b'), format: 'qcow2' }]) {
+      let cluster = headerCluster(clusterBits, 3, backing, 'data')
+      t.is(isRawIn(cluster), backing === undefined)
+      for (const [dataFile, isRaw] of [
+        [name(9, 'n'), true],
+        [undefined, false],
+        ['', false],
+        [name(60, 'm'), false],
+      ] as const) {
+        const plan = planDataFile(cluster, { name: dataFile, isRaw }, 'test')
+        mustBeSafe(t, cluster, plan)
+        const after = plan.at(-1) as Uint8Array
+        const before = parseHeader(cluster, 'test')
+        const { dataFile: named } = parseHeader(after, 'test')
+        t.is(named, dataFile === undefined ? before.dataFile : dataFile === '' ? undefined : dataFile)
+        t.is(isRawIn(after), isRaw && isRawIn(cluster))
+        t.like(parseHeader(after, 'test'), { backingFile: backing?.file, backingFormat: backing?.format })
+        cluster = after
+      }
+    }
+  }
+  const refused = {
+    code: 'ERR_NOT_SUPPORTED',
+    message: /header: the data file name has \d+ bytes, /,
+  } as const
+  const small = headerCluster(9, 3, undefined, 'data')
+  const plan = (length: number): Uint8Array[] =>
+    planDataFile(small, { name: name(length, 'x'), isRaw: true }, 'test')
+  // The header, two extensions' heads, and what is left.
+  t.is(plan(512 - 112 - 16).length, 1)
+  t.throws(() => plan(512 - 112 - 15), refused)
 })
 
 test('what does not fit is refused, and so is what only a torn header could hold', (t) => {

@@ -5,6 +5,7 @@ export function headerCluster(
   clusterBits: number,
   version: 2 | 3,
   backing: { readonly file: string; readonly format: string | undefined } | undefined,
+  dataFile?: string,
 ): Uint8Array {
   return encodeHeader({
     version,
@@ -19,5 +20,7 @@ export function headerCluster(
     refcountTableClusters: 1,
     backingFile: backing?.file,
     backingFormat: backing?.format,
+    dataFile,
+    dataFileRaw: dataFile !== undefined && backing === undefined,
   })
 }

@@ -14,11 +14,16 @@ export function mayLoop(): boolean {
 }
 
 /**
- * A block device over a file in memory, filled with bytes 0xff; it goes when the test is over.
+ * A block device over a file, filled with bytes 0xff; it goes when the test is over.
+ * @param options.punches  what is punched out of it must be given back: over a file in memory Linux stops doing that once zeros were written
  * @returns its path, as /dev/loop0
  */
-export async function makeDevice(t: ExecutionContext, bytes: number): Promise<string> {
-  const file = join(await makeFolder(t, { fast: true }), 'device')
+export async function makeDevice(
+  t: ExecutionContext,
+  bytes: number,
+  options: { readonly punches?: boolean } = {},
+): Promise<string> {
+  const file = join(await makeFolder(t, { fast: options.punches !== true }), 'device')
   await writeFile(file, new Uint8Array(bytes).fill(0xff))
   const device = execFileSync('losetup', ['--find', '--show', file], { encoding: 'utf8' }).trim()
   t.teardown(() => execFileSync('losetup', ['--detach', device]))

@@ -102,7 +102,7 @@ export async function openDisk(contents: SparseBytes, options: DiskOptions = {})
   }
   // As openQcow2 does it, but for keeping the parts.
   const metadata = await openMetadata(backend, { readOnly: false, repairing: false })
-  const encrypted = options.cipher && new EncryptedData(backend, options.cipher, 'host')
+  const encrypted = options.cipher && new EncryptedData(data ?? backend, options.cipher, 'host')
   const parts = assemble(backend, metadata, opening, encrypted)
   backend.log.length = 0
   return { memory, backend, parts, data, image: new Qcow2Image(parts, metadata, opening), options }
