@@ -13,7 +13,13 @@ import { UsageError } from './usage-error.js'
 export function storedBackingName(text: string, image: string, format: string | undefined): string {
   if (!hasProtocol(text)) return text
   const name = parseImageName(text, { format: undefined, imageOptions: false })
-  if (name.keySecrets.size > 0 || name.readOnly || name.forceShare) {
+  if (
+    name.keySecrets.size > 0 ||
+    name.chain.length > 0 ||
+    name.dataFile !== undefined ||
+    name.readOnly ||
+    name.forceShare
+  ) {
     throw new UsageError(`An image can store no more than the path of its backing file, not all of '${text}'`)
   }
   if (format !== undefined && name.format !== undefined && name.format !== format) {

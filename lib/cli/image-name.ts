@@ -1,4 +1,5 @@
 import type { ImageFormat } from '../image/probe.js'
+import type { NamedFile } from './named-files.js'
 import { parseOptionList } from './option-list.js'
 import { UsageError } from './usage-error.js'
 
@@ -12,6 +13,10 @@ export type ImageName = {
   /** Whether the name says that nothing may be written. */
   readonly readOnly: boolean
   readonly forceShare: boolean
+  /** Its backing file, that one's, ...: named in the place of what the images say. */
+  readonly chain: readonly NamedFile[]
+  /** Its external data file, named in the place of what the image says. */
+  readonly dataFile: string | undefined
   /** Whose secrets open it (0), its backing file (1), ... where they are encrypted. */
   readonly keySecrets: ReadonlyMap<number, string>
 }
@@ -41,6 +46,8 @@ export function parseImageName(text: string, rules: NameRules): ImageName {
     format: knownFormat(text, rules.format),
     readOnly: false,
     forceShare: false,
+    chain: [],
+    dataFile: undefined,
     keySecrets: new Map(),
   }
 }
@@ -110,6 +117,8 @@ function fromProperties(
   const readOnly = switchValue(text, 'read-only', take('read-only'))
   const keySecrets = takeKeySecrets(properties)
   const forceShare = switchValue(text, 'force-share', take('force-share'))
+  const chain = takeChain(text, properties)
+  const dataFile = takeFile(text, properties, 'data-file.')
   if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
   for (const unknown of properties.keys()) {
     const where = driver === undefined ? '' : ` '${driver}'`
@@ -122,8 +131,37 @@ function fromProperties(
     format: knownFormat(text, bareFile ? 'raw' : (driver ?? format)),
     readOnly,
     forceShare,
+    chain,
+    dataFile: dataFile?.path,
     keySecrets,
   }
+}
+
+/** `backing.driver=qcow2,backing.file.filename=F`, and the same of `backing.backing.`, ... */
+function takeChain(text: string, properties: Map<string, string>): NamedFile[] {
+  const chain: NamedFile[] = []
+  for (let prefix = 'backing.'; ; prefix += 'backing.') {
+    const file = takeFile(text, properties, prefix)
+    if (file === undefined) return chain
+    chain.push(file)
+  }
+}
+
+/** A file within another's properties: `file.filename` below a format, `filename` for the protocol alone. */
+function takeFile(text: string, properties: Map<string, string>, prefix: string): NamedFile | undefined {
+  const take = (name: string): string | undefined => {
+    const value = properties.get(prefix + name)
+    properties.delete(prefix + name)
+    return value
+  }
+  const driver = take('driver')
+  const bareFile = driver === 'file' || (driver === undefined && properties.has(`${prefix}filename`))
+  const path = bareFile ? take('filename') : take('file.filename')
+  const protocol = bareFile ? 'file' : take('file.driver')
+  if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
+  if (path !== undefined) return { path, format: knownFormat(text, bareFile ? 'raw' : driver) }
+  if (driver === undefined && protocol === undefined) return undefined
+  throw couldNotOpen(text, "The 'file' block driver requires a file name")
 }
 
 /** `encrypt.key-secret`, `backing.encrypt.key-secret`, ...; the format that may stand beside is the image's to say. */

@@ -4,6 +4,7 @@ import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { asksForHelp, type ImageSettings, isOn, parseImageSettings } from './create-options.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { escapeValue, parseOptionList } from './option-list.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
@@ -67,12 +68,13 @@ export async function amend(argv: readonly string[]): Promise<number> {
     return help((await imageInfo(name.path, { forceShare: true })).format)
   }
   if (name.format === 'raw') throw new UsageError(rawCannot)
+  const { backing, dataFile } = await gatesOf(name)
   const work: AmendOptions = {
     ...cache,
     ...(name.format === undefined ? {} : { format: name.format }),
     ...wanted(lists, secrets),
-    backing: 'allow',
-    openDataFile: 'allow',
+    backing,
+    openDataFile: dataFile,
     ...encryptionOf(name, secrets),
   }
   const { amendImage } = await import('../operations/amend.js')

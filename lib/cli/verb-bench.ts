@@ -2,6 +2,7 @@ import type { BenchOptions } from '../operations/bench.js'
 import { cacheArgument } from './cache-argument.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { sizeArgument } from './sizes.js'
@@ -67,8 +68,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
     ...cache,
     ...(name.format === undefined ? {} : { format: name.format }),
     forceShare,
-    backing: 'allow',
-    dataFile: 'allow',
+    ...(await gatesOf(name)),
     onStart: () => announce(requests),
   }
   const { benchImage } = await import('../operations/bench.js')

@@ -2,6 +2,7 @@ import type { DiskImage } from '../image/disk-image.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
 import { parseSize } from './sizes.js'
 import { UsageError } from './usage-error.js'
@@ -101,8 +102,7 @@ async function open(name: ImageName, secrets: Secrets, readOnly: boolean): Promi
     readOnly,
     ...format,
     ...encryptionOf(name, secrets),
-    backing: 'allow',
-    dataFile: 'allow',
+    ...(await gatesOf(name)),
   })
 }
 

@@ -2,6 +2,7 @@ import type { CommitOptions } from '../operations/commit.js'
 import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
@@ -48,8 +49,7 @@ export async function commit(argv: readonly string[]): Promise<number> {
     ...(base === undefined ? {} : { base }),
     // As the stock tool: who names the base decides for himself what becomes of the image.
     keep: line.has('keep') || base !== undefined,
-    backing: 'allow',
-    dataFile: 'allow',
+    ...(await gatesOf(name)),
     ...encryptionOf(name, secrets),
   }
   const { commitImage } = await import('../operations/commit.js')

@@ -2,6 +2,7 @@ import type { Comparison } from '../operations/compare.js'
 import { cacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { print } from './output.js'
 import { type ProgressMeter, progressMeter } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
@@ -58,8 +59,7 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
       ...encryptionOf(first, secrets),
       ...(secondEncryption === undefined ? {} : { secondEncryption }),
       strict,
-      backing: 'allow',
-      dataFile: 'allow',
+      ...(await gatesOf(first, second)),
       forceShare: first.forceShare || second.forceShare || line.has('forceShare'),
       onProgress: (progress) => {
         // The first report comes when both are open.

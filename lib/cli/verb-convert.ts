@@ -12,6 +12,7 @@ import {
   settingsHelp,
 } from './create-options.js'
 import { type ImageName, parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, type Secrets, secretsOf } from './secrets.js'
@@ -91,6 +92,7 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
   const backing = settings.get('backing_file')
   if (backing !== undefined && !existing)
     settings.set('backing_file', storedBackingName(backing, target.path, settings.get('backing_fmt')))
+  const gates = await gatesOf(...sources, ...(existing ? [target] : []))
   const work = {
     ...numbers,
     ...snapshot,
@@ -100,8 +102,8 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
     ...encryptionOf({ keySecrets: sourceSecrets(sources) }, secrets),
     ...targetEncryption(existing, target, secrets),
     format: target.format ?? format,
-    backing: 'allow',
-    sourceDataFile: 'allow',
+    backing: gates.backing,
+    sourceDataFile: gates.dataFile,
     forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
     compress: line.has('compress'),
     targetIsZero: line.has('targetIsZero'),

@@ -1,6 +1,7 @@
 import type { DdOptions } from '../operations/dd.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { interruptible } from './interrupts.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
@@ -34,13 +35,14 @@ export async function dd(argv: readonly string[], context: VerbContext): Promise
     imageOptions: line.has('imageOpts'),
   })
   const target = parseImageName(operands.of, { format: undefined, imageOptions: false })
+  const { backing, dataFile } = await gatesOf(source)
   const work: DdOptions = {
     ...blocks,
     ...(source.format === undefined ? {} : { sourceFormat: source.format }),
     format,
     forceShare: source.forceShare || line.has('forceShare'),
-    backing: 'allow',
-    sourceDataFile: 'allow',
+    backing,
+    sourceDataFile: dataFile,
     ...encryptionOf(source, secrets),
     overwrite: true,
   }

@@ -2,6 +2,7 @@ import type { ImageInfo, InfoChainOptions } from '../operations/info.js'
 import { staleBitmaps } from '../qcow2/bitmap-directory.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { infoJson, infoText } from './info-report.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
@@ -28,7 +29,8 @@ export async function info(argv: readonly string[], context: VerbContext): Promi
     ...(name.format === undefined ? {} : { format: name.format }),
   }
   if (line.has('chain')) {
-    const chain = await imageInfoChain(name.path, { ...how, backing: 'allow' })
+    const { backing } = await gatesOf(name)
+    const chain = await imageInfoChain(name.path, { ...how, backing })
     for (const facts of chain) warnOfStaleBitmaps(facts, context)
     print(json ? `${jsonText(chain.map(infoJson))}\n` : chain.map(infoText).join('\n'))
   } else {

@@ -2,6 +2,7 @@ import type { MapEntry, MapOptions } from '../operations/map.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { print } from './output.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
@@ -33,8 +34,7 @@ export async function map(argv: readonly string[]): Promise<number> {
     mapImage,
     name.path,
     {
-      backing: 'allow',
-      dataFile: 'allow',
+      ...(await gatesOf(name)),
       ...encryptionOf(name, secrets),
       forceShare: name.forceShare || line.has('forceShare'),
       ...(name.format === undefined ? {} : { format: name.format }),

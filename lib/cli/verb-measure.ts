@@ -4,6 +4,7 @@ import { parseCommandLine } from './command-line.js'
 import { type ImageSettings, parseImageSettings } from './create-options.js'
 import { encryptSettings } from './encrypt-settings.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { interruptible } from './interrupts.js'
 import { jsonText } from './json-text.js'
 import { print } from './output.js'
@@ -51,13 +52,14 @@ export async function measure(argv: readonly string[]): Promise<number> {
     return 0
   }
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
+  const { backing, dataFile } = await gatesOf(name)
   const found = await interruptible((signal) =>
     measureImage(name.path, {
       ...shape,
       ...snapshot,
       ...(name.format === undefined ? {} : { sourceFormat: name.format }),
-      backing: 'allow',
-      sourceDataFile: 'allow',
+      backing,
+      sourceDataFile: dataFile,
       ...encryptionOf(name, secrets),
       forceShare: name.forceShare || line.has('forceShare'),
       signal,

@@ -3,6 +3,7 @@ import { storedBackingName } from './backing-name.js'
 import { cacheArgument, sourceCacheArgument } from './cache-argument.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
@@ -50,8 +51,7 @@ export async function rebase(argv: readonly string[]): Promise<number> {
     ...newBacking(name.path, backing, line.value('backingFormat'), unsafe),
     unsafe,
     forceShare: line.has('forceShare'),
-    backing: 'allow',
-    dataFile: 'allow',
+    ...(await gatesOf(name)),
     ...encryptionOf(name, secrets),
   }
   const { rebaseImage } = await import('../operations/rebase.js')

@@ -3,6 +3,7 @@ import type { PreallocationMode } from '../queue/format-image.js'
 import { sectorSize } from '../base/units.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { encryptionOf, secretsOf } from './secrets.js'
@@ -62,14 +63,14 @@ export async function resize(argv: readonly string[]): Promise<number> {
   if (preallocation === 'metadata' && before.format === 'raw') {
     throw new UsageError(`Unsupported preallocation mode: ${preallocation}`)
   }
+  const gates = await gatesOf(name)
   const { resizeImage } = await import('../operations/resize.js')
   await interruptible((signal) =>
     resizeImage(name.path, size, {
       format: before.format,
       shrink: line.has('shrink'),
       preallocation,
-      backing: 'allow',
-      dataFile: 'allow',
+      ...gates,
       ...encryptionOf(name, secrets),
       signal,
     }),

@@ -2,6 +2,7 @@ import type { DiskImage } from '../image/disk-image.js'
 import type { OpenOptions } from '../image/open.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
+import { gatesOf } from './named-files.js'
 import { interruptible } from './interrupts.js'
 import { print } from './output.js'
 import { systemErrorText } from './system-error-text.js'
@@ -63,7 +64,7 @@ function actionOf(line: Line): Action | undefined {
 async function open(name: ImageName, given: OpenOptions): Promise<DiskImage> {
   const { openImage } = await import('../image/open.js')
   const format = name.format === undefined ? {} : { format: name.format }
-  return openImage(name.path, { ...given, ...format, backing: 'allow', dataFile: 'allow' })
+  return openImage(name.path, { ...given, ...format, ...(await gatesOf(name)) })
 }
 
 async function perform(image: DiskImage, action: Action, signal: AbortSignal): Promise<void> {

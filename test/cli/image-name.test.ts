@@ -55,3 +55,24 @@ test('broken JSON is refused as such', (t) => {
   })
   t.throws(() => parseImageName('json:[1]', plain), { instanceOf: UsageError, message: /must be an object/ })
 })
+
+test('the files of a chain, and a data file, may be named in the place of what the images say', (t) => {
+  const list =
+    'driver=qcow2,file.filename=T,backing.driver=qcow2,backing.file.filename=B,backing.backing.driver=file,backing.backing.filename=R,data-file.filename=D'
+  const { path, chain, dataFile } = parseImageName(list, listed)
+  t.is(path, 'T')
+  t.deepEqual(chain, [
+    { path: 'B', format: 'qcow2' },
+    { path: 'R', format: 'raw' },
+  ])
+  t.is(dataFile, 'D')
+  const json =
+    'json:{"driver":"qcow2","file":{"driver":"file","filename":"T"},"backing":{"file":{"filename":"B"}},"data-file":{"driver":"file","filename":"D"}}'
+  t.like(parseImageName(json, plain), { chain: [{ path: 'B', format: undefined }], dataFile: 'D' })
+  t.throws(() => parseImageName('file.filename=T,backing.driver=qcow2', listed), {
+    message: /requires a file name/,
+  })
+  t.throws(() => parseImageName('file.filename=T,backing.file.filename=B,backing.frob=1', listed), {
+    message: /does not support the option 'backing.frob'/,
+  })
+})
