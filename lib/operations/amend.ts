@@ -86,7 +86,7 @@ const amendSchema = {
 type Files = Pick<Layer, 'backend' | 'dataFile'>
 
 /** What is to be, all choices made. */
-type Wanted = Pick<AmendOptions, 'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
+export type Wanted = Pick<AmendOptions, 'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
   readonly version: 2 | 3 | undefined
   readonly refcountBits: number | undefined
   readonly lazyRefcounts: boolean | undefined
@@ -126,14 +126,18 @@ export async function amendImage(path: string, options: AmendOptions): Promise<v
     if (!(format instanceof Qcow2Image)) {
       throw notSupported("Format driver 'raw' does not support option amendment", { path })
     }
-    await amend(format, top, below, wanted, work)
+    await amendLayer(format, top, below, wanted, work)
   } finally {
     await disk.close()
   }
 }
 
-/** @param image  left as after a close, but for its file */
-async function amend(
+/**
+ * As `amendImage`, over what is open.
+ * @param image  left as after a close, but for its file
+ * @param below  the image's backing chain
+ */
+export async function amendLayer(
   image: Qcow2Image,
   files: Files,
   below: Layers | undefined,

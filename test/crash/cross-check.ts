@@ -16,7 +16,7 @@ const isCorrupt = (problem: string | undefined): boolean => /^corrupt: (?!lba)/.
 const isHeaders = (problem: string | undefined): boolean => problem?.startsWith('header:') === true
 
 /** The stock tool would look for the backing file that a header names, which is none. */
-function withoutBackingName(bytes: Uint8Array): Uint8Array {
+export function withoutBackingName(bytes: Uint8Array): Uint8Array {
   const alone = bytes.slice()
   // Its offset and size.
   alone.fill(0, 8, 20)

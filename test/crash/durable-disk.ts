@@ -132,7 +132,7 @@ type Payloads = { readonly lba: Int32Array; readonly generation: Int32Array }
 /** The same start images are used over and over. */
 const known = new WeakMap<Uint8Array, Payloads>()
 
-function payloadsOf(contents: Uint8Array, reader: PayloadReader): Payloads {
+export function payloadsOf(contents: Uint8Array, reader: PayloadReader): Payloads {
   let payloads = known.get(contents)
   if (payloads !== undefined) return payloads
   const sectors = contents.length / sectorSize
