@@ -86,7 +86,10 @@ const amendSchema = {
 type Files = Pick<Layer, 'backend' | 'dataFile'>
 
 /** What is to be, all choices made. */
-export type Wanted = Pick<AmendOptions, 'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'> & {
+export type Wanted = Pick<
+  AmendOptions,
+  'encrypt' | 'backingFile' | 'backingFormat' | 'dataFile' | 'dataFileRaw'
+> & {
   readonly version: 2 | 3 | undefined
   readonly refcountBits: number | undefined
   readonly lazyRefcounts: boolean | undefined

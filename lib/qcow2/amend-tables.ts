@@ -23,7 +23,7 @@ type Table = {
  * Do without the zero flag, which version 2 lacks, in the tables of the disk and of all snapshots: a zero entry becomes unallocated where no backing
  * file can show, else a cluster of zeros; the cluster that is kept for it, if nobody shares that. The caller sees to it that no request runs.
  *
- * Each entry is one atomic change between two forms that read alike, with the order of any write (E1, E16); a crash leaves some changed and others not.
+ * Each entry is one atomic change between two forms that read alike, with the order of any write (E1, E16, E26); a crash leaves some changed and others not.
  * @param step  called between two tables, with bytes of tables
  */
 export async function expandZeros(parts: Parts, snapshots: SnapshotList, step: Step): Promise<void> {

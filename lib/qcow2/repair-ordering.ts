@@ -24,9 +24,9 @@ export class RepairOrdering {
   }
 
   /**
-   * New refcount structures are written, in clusters that nothing refers to. Without the first barrier a crash could leave a
+   * New refcount structures are written, in clusters that nothing refers to (E26). Without the first barrier a crash could leave a
    * header that names a table which is not there. Without the second one, flags that go by the new counts, or the next writer's
-   * use of the old table's clusters, could become durable while the header still names the old table.
+   * use of the old table's clusters, or their punch, could become durable while the header still names the old table.
    */
   async switchRefcounts(
     firstCluster: Uint8Array,
@@ -40,7 +40,7 @@ export class RepairOrdering {
   }
 
   /**
-   * The header takes another form, whose strings may reach behind its first sector (E23). Without the first barrier a crash could leave a version 2
+   * The header takes another form, whose strings may reach behind its first sector (E23, E26). Without the first barrier a crash could leave a version 2
    * header over entries that only version 3 has; without the one between, a first sector that points to strings which are not there; without the
    * last, the next step would take places of strings that the header on disk still uses.
    * @param steps  whole first clusters, one after the other

@@ -24,11 +24,11 @@ import { type StartImage, startImage } from './start-images.js'
 
 const seed = seedOfRun()
 
-/** Nearly all crashes have fewer states; of the others some are looked at, by seed. */
-const limits = { perPoint: 300, exhaustive: 2 ** 11 }
+/** More than any of the scenarios has at one crash; without a barrier it may be more. */
+const limits = { perPoint: 300, exhaustive: 2 ** 12 }
 
 /** Of so many states one is amended again, or looked at by the stock tool. */
-const [finishEvery, checkEvery] = [53, 499]
+const [finishEvery, checkEvery] = [29, 199]
 
 type Scenario = {
   readonly start: () => Promise<StartImage>
@@ -150,10 +150,10 @@ function families(): Map<string, [string, Scenario][]> {
 let states = 0
 
 for (const [family, members] of families()) {
-  test.serial(`E26: crash states of an amendment: ${family}`, async (t) => {
+  test.serial(`E26: all crash states of an amendment: ${family}`, async (t) => {
     t.timeout(5 * 60_000)
     const folder = await makeFolder(t, { fast: true })
-    let [own, points, exhaustive] = [0, 0, 0]
+    let [own, points] = [0, 0]
     for (const [name, { start: make, wanted, wrap }] of members) {
       const start = await make()
       const kept: Left[] = []
@@ -169,6 +169,7 @@ for (const [family, members] of families()) {
         },
       })
       t.is(seen.problem, undefined, `${name}, QCOW2_SEED=${seed}`)
+      t.is(seen.exhaustivePoints, seen.points, name)
       // Both the image before and the image after were there.
       t.true(seen.kinds.size > 1, name)
       for (const left of kept) t.is(await finishes(start, wanted, left), undefined, name)
@@ -176,9 +177,8 @@ for (const [family, members] of families()) {
         t.is(await checkedByStockTool(bytes, join(folder, 'left.qcow2')), undefined, name)
       own += seen.states
       points += seen.points
-      exhaustive += seen.exhaustivePoints
     }
-    t.log(`${own} states at ${points} crashes, ${exhaustive} of them as a whole`)
+    t.log(`${own} states at ${points} crashes`)
   })
 }
 

@@ -292,7 +292,9 @@ export class AmendmentJudge {
         .join(' ')
     if (found.file !== file) return `header: it names ${found.file.slice(0, 40)} (${found.file.length} bytes)`
     if (found.format !== format) return `header: it names the format ${found.format}`
-    return lasting(found.others) === lasting(others) ? undefined : `header: its extensions are ${found.others}`
+    return lasting(found.others) === lasting(others)
+      ? undefined
+      : `header: its extensions are ${found.others}`
   }
 
   #judgeImage(disk: CrashedDisk, { version, refcountBits }: Kind): string | undefined {

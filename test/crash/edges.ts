@@ -196,6 +196,7 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
 export const elsewhere: Readonly<Record<string, string>> = {
   E24: 'encrypted-creation.test.ts',
   E25: 'compaction.test.ts',
+  E26: 'amendment.test.ts',
 }
 
-export const allEdges = Array.from({ length: 25 }, (_, index) => `E${index + 1}`)
+export const allEdges = Array.from({ length: 26 }, (_, index) => `E${index + 1}`)
