@@ -218,12 +218,16 @@ test('whatever is damaged: repair is checked by qemu-img, repeats itself, and to
     t.is((await theirCheck(file)).exit, exit, where)
     if (before.exit === 0) t.is(exit, 0, where)
     t.deepEqual(otherChanges(image, after), [], where)
-    t.is((await ourCheck(file, { repair })).exit, exit, where)
+    const second = await ourCheck(file, { repair })
+    t.is(second.exit, exit, where)
     t.true(after.equals(await readFile(file)), where)
     await writeFile(`${file}.theirs`, image)
     const theirs = await theirCheck(`${file}.theirs`, '-r', repair)
     const snapshotsLost = /snapshots at/.test(what)
-    if (theirs.exit === 0 && !snapshotsLost) t.is(exit, 0, where)
+    // A table that is something else as well is not written, be it for a flag: what else it is would change.
+    const isTableKept =
+      exit === 2 && second.lines.every((line) => line.startsWith('ERROR OFLAG_COPIED data cluster'))
+    if (theirs.exit === 0 && !snapshotsLost && !isTableKept) t.is(exit, 0, where)
   }
 })
 
