@@ -109,11 +109,7 @@ function fromProperties(
     properties.delete(name)
     return value
   }
-  const driver = take('driver')
-  // A bare protocol driver shows the bytes of the file as they are, which is what raw is.
-  const bareFile = driver === 'file'
-  const path = bareFile ? take('filename') : take('file.filename')
-  const protocol = bareFile ? 'file' : take('file.driver')
+  const { driver, bareFile, path, protocol } = takePlace(properties, '')
   const readOnly = switchValue(text, 'read-only', take('read-only'))
   const keySecrets = takeKeySecrets(properties)
   const forceShare = switchValue(text, 'force-share', take('force-share'))
@@ -147,21 +143,39 @@ function takeChain(text: string, properties: Map<string, string>): NamedFile[] {
   }
 }
 
-/** A file within another's properties: `file.filename` below a format, `filename` for the protocol alone. */
+/** A file within another's properties. */
 function takeFile(text: string, properties: Map<string, string>, prefix: string): NamedFile | undefined {
+  const { driver, bareFile, path, protocol } = takePlace(properties, prefix)
+  if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
+  if (path !== undefined) return { path, format: knownFormat(text, bareFile ? 'raw' : driver) }
+  if (driver === undefined && protocol === undefined) return undefined
+  throw couldNotOpen(text, "The 'file' block driver requires a file name")
+}
+
+/**
+ * Where a file is: `file.filename` below a format; `filename` of a bare protocol driver, which shows the bytes of the file as they are, and that is what raw is.
+ * @param prefix  of its properties; '' for the image itself, which does without a driver only if it says `file.filename`
+ */
+function takePlace(
+  properties: Map<string, string>,
+  prefix: string,
+): {
+  driver?: string | undefined
+  bareFile: boolean
+  path?: string | undefined
+  protocol?: string | undefined
+} {
   const take = (name: string): string | undefined => {
     const value = properties.get(prefix + name)
     properties.delete(prefix + name)
     return value
   }
   const driver = take('driver')
-  const bareFile = driver === 'file' || (driver === undefined && properties.has(`${prefix}filename`))
-  const path = bareFile ? take('filename') : take('file.filename')
-  const protocol = bareFile ? 'file' : take('file.driver')
-  if (protocol !== undefined && protocol !== 'file') throw couldNotOpen(text, `Unknown driver '${protocol}'`)
-  if (path !== undefined) return { path, format: knownFormat(text, bareFile ? 'raw' : driver) }
-  if (driver === undefined && protocol === undefined) return undefined
-  throw couldNotOpen(text, "The 'file' block driver requires a file name")
+  const isImplied = prefix !== '' && driver === undefined && properties.has(`${prefix}filename`)
+  const bareFile = driver === 'file' || isImplied
+  return bareFile
+    ? { driver, bareFile, path: take('filename'), protocol: 'file' }
+    : { driver, bareFile, path: take('file.filename'), protocol: take('file.driver') }
 }
 
 /** `encrypt.key-secret`, `backing.encrypt.key-secret`, ...; the format that may stand beside is the image's to say. */
