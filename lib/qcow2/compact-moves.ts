@@ -54,13 +54,14 @@ export async function moveUnits(work: MoveWork, moves: readonly Move[]): Promise
       if (isGuestData) guestData.add(move)
     }
     await eachPointer(work.backend, level, visit, () => throwIfAborted(work.signal))
+    references.sort((a, b) => a.move.first - b.move.first)
     const found = new Set(references.map(({ move }) => move))
-    for (const batch of batchesOf(
-      [...found].sort((a, b) => a.first - b.first),
-      work.geometry,
-    )) {
+    let next = 0
+    for (const batch of batchesOf([...found], work.geometry)) {
       const inBatch = new Set(batch)
-      const here = references.filter(({ move }) => inBatch.has(move))
+      const from = next
+      while (next < references.length && inBatch.has((references[next] as Reference).move)) next++
+      const here = references.slice(from, next)
       await moveBatch(work, batch, here, guestData)
       if (level === 'roots' || level === 'blocks') {
         const { header } = await readHeader(work.backend)
@@ -97,6 +98,7 @@ class MoveIndex {
   }
 }
 
+/** @param moves  by ascending `first` */
 function* batchesOf(moves: readonly Move[], { clusterSize }: Geometry): Generator<Move[]> {
   let batch: Move[] = []
   let bytes = 0
