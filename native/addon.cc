@@ -6,6 +6,7 @@
 #include "environment.h"
 #include "guard.h"
 #include "job.h"
+#include "queued_file.h"
 #include "request_queue_binding.h"
 
 namespace {
@@ -14,10 +15,11 @@ using block_queue::BlockQueue;
 using block_queue::Environment;
 using block_queue::guarded;
 using block_queue::Operation;
+using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 6;
+constexpr int kAbi = 7;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -69,6 +71,8 @@ Napi::Object constants(Napi::Env env) {
   set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
   set(&all, "mostCompletions", Environment::kMostCompletions);
   set(&all, "mostFiles", Environment::kMostFiles);
+  set(&all, "mostAtOnce", Environment::kMostReadsAtOnce);
+  set(&all, "longestAtOnce", QueuedFile::kLongestAtOnce);
   return all;
 }
 

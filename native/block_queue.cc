@@ -27,6 +27,22 @@ std::optional<uint64_t> count_of(Napi::Value value) {
 
 std::optional<uint64_t> count_at(const Napi::CallbackInfo& info, size_t index) { return count_of(info[index]); }
 
+struct Bytes {
+  uint8_t* data;
+  size_t length;
+};
+
+std::optional<Bytes> bytes_at(const Napi::CallbackInfo& info, size_t index) {
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      type != napi_uint8_array) {
+    return std::nullopt;
+  }
+  return Bytes{static_cast<uint8_t*>(data), length};
+}
+
 std::optional<std::vector<uint64_t>> counts_at(const Napi::CallbackInfo& info, size_t index) {
   if (!info[index].IsArray()) return std::nullopt;
   const Napi::Array array = info[index].As<Napi::Array>();
@@ -71,6 +87,8 @@ Napi::Function BlockQueue::define(Napi::Env env) {
                      {
                          guarded_accessor<&BlockQueue::number>("number"),
                          guarded_method<&BlockQueue::geometry>("geometry"),
+                         guarded_method<&BlockQueue::read_at_once>("readAtOnce"),
+                         guarded_method<&BlockQueue::write_at_once>("writeAtOnce"),
                          guarded_method<&BlockQueue::enqueue>("enqueue"),
                          guarded_method<&BlockQueue::section_after_data>("sectionAfterData"),
                          guarded_method<&BlockQueue::pending_section>("pendingSection"),
@@ -132,27 +150,49 @@ Napi::Value BlockQueue::geometry(const Napi::CallbackInfo& info) {
   return geometry;
 }
 
+// (bytes, offset) -> whether it is done
+Napi::Value BlockQueue::read_at_once(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  const auto bytes = bytes_at(info, 0);
+  const auto offset = count_at(info, 1);
+  if (!bytes || !offset) {
+    refuse(env, "readAtOnce(bytes, offset) takes a Uint8Array and a count");
+    return {};
+  }
+  return Napi::Boolean::New(env, file_->read_at_once(bytes->data, bytes->length, *offset));
+}
+
+// (bytes, offset) -> whether it is done
+Napi::Value BlockQueue::write_at_once(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!check_open(env)) return {};
+  const auto bytes = bytes_at(info, 0);
+  const auto offset = count_at(info, 1);
+  if (!bytes || !offset) {
+    refuse(env, "writeAtOnce(bytes, offset) takes a Uint8Array and a count");
+    return {};
+  }
+  return Napi::Boolean::New(env, file_->write_at_once(bytes->data, bytes->length, *offset));
+}
+
 Napi::Value BlockQueue::enqueue(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!check_open(env)) return {};
-  napi_typedarray_type type;
-  size_t length = 0;
-  void* bytes = nullptr;
+  const auto bytes = bytes_at(info, 0);
   const auto offset = count_at(info, 1);
   const auto earliest = count_at(info, 2);
-  if (napi_get_typedarray_info(env, info[0], &type, &length, &bytes, nullptr, nullptr) != napi_ok ||
-      type != napi_uint8_array || length == 0 || !offset || !earliest) {
+  if (!bytes || bytes->length == 0 || !offset || !earliest) {
     refuse(env, "enqueue(bytes, offset, earliest) takes a Uint8Array that is not empty and two counts");
     return {};
   }
   const uint64_t alignment = file_->file().offset_alignment();
-  if (*offset % alignment != 0 || length % alignment != 0) {
+  if (*offset % alignment != 0 || bytes->length % alignment != 0) {
     refuse(env, "a node consists of whole units of the file's alignment");
     return {};
   }
   QueueState state;
-  const Section section =
-      file_->worker().enqueue(*offset, static_cast<const uint8_t*>(bytes), length, *earliest, &state);
+  const Section section = file_->worker().enqueue(*offset, bytes->data, bytes->length, *earliest, &state);
   if (section == Worker::kNoSuchSection) {
     refuse(env, "earliest is beyond every section that was ever answered");
     return {};

@@ -19,11 +19,6 @@ namespace {
 constexpr size_t kMostCachedThreads = 2;
 constexpr size_t kMostDirectThreads = 16;
 
-// Reads that are in the page cache are done on the JavaScript thread: it takes less than handing them over. Bounded, as
-// reading for ever without a turn of the event loop would starve everything else.
-constexpr size_t kMostReadsAtOnce = 64;
-constexpr uint64_t kLongestReadAtOnce = uint64_t{64} << 10;
-
 // Requests that are out; for more than these, memory is asked for.
 constexpr size_t kLeastRoom = 64;
 
@@ -63,8 +58,7 @@ bool is_float64_array(const Napi::Value& value, size_t least_length) {
 Environment::Environment(Napi::Env env)
     : completions_(env, [this](Napi::Env environment) { deliver(environment); }),
       cached_pool_(kMostCachedThreads, /*gather=*/true, &completions_),
-      direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_),
-      reads_at_once_left_(kMostReadsAtOnce) {
+      direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_) {
   cached_jobs_.reserve(kMostCompletions);
   direct_jobs_.reserve(kMostCompletions);
   asked_.reserve(kMostCompletions);
@@ -110,6 +104,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   const double* number = info[0].As<Napi::Float64Array>().Data();
   const auto count = static_cast<uint32_t>(count_asked);
   uint32_t over_count = 0;
+  reads_at_once_left_ = kMostReadsAtOnce;
   for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
     Job job;
     int error = 0;
@@ -173,7 +168,7 @@ int Environment::begin(Job job, bool* is_over) {
 
 bool Environment::read_at_once(const Job& job) {
   if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
-  if (reads_at_once_left_ == 0 || job.length > kLongestReadAtOnce || !job.file->read_at_once(job)) return false;
+  if (reads_at_once_left_ == 0 || !job.file->read_at_once(job)) return false;
   --reads_at_once_left_;
   return true;
 }
@@ -207,7 +202,6 @@ void Environment::make_room(size_t more) {
 
 void Environment::deliver(Napi::Env env) {
   completions_.take(kMostCompletions, kMostFiles, &delivered_, &progressed_);
-  reads_at_once_left_ = kMostReadsAtOnce;
   requests_out_ -= delivered_.size();
   size_t file_count = 0;
   const Napi::HandleScope scope(env);

@@ -28,6 +28,9 @@ class Environment {
   // What one wake-up delivers at most: timers and sockets have their turn after it. A batch of requests is not longer.
   static constexpr size_t kMostCompletions = 256;
   static constexpr size_t kMostFiles = 64;
+  // Reads that are in the page cache are done on the JavaScript thread: it takes less than handing them over. So many
+  // of one batch; JavaScript sees to it that the event loop has a turn after as many.
+  static constexpr size_t kMostReadsAtOnce = 64;
 
   explicit Environment(Napi::Env env);
   Environment(const Environment&) = delete;
@@ -84,7 +87,7 @@ class Environment {
   // What is set aside on the way to the pools and back: for all requests that are out, and the close of each file.
   size_t room_ = 0;
   int moving_files_ = 0;
-  size_t reads_at_once_left_ = 0;  // until JavaScript gives the event loop a turn
+  size_t reads_at_once_left_ = 0;  // of the batch that is being submitted
 
   // Of the batch that is being submitted, or delivered. With room for the longest: they never ask for memory again.
   struct Asked {

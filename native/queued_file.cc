@@ -31,6 +31,10 @@ void lay_over(const std::vector<RequestQueue::OverlayPiece>& overlay, const Job&
   }
 }
 
+// A host that lets its writers wait once is about to do so again.
+constexpr auto kLongWrite = std::chrono::milliseconds(2);
+constexpr auto kPauseAfterLongWrite = std::chrono::seconds(1);
+
 }  // namespace
 
 QueuedFile::QueuedFile(uint32_t number, Options options, IoPool* pool, CompletionQueue* completions)
@@ -60,9 +64,25 @@ bool QueuedFile::read_at_once(const Job& job) {
   if (is_direct()) return false;
   std::vector<RequestQueue::OverlayPiece> overlay;
   if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
-  if (file_.read_at_once(job.data, static_cast<size_t>(job.length), job.offset) != 0) return false;
+  if (!read_at_once(job.data, job.length, job.offset)) return false;
   lay_over(overlay, job);
   return true;
+}
+
+bool QueuedFile::read_at_once(uint8_t* data, uint64_t length, uint64_t offset) {
+  if (is_direct() || length > kLongestAtOnce) return false;
+  return file_.read_at_once(data, static_cast<size_t>(length), offset) == 0;
+}
+
+bool QueuedFile::write_at_once(const uint8_t* data, uint64_t length, uint64_t offset) {
+  if (is_direct() || length > kLongestAtOnce) return false;
+  const Clock::time_point before = Clock::now();
+  if (before < no_write_at_once_before_) return false;
+  const bool succeeded = file_.write(data, static_cast<size_t>(length), offset) == 0;
+  changed(succeeded);
+  const Clock::time_point after = Clock::now();
+  if (after - before > kLongWrite) no_write_at_once_before_ = after + kPauseAfterLongWrite;
+  return succeeded;
 }
 
 Completion QueuedFile::perform(const Job& job, Scratch* scratch) {

@@ -46,8 +46,16 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // A job to close the file is about to be submitted to the pool, unasked.
   void close_begins() { close_submitted_ = true; }
 
+  // What is longer takes too long for the JavaScript thread. Bytes.
+  static constexpr uint64_t kLongestAtOnce = uint64_t{64} << 10;
+
   // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
   bool read_at_once(const Job& job);
+  // The same for a read of the file as it is, without the queue.
+  bool read_at_once(uint8_t* data, uint64_t length, uint64_t offset);
+  // Carry out a write on this thread, which the page cache takes; it waits where the host makes its writers wait.
+  // false: to be written by way of a job, which tells why it fails if it does.
+  bool write_at_once(const uint8_t* data, uint64_t length, uint64_t offset);
   bool is_direct() const { return options_.open.direct; }
 
   // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
@@ -102,8 +110,9 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   File file_;
   uint64_t length_at_open_ = 0;
   std::unique_ptr<Worker> worker_;
-  std::atomic<bool> opened_{false};  // all above are set; they stay until the file is destroyed
-  bool close_submitted_ = false;     // JavaScript thread only
+  std::atomic<bool> opened_{false};            // all above are set; they stay until the file is destroyed
+  bool close_submitted_ = false;               // JavaScript thread only
+  Clock::time_point no_write_at_once_before_;  // JavaScript thread only
 
   std::atomic<bool> has_changed_{false};  // since the last sync started
   std::atomic<uint64_t> syncs_{0};

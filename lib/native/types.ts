@@ -68,6 +68,10 @@ export type NativeConstants = {
   /** Also of requests in one batch. */
   readonly mostCompletions: number
   readonly mostFiles: number
+  /** Requests that may be done on this thread before the event loop has a turn. */
+  readonly mostAtOnce: number
+  /** What is longer than this is not done on this thread. Bytes. */
+  readonly longestAtOnce: number
 }
 
 /** One file and its queue. Opened and closed by requests, like all that may take time. */
@@ -81,6 +85,10 @@ export type NativeBlockQueue = {
     /** A block device, whose length cannot change. */
     readonly isDevice: boolean
   }
+  /** Read without the queue, on this thread, if that takes no waiting. @returns whether it is done */
+  readAtOnce(bytes: Uint8Array, offset: number): boolean
+  /** Write on this thread; it waits where the host makes writers wait. @returns whether it is done: if not, a request tells why */
+  writeAtOnce(bytes: Uint8Array, offset: number): boolean
   /** Copies. @returns the section. Without memory the queue is poisoned: others may have been queued with this node in mind */
   enqueue(bytes: Uint8Array, offset: number, earliest: number): number
   sectionAfterData(): number

@@ -22,6 +22,8 @@ export type BlockQueueOptions = {
   readonly queueNodes?: number
   /** Nodes older than this are written without being asked for. Milliseconds; 0 is never. */
   readonly idleMs?: number
+  /** Write what is small, where the page cache takes it, on this thread. */
+  readonly inlineWrites?: boolean
   /** Keep a log of all that changes the file, in memory: for looking at what a crash could leave. */
   readonly record?: boolean
 }
@@ -32,6 +34,8 @@ const defaultQueueNodes = 4096
 
 /** What a crash may cost a guest that never flushes. */
 const defaultIdleMs = 5000
+
+const done = Promise.resolve()
 
 /** What the messages of failures call the operations of the addon. */
 const verbs: Readonly<Record<NativeOperation, string>> = {
@@ -65,6 +69,9 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly #state: QueueState
   readonly #admission: Admission
   readonly #listeners: (() => void)[] = []
+  /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
+  readonly #longestReadAtOnce: number
+  readonly #longestWriteAtOnce: number
   #alignment = 1
   #length = 0
   #isDevice = false
@@ -110,6 +117,8 @@ export class BlockQueue implements BlockBackend, Requester {
       () => new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers),
     )
     this.number = this.#native.number
+    this.#longestReadAtOnce = options.direct ? 0 : constants.longestAtOnce
+    this.#longestWriteAtOnce = options.inlineWrites === true ? this.#longestReadAtOnce : 0
     if (options.record === true) this.log = new FileLog(this.#native)
     this.#admission = new Admission(
       { bytes: options.queueBytes ?? defaultQueueBytes, nodes: options.queueNodes ?? defaultQueueNodes },
@@ -167,6 +176,12 @@ export class BlockQueue implements BlockBackend, Requester {
     if (this.#closing === undefined) {
       this.#dataReads++
       this.#dataReadBytes += bytes.length
+      if (bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce) {
+        if (this.#native.readAtOnce(bytes, offset)) {
+          this.#requests.ranAtOnce()
+          return done
+        }
+      }
     }
     return this.#send('read', offset, bytes.length, bytes)
   }
@@ -331,6 +346,12 @@ export class BlockQueue implements BlockBackend, Requester {
     if (operation === 'write') {
       this.#dataWrites++
       this.#dataWriteBytes += length
+      if (bytes !== undefined && length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce) {
+        if (this.#native.writeAtOnce(bytes, offset)) {
+          this.#requests.ranAtOnce()
+          return done
+        }
+      }
     }
     return this.#send(operation, offset, length, bytes)
   }

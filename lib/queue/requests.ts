@@ -25,7 +25,8 @@ type Request = {
 
 /**
  * The requests of all files of this thread on their way to the addon and back. Those of one turn of the event loop go over as
- * one batch, rung in by process.nextTick; results come back as one batch for each wake-up.
+ * one batch, rung in by process.nextTick; results come back as one batch for each wake-up. Small ones that the page cache serves are done on
+ * this thread, so many in a turn; then the next batch is rung in by setImmediate, which lets the event loop go round.
  */
 class Requests {
   readonly #addon: NativeAddon
@@ -48,10 +49,17 @@ class Requests {
   readonly #requesters = new Map<number, WeakRef<Requester>>()
   readonly #kept = new Map<Promise<void>, Requester>()
   readonly #forgotten = new FinalizationRegistry<number>((number) => this.#requesters.delete(number))
+  /** What may still be done on this thread before the event loop has a turn. */
+  #atOnceLeft: number
+  readonly #mostAtOnce: number
   readonly #ring = (): void => this.#submit()
+  readonly #ringAfterTurn = (): void => {
+    this.#atOnceLeft = this.#mostAtOnce
+    this.#submit()
+  }
 
   constructor(native: NativeAddon) {
-    const { operations, numbersPerRequest, numbersPerCompletion, mostCompletions, mostFiles } =
+    const { operations, numbersPerRequest, numbersPerCompletion, mostCompletions, mostFiles, mostAtOnce } =
       native.constants
     this.#addon = native
     this.#operations = operations
@@ -61,6 +69,8 @@ class Requests {
     this.#buffers = new Array<Uint8Array | undefined>(mostCompletions).fill(undefined)
     this.#completions = new Float64Array(mostCompletions * numbersPerCompletion)
     this.#files = new Float64Array(mostFiles)
+    this.#mostAtOnce = mostAtOnce
+    this.#atOnceLeft = mostAtOnce
     native.start((completions, files) => this.#deliver(completions, files), this.#completions, this.#files)
     // Ends the addon's threads in order: a process that is told to exit does not run the environment's clean-up hooks.
     process.on('exit', () => native.shutDown())
@@ -84,6 +94,16 @@ class Requests {
     this.#kept.set(until, requester)
     const over = (): void => void this.#kept.delete(until)
     until.then(over, over)
+  }
+
+  /** Whether a request may be done on this thread: doing so for ever would starve all that waits for the event loop. */
+  get mayRunAtOnce(): boolean {
+    return this.#atOnceLeft > 0
+  }
+
+  /** One was. */
+  ranAtOnce(): void {
+    this.#atOnceLeft--
   }
 
   /**
@@ -124,8 +144,10 @@ class Requests {
       batch[at + 3] = offset
       batch[at + 4] = length
       this.#buffers[index] = bytes
-      if (index === 0) process.nextTick(this.#ring)
-      else if (this.#collected === this.#buffers.length) this.#submit()
+      if (this.#collected === this.#buffers.length) this.#submit()
+      else if (index > 0) return
+      else if (this.#atOnceLeft > 0) process.nextTick(this.#ring)
+      else setImmediate(this.#ringAfterTurn)
     })
   }
 
@@ -135,10 +157,12 @@ class Requests {
     this.#collected = 0
     const over = this.#addon.submit(this.#batch, this.#buffers, count)
     this.#buffers.fill(undefined, 0, count)
+    this.#atOnceLeft -= over
     if (over > 0) this.#settle(over)
   }
 
   #deliver(completionCount: number, fileCount: number): void {
+    this.#atOnceLeft = this.#mostAtOnce
     // First what stands in the array: a listener may send a request, and with it a batch, whose results go to the same place.
     // Nobody who waits goes on before all have been told: promises run their continuations later.
     this.#settle(completionCount)

@@ -16,10 +16,13 @@ type Requests = {
   readonly step?: number
   readonly write?: boolean
   readonly flushInterval?: number
+  /** Ours only: writes are made on the calling thread. */
+  readonly inlineWrites?: boolean
 }
 
 function oursOf(ours: OurProcess, path: string, requests: Requests): Promise<number> {
-  const options: BenchOptions = { format: 'qcow2', ...requests }
+  const { cache, inlineWrites = false, ...rest } = requests
+  const options: BenchOptions = { format: 'qcow2', cache: { mode: cache, inlineWrites }, ...rest }
   return ours.run({ work: 'requests', path, options })
 }
 
@@ -119,7 +122,7 @@ function durable(bench: Bench, ours: OurProcess, clients: number, count: number)
 
 type RowShape = readonly [name: string, work: string, floor: number, goal: number]
 
-/** Rows 1 to 15 of the table. @param ours  the process in which our side runs */
+/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`. @param ours  the process in which our side runs */
 export function requestRows(ours: OurProcess): Row[] {
   const row = ([name, work, floor, goal]: RowShape, prepare: Row['prepare']): Row => ({
     name,
@@ -150,6 +153,20 @@ export function requestRows(ours: OurProcess): Row[] {
       cache: 'writeback',
       write: true,
     }),
+    there(['3i', 'cached 4k overwrite, 1 deep, inline', 1.6, 4], {
+      count: 60_000,
+      depth: 1,
+      cache: 'writeback',
+      write: true,
+      inlineWrites: true,
+    }),
+    there(['4i', 'cached 4k overwrite, 32 deep, inline', 2, 3.5], {
+      count: 120_000,
+      depth: 32,
+      cache: 'writeback',
+      write: true,
+      inlineWrites: true,
+    }),
     there(['5r', 'O_DIRECT 4k read, 1 deep', 0.95, 1.1], { count: 8000, depth: 1, cache: 'none' }),
     there(['5w', 'O_DIRECT 4k overwrite, 1 deep', 0.95, 1.1], {
       count: 6000,
@@ -173,6 +190,18 @@ export function requestRows(ours: OurProcess): Row[] {
       count: 32_000,
       depth: 32,
       cache: 'writeback',
+    }),
+    allocating(['8i', 'allocating 4k, writeback, 1 deep, inline', 1.8, 5], {
+      count: 16_000,
+      depth: 1,
+      cache: 'writeback',
+      inlineWrites: true,
+    }),
+    allocating(['9i', 'allocating 4k, writeback, 32 deep, inline', 2.5, 4.5], {
+      count: 32_000,
+      depth: 32,
+      cache: 'writeback',
+      inlineWrites: true,
     }),
     allocating(['10', 'allocating 4k, none, 32 deep', 1.4, 3.5], { count: 12_000, depth: 32, cache: 'none' }),
     row(['11', 'durable allocating 4k, 1 client', 1.5, 2], async (bench) => durable(bench, ours, 1, 800)),

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { addon } from '../../lib/native/addon.js'
 import { BlockQueue } from '../../lib/queue/block-queue.js'
 import { requests } from '../../lib/queue/requests.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -58,6 +60,42 @@ test('reading without end leaves timers their turn', async (t) => {
     reads++
   }
   t.true(reads > 0)
+  await queue.close()
+})
+
+test('small writes are made on this thread where that is asked for, so many before the event loop has a turn', async (t) => {
+  const { mostAtOnce, longestAtOnce } = addon().constants
+  const path = join(await makeFolder(t), 'file')
+  await writeFile(path, new Uint8Array(1024 ** 2))
+  const written = (offset: number): number => readFileSync(path)[offset] as number
+  const queue = await BlockQueue.open(path, {
+    readOnly: false,
+    direct: false,
+    syncPolicy: 'flush',
+    inlineWrites: true,
+  })
+  await new Promise((resolve) => setImmediate(resolve))
+  const long = queue.write(new Uint8Array(longestAtOnce + 1).fill(1), 2 ** 19)
+  t.is(written(2 ** 19), 0, 'too long for this thread')
+  const small = Array.from({ length: mostAtOnce + 1 }, (_, index) =>
+    queue.write(new Uint8Array(512).fill(1), index * 512),
+  )
+  const contents = readFileSync(path)
+  for (let index = 0; index < mostAtOnce; index++) t.is(contents[index * 512], 1, `write ${index}`)
+  t.is(contents[mostAtOnce * 512], 0, 'the event loop has a turn before this one')
+  await Promise.all([long, ...small])
+  t.is(written(mostAtOnce * 512), 1)
+  t.is(written(2 ** 19), 1)
+  t.is(queue.stats().dataWrites, mostAtOnce + 2)
+  await queue.close()
+})
+
+test('without being asked for no write is made on this thread', async (t) => {
+  const queue = await open(t)
+  const write = queue.write(new Uint8Array(512).fill(252), 0)
+  t.is(readFileSync(queue.path)[0], 0)
+  await write
+  t.is(readFileSync(queue.path)[0], 252)
   await queue.close()
 })
 
