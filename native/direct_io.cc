@@ -14,6 +14,11 @@ bool is_aligned(const void* address, size_t alignment) { return reinterpret_cast
 uint64_t round_down(uint64_t value, uint64_t unit) { return value - value % unit; }
 uint64_t round_up(uint64_t value, uint64_t unit) { return round_down(value + unit - 1, unit); }
 
+template <typename Piece>
+bool are_aligned(const Piece* pieces, size_t count, size_t alignment) {
+  return std::all_of(pieces, pieces + count, [&](const Piece& piece) { return is_aligned(piece.data, alignment); });
+}
+
 // Whole units, from memory that may lie anywhere.
 int write_units(const File& file, Scratch* scratch, const uint8_t* data, size_t length, uint64_t offset) {
   if (is_aligned(data, file.memory_alignment())) return file.write(data, length, offset);
@@ -112,6 +117,29 @@ int write_any(const File& file, Scratch* scratch, const uint8_t* data, size_t le
     if (error == 0) return truncate_error;
   }
   return error;
+}
+
+int read_together(const File& file, Scratch* scratch, const ReadPiece* pieces, size_t count, uint64_t offset) {
+  if (are_aligned(pieces, count, file.memory_alignment())) return file.read_pieces(pieces, count, offset);
+  uint8_t* const bytes = scratch->bytes();
+  if (bytes == nullptr) return ENOMEM;
+  size_t length = 0;
+  for (size_t i = 0; i < count; ++i) length += pieces[i].length;
+  const int error = file.read(bytes, length, offset);
+  const uint8_t* from = bytes;
+  for (size_t i = 0; error == 0 && i < count; from += pieces[i++].length) {
+    std::memcpy(pieces[i].data, from, pieces[i].length);
+  }
+  return error;
+}
+
+int write_together(const File& file, Scratch* scratch, const WritePiece* pieces, size_t count, uint64_t offset) {
+  if (are_aligned(pieces, count, file.memory_alignment())) return file.write_pieces(pieces, count, offset, 0);
+  uint8_t* const bytes = scratch->bytes();
+  if (bytes == nullptr) return ENOMEM;
+  uint8_t* to = bytes;
+  for (size_t i = 0; i < count; to += pieces[i++].length) std::memcpy(to, pieces[i].data, pieces[i].length);
+  return file.write(bytes, static_cast<size_t>(to - bytes), offset);
 }
 
 int write_zero_bytes(const File& file, Scratch* scratch, uint64_t offset, uint64_t length) {

@@ -29,6 +29,11 @@ int read_any(const File& file, Scratch* scratch, uint8_t* data, size_t length, u
 // the request does.
 int write_any(const File& file, Scratch* scratch, const uint8_t* data, size_t length, uint64_t offset);
 
+// Whole units, one piece after the other, from and to memory that may lie anywhere. Together they are not longer than
+// Scratch::kBytes, nor more than kMostPieces. ERANGE as File::read_pieces.
+int read_together(const File& file, Scratch* scratch, const ReadPiece* pieces, size_t count, uint64_t offset);
+int write_together(const File& file, Scratch* scratch, const WritePiece* pieces, size_t count, uint64_t offset);
+
 // As write_any, of zeros.
 int write_zero_bytes(const File& file, Scratch* scratch, uint64_t offset, uint64_t length);
 

@@ -176,6 +176,19 @@ int File::read(uint8_t* data, size_t length, uint64_t offset) const {
   return 0;
 }
 
+int File::read_pieces(const ReadPiece* pieces, size_t count, uint64_t offset) const {
+  std::array<struct iovec, kMostPieces> vectors;
+  size_t length = 0;
+  for (size_t i = 0; i < count; ++i) {
+    vectors[i] = {pieces[i].data, pieces[i].length};
+    length += pieces[i].length;
+  }
+  const ssize_t got = retried(
+      [&] { return ::preadv(descriptor_, vectors.data(), static_cast<int>(count), static_cast<off_t>(offset)); });
+  if (got == -1) return errno;
+  return got == static_cast<ssize_t>(length) ? 0 : ERANGE;
+}
+
 int File::read_at_once(uint8_t* data, size_t length, uint64_t offset) const {
 #if defined(__linux__) && defined(__GLIBC__) && defined(RWF_NOWAIT)
   struct iovec piece = {data, length};

@@ -45,6 +45,9 @@ class File {
 
   // Past the end of the file are zeros. Alignment is the caller's business, as in write().
   int read(uint8_t* data, size_t length, uint64_t offset) const;
+  // The pieces one after the other, with one system call where the system has one for it; all of it must be within
+  // the file: ERANGE, with some of it read, where that ends before. count: kMostPieces at most.
+  int read_pieces(const ReadPiece* pieces, size_t count, uint64_t offset) const;
   // Read only if it can be done at once, from the page cache: EAGAIN otherwise, also where the system cannot tell.
   int read_at_once(uint8_t* data, size_t length, uint64_t offset) const;
   int write(const uint8_t* data, size_t length, uint64_t offset) const;

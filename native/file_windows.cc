@@ -139,6 +139,15 @@ int File::read(uint8_t* data, size_t length, uint64_t offset) const {
   return 0;
 }
 
+int File::read_pieces(const ReadPiece* pieces, size_t count, uint64_t offset) const {
+  for (size_t i = 0; i < count; ++i) {
+    const int error = read(pieces[i].data, pieces[i].length, offset);
+    if (error != 0) return error;
+    offset += pieces[i].length;
+  }
+  return 0;
+}
+
 int File::read_at_once(uint8_t*, size_t, uint64_t) const { return EAGAIN; }
 
 int File::write_now(const uint8_t* data, size_t length, uint64_t offset) const {

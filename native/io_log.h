@@ -15,6 +15,11 @@ struct WritePiece {
   size_t length;
 };
 
+struct ReadPiece {
+  uint8_t* data;
+  size_t length;
+};
+
 // More than so many pieces no system takes in one call: IOV_MAX of Linux and macOS.
 constexpr size_t kMostPieces = 1024;
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <utility>
 
@@ -82,8 +83,31 @@ void IoPool::join() {
 
 bool IoPool::is_over() const { return stop_deadline_ && (jobs_.empty() || Clock::now() >= *stop_deadline_); }
 
+// One job, and those right behind it that continue it. With the lock held; there is one.
+size_t IoPool::take(std::array<Job, kMostJobsTogether>* taken) {
+  (*taken)[0] = jobs_.pop();
+  size_t count = 1;
+  uint64_t length = (*taken)[0].length;
+  while (count < taken->size() && !jobs_.empty() && QueuedFile::continues((*taken)[count - 1], length, jobs_.front())) {
+    (*taken)[count] = jobs_.pop();
+    length += (*taken)[count++].length;
+  }
+  return count;
+}
+
+void IoPool::perform(const Job* jobs, size_t count, Scratch* scratch) {
+  const bool is_done = count > 1 && QueuedFile::perform_together(jobs, count, scratch);
+  for (size_t i = 0; i < count; ++i) {
+    const Completion completion = is_done ? Completion{jobs[i].request, 0, 0} : QueuedFile::perform(jobs[i], scratch);
+    // One word about all of them, with the last.
+    const bool wake = !gather_ && (!is_done || i + 1 == count);
+    if (jobs[i].request != Job::kNobody) completions_->post(completion, wake);
+  }
+}
+
 void IoPool::run() {
   Scratch scratch;
+  std::array<Job, kMostJobsTogether> jobs;
   std::unique_lock<std::mutex> lock(mutex_);
   --starting_threads_;
   bool gathering = false;
@@ -101,12 +125,10 @@ void IoPool::run() {
       --idle_threads_;
     }
     if (is_over()) return;
-    {
-      const Job job = jobs_.pop();
-      lock.unlock();
-      const Completion completion = QueuedFile::perform(job, &scratch);
-      if (job.request != Job::kNobody) completions_->post(completion, !gather_);
-    }
+    const size_t count = take(&jobs);
+    lock.unlock();
+    perform(jobs.data(), count, &scratch);
+    std::fill_n(jobs.begin(), count, Job());  // a job may be what keeps a file alive
     if (gather_ && !gathering) {
       gathering = true;
       gathering_since = Clock::now();

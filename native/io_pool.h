@@ -2,6 +2,7 @@
 #ifndef BLOCK_QUEUE_IO_POOL_H_
 #define BLOCK_QUEUE_IO_POOL_H_
 
+#include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "completion.h"
+#include "direct_io.h"
 #include "job.h"
 #include "room.h"
 #include "worker.h"
@@ -45,6 +47,9 @@ class IoPool {
   void start_threads(size_t wanted);
   bool is_over() const;
 
+  size_t take(std::array<Job, kMostJobsTogether>* taken);
+
+  void perform(const Job* jobs, size_t count, Scratch* scratch);
   void run();
 
   const size_t most_threads_;

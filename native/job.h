@@ -2,6 +2,7 @@
 #ifndef BLOCK_QUEUE_JOB_H_
 #define BLOCK_QUEUE_JOB_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -43,6 +44,9 @@ struct Job {
   uint64_t ticket = 0;         // at the file's gate, 0 without
   std::vector<RequestQueue::OverlayPiece> overlay;
 };
+
+// Jobs that are carried out with one system call, at most.
+constexpr size_t kMostJobsTogether = 64;
 
 }  // namespace block_queue
 

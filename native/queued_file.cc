@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -118,6 +119,33 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
       self.leave_gate(job, completion.error == 0);
   }
   return completion;
+}
+
+// Neighbours at the end of a batch are a sequential reader's or writer's. Longer ones gain nothing by it, and would
+// lose that several are under way at the same time.
+bool QueuedFile::continues(const Job& last, uint64_t length, const Job& next) {
+  if (next.operation != last.operation || next.file != last.file || next.offset != last.offset + last.length) {
+    return false;
+  }
+  if (last.operation != Operation::kRead && last.operation != Operation::kWrite) return false;
+  if (next.length > kLongestAtOnce || length + next.length > Scratch::kBytes) return false;
+  const uint64_t unit = last.file->file_.offset_alignment();
+  return last.offset % unit == 0 && last.length % unit == 0 && next.length % unit == 0;
+}
+
+bool QueuedFile::perform_together(const Job* jobs, size_t count, Scratch* scratch) {
+  QueuedFile& self = *jobs[0].file;
+  if (jobs[0].operation == Operation::kRead) {
+    std::array<ReadPiece, kMostJobsTogether> pieces = {};
+    for (size_t i = 0; i < count; ++i) pieces[i] = {jobs[i].data, static_cast<size_t>(jobs[i].length)};
+    return read_together(self.file_, scratch, pieces.data(), count, jobs[0].offset) == 0;
+  }
+  std::array<WritePiece, kMostJobsTogether> pieces = {};
+  for (size_t i = 0; i < count; ++i) pieces[i] = {jobs[i].data, static_cast<size_t>(jobs[i].length)};
+  if (write_together(self.file_, scratch, pieces.data(), count, jobs[0].offset) != 0) return false;
+  self.changed(true);
+  for (size_t i = 0; i < count; ++i) self.leave_gate(jobs[i], true);
+  return true;
 }
 
 // ---- The file ----

@@ -60,6 +60,12 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
 
   // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
   static Completion perform(const Job& job, Scratch* scratch);
+  // Whether next may be carried out together with jobs that end with last and are `length` bytes: it goes on where
+  // they end.
+  static bool continues(const Job& last, uint64_t length, const Job& next);
+  // Carry out jobs of which each continues the one before, kMostJobsTogether at most, with one system call. false: they
+  // are to be performed one by one, which finds out whose fault it is.
+  static bool perform_together(const Job* jobs, size_t count, Scratch* scratch);
 
   // From the end of kOpen on, for ever: what is below may be called.
   bool was_opened() const { return opened_.load(std::memory_order_acquire); }

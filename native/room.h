@@ -40,6 +40,9 @@ class Ring {
     ++count_;
   }
 
+  // There is one, as for pop().
+  const Item& front() const { return items_[first_]; }
+
   // There is one.
   Item pop() {
     Item item = std::exchange(items_[first_], {});

@@ -30,7 +30,7 @@ async function countCalls(t: ExecutionContext, work: string, direct: boolean): P
     '-o',
     trace,
     '-e',
-    'trace=access,pwrite64,pwritev,fdatasync,fsync,pwritev2',
+    'trace=access,pread64,preadv,preadv2,pwrite64,pwritev,fdatasync,fsync,pwritev2',
   ]
   const program = new URL('./programs/count-calls.js', import.meta.url)
   const result = await runProgram(program, [path, String(direct), work], { around })
@@ -58,6 +58,17 @@ for (const direct of [false, true]) {
   test(`${mode}: 32 flushes of one turn cost one fdatasync`, async (t) => {
     const calls = await countCalls(t, 'flushes', direct)
     if (calls !== undefined) t.deepEqual(calls, { pwrite64: 32, fdatasync: 1 })
+  })
+
+  test(`${mode}: neighbours of one turn are written with one call, and read with one; what lies apart, and what is long, alone`, async (t) => {
+    const calls = await countCalls(t, 'neighbours', direct)
+    if (calls === undefined) return
+    const { pwrite64 = 0, pwritev = 0, pread64 = 0, preadv = 0, ...others } = calls
+    // Through memory of the pool's own, where O_DIRECT does not take the caller's: then it is one piece.
+    t.is(pwrite64 + pwritev, 1 + 1 + 2)
+    // Through the page cache they are done on the JavaScript thread, 64 at once.
+    t.is(pread64 + preadv, direct ? 1 : 0)
+    t.deepEqual(others, direct ? {} : { preadv2: 32 })
   })
 
   test(`${mode}: neighbours of a section go out in one pwritev, each section with one fdatasync behind it`, async (t) => {

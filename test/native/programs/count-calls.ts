@@ -29,8 +29,17 @@ if (work === 'data') {
   for (let index = 0; index < 10; index++) await queue.write(bytes, index * unit)
   await queue.flush()
 } else if (work === 'flushes') {
-  await Promise.all(Array.from({ length: 32 }, (_, index) => queue.write(bytes, index * unit)))
+  await Promise.all(Array.from({ length: 32 }, (_, index) => queue.write(bytes, 2 * index * unit)))
   await Promise.all(Array.from({ length: 32 }, () => queue.flush()))
+} else if (work === 'neighbours') {
+  const long = new Uint8Array(32 * unit)
+  await Promise.all([
+    ...Array.from({ length: 32 }, (_, index) => queue.write(bytes, index * unit)),
+    queue.write(bytes, 40 * unit),
+    queue.write(long, 64 * unit),
+    queue.write(long, 96 * unit),
+  ])
+  await Promise.all(Array.from({ length: 32 }, (_, index) => queue.read(new Uint8Array(unit), index * unit)))
 } else {
   // Three sections: 8 neighbours and 2 that stand alone, then 1, then 1.
   for (let index = 0; index < 8; index++) queue.enqueue(bytes, index * unit, noSection)
