@@ -6,7 +6,10 @@ const chunksPerSlab = 4096
 /** What one chunk costs: its counts, and its entry in the index. */
 const bytesPerChunk = clustersPerChunk + 48
 /** Held in the byte of a cluster whose count stands in the overflow map. */
-const overflowed = 255
+export const standsApart = 255
+
+/** Of clusters that nothing refers to. */
+const noCounts = new Uint8Array(clustersPerChunk)
 
 /**
  * How often each cluster of a file is referred to. Memory follows the clusters that are referred to, never the length of the
@@ -19,8 +22,9 @@ export class ReferenceCounts {
   readonly #slabs: Uint8Array[] = []
   readonly #large = new Map<number, number>()
   #sortedChunks: number[] | undefined
-  #lastChunk = -1
-  #lastSlot = -1
+  /** What was looked at last: neighbours come one after the other. */
+  #base = -Infinity
+  #chunk: Uint8Array = noCounts
 
   readonly #purpose: string
 
@@ -34,18 +38,41 @@ export class ReferenceCounts {
   }
 
   get(cluster: number): number {
-    const slot = this.#find(Math.floor(cluster / clustersPerChunk))
-    if (slot === undefined) return 0
-    const count = this.#slab(slot)[this.#within(slot, cluster)] ?? 0
-    return count === overflowed ? (this.#large.get(cluster) ?? overflowed) : count
+    const count = this.#chunkOf(cluster)[cluster - this.#base] as number
+    return count === standsApart ? (this.#large.get(cluster) ?? standsApart) : count
   }
 
   /** @throws ERR_NOT_SUPPORTED  more memory is needed than allowed */
   set(cluster: number, count: number): void {
-    const chunk = Math.floor(cluster / clustersPerChunk)
-    const slot = this.#find(chunk) ?? this.#add(chunk)
-    if (count >= overflowed) this.#large.set(cluster, count)
-    this.#slab(slot)[this.#within(slot, cluster)] = Math.min(count, overflowed)
+    const chunk = this.#ownChunkOf(cluster)
+    if (count >= standsApart) this.#large.set(cluster, count)
+    chunk[cluster - this.#base] = Math.min(count, standsApart)
+  }
+
+  /**
+   * Count one more.
+   * @returns false where there are `max` already; nothing is changed then
+   * @throws as `set`
+   */
+  increment(cluster: number, max: number): boolean {
+    const chunk = this.#ownChunkOf(cluster)
+    const count = chunk[cluster - this.#base] as number
+    if (count < max && count < standsApart - 1) {
+      chunk[cluster - this.#base] = count + 1
+      return true
+    }
+    const exact = this.get(cluster)
+    if (exact >= max) return false
+    this.set(cluster, exact + 1)
+    return true
+  }
+
+  /** How many clusters' counts stand together, from a multiple of it on. */
+  static readonly perChunk = clustersPerChunk
+
+  /** The counts that stand together with a cluster's, one byte each; of one that stands apart, `standsApart`. Good until the next is set. */
+  chunk(cluster: number): Uint8Array {
+    return this.#chunkOf(cluster)
   }
 
   /** The clusters from `from` to below `to` whose count is not 0, in order. */
@@ -62,17 +89,28 @@ export class ReferenceCounts {
     }
   }
 
-  #find(chunk: number): number | undefined {
-    if (chunk === this.#lastChunk) return this.#lastSlot
+  /** The counts around a cluster, `#base` being the first one's; not to be written to. */
+  #chunkOf(cluster: number): Uint8Array {
+    const within = cluster - this.#base
+    if (within >= 0 && within < clustersPerChunk) return this.#chunk
+    const chunk = Math.floor(cluster / clustersPerChunk)
     const slot = this.#index.get(chunk)
-    if (slot !== undefined) {
-      this.#lastChunk = chunk
-      this.#lastSlot = slot
-    }
-    return slot
+    return this.#see(chunk, slot === undefined ? noCounts : this.#bytesOf(slot))
   }
 
-  #add(chunk: number): number {
+  /** The same, to be written to. */
+  #ownChunkOf(cluster: number): Uint8Array {
+    const chunk = this.#chunkOf(cluster)
+    return chunk === noCounts ? this.#add(Math.floor(cluster / clustersPerChunk)) : chunk
+  }
+
+  #see(chunk: number, counts: Uint8Array): Uint8Array {
+    this.#base = chunk * clustersPerChunk
+    this.#chunk = counts
+    return counts
+  }
+
+  #add(chunk: number): Uint8Array {
     const slot = this.#index.size
     if ((slot + 1) * bytesPerChunk > this.#limitBytes) {
       const what = `${this.#purpose} needs more than ${this.#limitBytes} bytes of memory`
@@ -81,15 +119,13 @@ export class ReferenceCounts {
     if (slot % chunksPerSlab === 0) this.#slabs.push(new Uint8Array(chunksPerSlab * clustersPerChunk))
     this.#index.set(chunk, slot)
     this.#sortedChunks = undefined
-    return slot
+    return this.#see(chunk, this.#bytesOf(slot))
   }
 
-  #slab(slot: number): Uint8Array {
-    return this.#slabs[Math.floor(slot / chunksPerSlab)] as Uint8Array
-  }
-
-  #within(slot: number, cluster: number): number {
-    return (slot % chunksPerSlab) * clustersPerChunk + (cluster % clustersPerChunk)
+  #bytesOf(slot: number): Uint8Array {
+    const first = (slot % chunksPerSlab) * clustersPerChunk
+    const slab = this.#slabs[Math.floor(slot / chunksPerSlab)] as Uint8Array
+    return slab.subarray(first, first + clustersPerChunk)
   }
 }
 

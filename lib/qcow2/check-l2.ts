@@ -37,6 +37,7 @@ export function checkL2Table(
   for (let at = 0; at < view.byteLength; at += format.entryBytes) {
     const high = view.getUint32(at)
     const low = view.getUint32(at + 4)
+    if (!format.extended && countPlain(state, high, low, format, fragmentation)) continue
     const bitmap = format.extended
       ? { zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) }
       : undefined
@@ -46,6 +47,41 @@ export function checkL2Table(
     else checkStandard(state, entry, format, fragmentation)
     if (hasMisalignedZeros(state, view, at, format)) state.misalignedZeros++
   }
+}
+
+/**
+ * Count what a sound, plain entry refers to: most are of this kind, and nothing need be made for them.
+ * @returns false, and nothing is done: it is of another kind, or not sound
+ */
+function countPlain(
+  state: CheckState,
+  high: number,
+  low: number,
+  format: L2Format,
+  fragmentation: Fragmentation | undefined,
+): boolean {
+  if ((high & (compressedBit | reservedHigh)) !== 0 || (low & (reservedLow | zeroBit)) !== 0) return false
+  const host = hostOf(high, low)
+  if (host === 0) return high === 0
+  const { clusterSize } = state.geometry
+  if ((low & (clusterSize - 1)) !== 0) return false
+  countStandard(state, host, format, fragmentation)
+  return true
+}
+
+function countStandard(
+  state: CheckState,
+  host: number,
+  format: L2Format,
+  fragmentation: Fragmentation | undefined,
+): void {
+  const { clusterSize } = state.geometry
+  if (fragmentation !== undefined) {
+    state.result.allocatedClusters++
+    if (fragmentation.next !== 0 && host !== fragmentation.next) state.result.fragmentedClusters++
+    fragmentation.next = host + clusterSize
+  }
+  if (!format.dataFile) state.count(host, clusterSize)
 }
 
 /** In a data file, host offset 0 is a place like any other; COPIED tells it from nothing. */
@@ -128,10 +164,5 @@ function checkStandard(
     const what = `${holdsData ? 'Data' : 'Preallocated'} cluster is not properly aligned; L2 entry corrupted.`
     fail(`ERROR offset=${host.toString(16)}: ${what}`)
   }
-  if (fragmentation !== undefined) {
-    state.result.allocatedClusters++
-    if (fragmentation.next !== 0 && host !== fragmentation.next) state.result.fragmentedClusters++
-    fragmentation.next = host + clusterSize
-  }
-  if (!format.dataFile) state.count(host, clusterSize)
+  countStandard(state, host, format, fragmentation)
 }

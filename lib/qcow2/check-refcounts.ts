@@ -1,4 +1,5 @@
 import { isAligned } from '../base/integers.js'
+import { ReferenceCounts, standsApart } from './check-counts.js'
 import { findingsKept } from './check-result.js'
 import type { CheckState } from './check-state.js'
 import { type ReadTable, readEntries, readTables, TableChanges } from './check-tables.js'
@@ -78,7 +79,7 @@ export async function settleRefcounts(state: CheckState): Promise<void> {
 /**
  * Go through the refcounts of the file's clusters in order: block by block where there is one, and where there is none
  * through the clusters that are referred to. Never cluster by cluster through a hole.
- * @param used       called with each cluster that has a refcount or a reference
+ * @param used       called with clusters that have a refcount or a reference, the highest of them among these
  * @param unreadable called with runs of clusters whose block cannot be where its entry says
  * @param blockDone  called after each block's differences
  */
@@ -117,19 +118,41 @@ async function walkRefcounts(
           unreadable(state, from, to)
           continue
         }
-        for (let cluster = from; cluster < to; cluster++) {
-          const stored = loadRefcount(block.view, cluster - from, geometry)
-          const counted = counts.get(cluster)
-          if (stored === 0 && counted === 0) continue
-          used(cluster)
-          if (stored !== counted) difference(cluster, stored, counted, block)
-        }
+        compareBlock(state, block, { from, to }, used, difference)
         await blockDone()
       }
     }
   }
   withoutBlock(clusterCount)
   state.step('refcounts', state.fileBytes, state.fileBytes)
+}
+
+/** Compare the counts of one block, a chunk of those that were counted at a time. @param range  the clusters, from the block's first one on */
+function compareBlock(
+  { counts, geometry }: CheckState,
+  block: ReadTable,
+  { from, to }: { readonly from: number; readonly to: number },
+  used: (cluster: number) => void,
+  difference: Difference,
+): void {
+  const { perChunk } = ReferenceCounts
+  for (let first = from; first < to;) {
+    const base = first - (first % perChunk)
+    const end = Math.min(base + perChunk, to)
+    const chunk = counts.chunk(first)
+    let highest = -1
+    for (let cluster = first; cluster < end; cluster++) {
+      const stored = loadRefcount(block.view, cluster - from, geometry)
+      const held = chunk[cluster - base] as number
+      if (stored === 0 && held === 0) continue
+      highest = cluster
+      if (stored === held && held < standsApart) continue
+      const counted = counts.get(cluster)
+      if (stored !== counted) difference(cluster, stored, counted, block)
+    }
+    if (highest >= 0) used(highest)
+    first = end
+  }
 }
 
 /** Whether a refcount block may stand there: aligned, and at an offset that a file can have (signed 64 bits). */

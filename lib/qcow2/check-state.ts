@@ -130,22 +130,21 @@ export class CheckState {
    * corruption and not counted: the last cluster may be short, a missing one cannot be.
    * @param exact  the offset where a number does not hold it
    */
-  count(offset: number, bytes: number, exact: bigint = BigInt(offset)): void {
+  count(offset: number, bytes: number, exact?: bigint): void {
     if (bytes <= 0) return
     const { clusterSize, refcountMax } = this.geometry
     if (offset + bytes - this.fileBytes >= clusterSize) {
-      const where = `offset 0x${exact.toString(16)} size 0x${bytes.toString(16)}`
+      const where = `offset 0x${(exact ?? BigInt(offset)).toString(16)} size 0x${bytes.toString(16)}`
       const what = 'counting reference for region exceeding the end of the file by one cluster or more'
       this.corruption('beyond-end', `ERROR: ${what}: ${where}`, { offset })
       this.#keepWild(offset, bytes)
       return
     }
-    const last = Math.floor((offset + bytes - 1) / clusterSize)
-    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
-      const before = this.counts.get(cluster)
+    const first = Math.floor(offset / clusterSize)
+    const end = (offset + bytes) / clusterSize
+    for (let cluster = first; cluster < end; cluster++) {
       if (cluster >= this.clusterCount) this.clusterCount = cluster + 1
-      if (before >= refcountMax) this.#overflow(cluster)
-      else this.counts.set(cluster, before + 1)
+      if (!this.counts.increment(cluster, refcountMax)) this.#overflow(cluster)
     }
   }
 
