@@ -146,7 +146,7 @@ export class DiskImage implements AsyncDisposable {
   async read(range: Range): Promise<Uint8Array> {
     this.#checkOpen()
     this.#checkRange(range)
-    const bytes = newBytes(range.length)
+    const bytes = newBytes(range.length, this.direct)
     await this.readInto(bytes, range.offset)
     return bytes
   }

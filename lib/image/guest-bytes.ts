@@ -1,10 +1,14 @@
 import { isUint8Array } from 'node:util/types'
 import { invalid, outOfRange } from '../base/errors.js'
+import { alignedBytes } from '../native/aligned-memory.js'
+
+/** Past the page cache, reads that are shorter are cheaply copied. Bytes. */
+const leastAligned = 64 * 1024
 
 /** Memory for what is read. @throws ERR_OUT_OF_RANGE  more than one array can hold, or than there is memory for */
-export function newBytes(length: number): Uint8Array {
+export function newBytes(length: number, direct: boolean): Uint8Array {
   try {
-    return new Uint8Array(length)
+    return direct && length >= leastAligned ? alignedBytes(length) : new Uint8Array(length)
   } catch {
     throw outOfRange(`read: ${length} bytes do not fit into memory at once; read them in pieces`)
   }

@@ -13,6 +13,7 @@ import { cacheOption, type CacheMode, type CacheOptions, cacheOptionsOf } from '
 import type { DiskImage } from '../image/disk-image.js'
 import { openImage } from '../image/open.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
+import { alignedBytes } from '../native/aligned-memory.js'
 
 /** The requests of a measurement, in the words of `qemu-img bench`. */
 export type BenchOptions = {
@@ -148,7 +149,7 @@ class Run {
 
   async #work(): Promise<void> {
     const { count, bufferSize, pattern, write, flushInterval, drain, signal } = this.#requests
-    const bytes = new Uint8Array(bufferSize).fill(pattern)
+    const bytes = alignedBytes(bufferSize).fill(pattern)
     while (this.#next < count && !this.#failed) {
       signal?.throwIfAborted()
       if (drain && this.#flush !== undefined) {

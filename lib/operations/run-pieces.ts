@@ -1,3 +1,5 @@
+import { alignedBytes } from '../native/aligned-memory.js'
+
 /**
  * Do something with every piece, several at a time, each worker with memory of its own. Stops at the first failure.
  * @param pieces   answered one at a time, in order: the workers share it
@@ -13,7 +15,7 @@ export async function runPieces<P>(
 ): Promise<void> {
   let failed = false
   const worker = async (): Promise<void> => {
-    const bytes = new Uint8Array(memory)
+    const bytes = alignedBytes(memory)
     for (;;) {
       if (failed) return
       options.signal?.throwIfAborted()

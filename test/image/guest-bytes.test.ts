@@ -1,5 +1,6 @@
 import test from 'ava'
 import { checkBytes, newBytes } from '../../lib/image/guest-bytes.js'
+import { addon } from '../../lib/native/addon.js'
 
 test('memory that others can change or that can move is refused', (t) => {
   t.notThrows(() => checkBytes(new Uint8Array(3)))
@@ -15,6 +16,13 @@ test('memory that others can change or that can move is refused', (t) => {
 })
 
 test('what no memory can hold is told as a length out of range', (t) => {
-  t.is(newBytes(5).length, 5)
-  t.throws(() => newBytes(2 ** 53 - 1), { code: 'ERR_OUT_OF_RANGE' })
+  for (const direct of [false, true]) {
+    t.is(newBytes(5, direct).length, 5)
+    t.throws(() => newBytes(2 ** 53 - 1, direct), { code: 'ERR_OUT_OF_RANGE' })
+  }
+})
+
+test('what is read past the page cache goes to memory that needs no copy', (t) => {
+  t.is(addon().misalignment(newBytes(2 ** 20, true), 4096), 0)
+  t.is(newBytes(2 ** 20, false).buffer.byteLength, 2 ** 20, 'nothing is added without need')
 })

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { alignDown, alignUp } from '../../lib/base/integers.js'
 import { noSection } from '../../lib/base/units.js'
-import { AlignedMemory } from '../../lib/native/aligned-memory.js'
+import { alignedBytes } from '../../lib/native/aligned-memory.js'
 import { BlockQueue } from '../../lib/queue/block-queue.js'
 import { SeededRandom, seedOfRun } from '../support/seeded-random.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -67,7 +67,6 @@ test('odd writes, whole units, zeroes, holes, nodes and reads at once leave what
   const queue = await openDirect(t, random.bytes(size))
   const model = new Uint8Array(await readFile(queue.path))
   const { alignment } = queue
-  const memory = new AlignedMemory(queue.memoryAlignment)
   for (let round = 0; round < 30; round++) {
     const before = model.slice()
     // Requests of one round do not overlap, but share units; the next round waits for them.
@@ -88,11 +87,10 @@ test('odd writes, whole units, zeroes, holes, nodes and reads at once leave what
         queue.enqueue(bytes, begin, noSection)
         if (random.chance(0.3)) await queue.flush()
       } else if (action === 3 && whole > 0) {
-        const bytes = memory.take(whole)
+        const bytes = alignedBytes(whole)
         bytes.set(random.bytes(whole))
         model.set(bytes, begin)
         await queue.write(bytes, begin)
-        memory.give(bytes)
       } else {
         const bytes = random.bytes(length)
         model.set(bytes, offset)
