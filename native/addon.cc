@@ -5,6 +5,7 @@
 #include "block_queue.h"
 #include "environment.h"
 #include "guard.h"
+#include "inflate.h"
 #include "job.h"
 #include "queued_file.h"
 #include "request_queue_binding.h"
@@ -33,6 +34,7 @@ Napi::Object constants(Napi::Env env) {
   set(&operations, "close", Operation::kClose);
   set(&operations, "read", Operation::kRead);
   set(&operations, "readQueued", Operation::kReadQueued);
+  set(&operations, "readDeflated", Operation::kReadDeflated);
   set(&operations, "write", Operation::kWrite);
   set(&operations, "writeZeroes", Operation::kWriteZeroes);
   set(&operations, "unmapZeroes", Operation::kUnmapZeroes);
@@ -67,6 +69,7 @@ Napi::Object constants(Napi::Env env) {
   all.Set("policies", policies);
   all.Set("flags", flags);
   all.Set("state", state);
+  all.Set("canInflate", Napi::Boolean::New(env, block_queue::can_inflate()));
   set(&all, "numbersPerRequest", Environment::kNumbersPerRequest);
   set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
   set(&all, "mostCompletions", Environment::kMostCompletions);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "block_queue.h"
@@ -15,7 +16,8 @@ namespace block_queue {
 
 namespace {
 
-// Two threads keep the page cache busy; more only fight for the processor. A disk wants many requests at once.
+// Two threads keep the page cache busy; more only fight for the processor. A disk wants many requests at once, and
+// what is unpacked wants all processors.
 constexpr size_t kMostCachedThreads = 2;
 constexpr size_t kMostDirectThreads = 16;
 
@@ -28,21 +30,31 @@ constexpr double kLargestExactInteger = 9007199254740991.0;
 
 bool is_count(double number) { return number >= 0 && number <= kLargestExactInteger && std::floor(number) == number; }
 
-bool needs_memory(Operation operation) {
-  return operation == Operation::kRead || operation == Operation::kReadQueued || operation == Operation::kWrite;
+// The bytes of memory that a request must bring along, if it needs any.
+std::optional<uint64_t> memory_needed(const Job& job) {
+  switch (job.operation) {
+    case Operation::kRead:
+    case Operation::kReadQueued:
+    case Operation::kWrite:
+      return job.length;
+    case Operation::kReadDeflated:
+      return 1;
+    default:
+      return std::nullopt;
+  }
 }
 
-// The memory of a Uint8Array of at least length bytes, or nullptr.
-uint8_t* memory_of(napi_env env, napi_value buffers, uint32_t index, uint64_t length) {
+// Find the memory of a Uint8Array of at least `least` bytes: false if it is none.
+bool find_memory(napi_env env, napi_value buffers, uint32_t index, uint64_t least, Job* job) {
   napi_value buffer;
   bool is_typed_array = false;
-  if (napi_get_element(env, buffers, index, &buffer) != napi_ok) return nullptr;
-  if (napi_is_typedarray(env, buffer, &is_typed_array) != napi_ok || !is_typed_array) return nullptr;
+  if (napi_get_element(env, buffers, index, &buffer) != napi_ok) return false;
+  if (napi_is_typedarray(env, buffer, &is_typed_array) != napi_ok || !is_typed_array) return false;
   napi_typedarray_type type;
-  size_t size = 0;
   void* data = nullptr;
-  if (napi_get_typedarray_info(env, buffer, &type, &size, &data, nullptr, nullptr) != napi_ok) return nullptr;
-  return type == napi_uint8_array && size >= length ? static_cast<uint8_t*>(data) : nullptr;
+  if (napi_get_typedarray_info(env, buffer, &type, &job->room, &data, nullptr, nullptr) != napi_ok) return false;
+  job->data = static_cast<uint8_t*>(data);
+  return type == napi_uint8_array && job->room >= least && job->data != nullptr;
 }
 
 void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
@@ -121,10 +133,8 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       job.request = static_cast<uint64_t>(number[2]);
       job.offset = static_cast<uint64_t>(number[3]);
       job.length = static_cast<uint64_t>(number[4]);
-      if (needs_memory(job.operation)) {
-        job.data = memory_of(env, info[1], i, job.length);
-        if (job.data == nullptr) error = EFAULT;
-      }
+      const std::optional<uint64_t> needed = memory_needed(job);
+      if (needed && !find_memory(env, info[1], i, *needed, &job)) error = EFAULT;
     }
     bool is_over = false;
     if (error == 0) error = begin(std::move(job), &is_over);
@@ -158,7 +168,9 @@ int Environment::begin(Job job, bool* is_over) {
       const bool is_flush = job.operation == Operation::kFlush;
       asked_.push_back({file, {job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)}});
     } else {
-      file->submit(std::move(job), file->is_direct() ? &direct_jobs_ : &cached_jobs_);
+      // To unpack is work for many threads, as waiting for a disk is.
+      const bool is_long = file->is_direct() || job.operation == Operation::kReadDeflated;
+      file->submit(std::move(job), is_long ? &direct_jobs_ : &cached_jobs_);
     }
   } catch (const std::bad_alloc&) {
     return ENOMEM;

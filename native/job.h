@@ -19,6 +19,7 @@ enum class Operation : uint8_t {
   kClose,
   kRead,
   kReadQueued,
+  kReadDeflated,
   kWrite,
   kWriteZeroes,
   kUnmapZeroes,
@@ -41,6 +42,7 @@ struct Job {
   uint64_t offset = 0;         // bytes; kTruncate: the new length
   uint64_t length = 0;         // bytes
   uint8_t* data = nullptr;     // memory of V8, pinned by JavaScript until it is told
+  size_t room = 0;             // its bytes
   uint64_t ticket = 0;         // at the file's gate, 0 without
   std::vector<RequestQueue::OverlayPiece> overlay;
 };

@@ -8,6 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "inflate.h"
+
 namespace block_queue {
 
 namespace {
@@ -106,6 +108,12 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
       completion.error = read_any(self.file_, scratch, job.data, static_cast<size_t>(job.length), job.offset);
       if (completion.error == 0) lay_over(job.overlay, job);
       break;
+    case Operation::kReadDeflated: {
+      int64_t unpacked = 0;
+      completion.error = self.read_deflated(job, scratch, &unpacked);
+      completion.value = static_cast<double>(unpacked);
+      break;
+    }
     case Operation::kExtent: {
       uint64_t length = 0;
       bool data = false;
@@ -217,6 +225,14 @@ int QueuedFile::sync_changes() {
   if (!file_.is_open()) return EBADF;
   ++syncs_;
   return file_.sync();
+}
+
+int QueuedFile::read_deflated(const Job& job, Scratch* scratch, int64_t* unpacked) const {
+  AlignedBytes packed = AlignedBytes::allocate(static_cast<size_t>(job.length), 4096);
+  if (!packed) return ENOMEM;
+  const int error = read_any(file_, scratch, packed.data(), packed.size(), job.offset);
+  if (error != 0) return error;
+  return inflate_raw(packed.data(), packed.size(), job.data, job.room, unpacked);
 }
 
 int QueuedFile::change(const Job& job, Scratch* scratch) {

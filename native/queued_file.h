@@ -93,6 +93,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
  private:
   int open();
   void close();
+  int read_deflated(const Job& job, Scratch* scratch, int64_t* unpacked) const;
   int change(const Job& job, Scratch* scratch);
   int write_zeroes(const Job& job, Scratch* scratch);
   int allocate(const Job& job, Scratch* scratch);

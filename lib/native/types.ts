@@ -44,6 +44,7 @@ export type NativeOperation =
   | 'close'
   | 'read'
   | 'readQueued'
+  | 'readDeflated'
   | 'write'
   | 'writeZeroes'
   | 'unmapZeroes'
@@ -63,6 +64,8 @@ export type NativeConstants = {
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
   >
+  /** Whether there is a zlib for `readDeflated`. */
+  readonly canInflate: boolean
   readonly numbersPerRequest: number
   readonly numbersPerCompletion: number
   /** Also of requests in one batch. */

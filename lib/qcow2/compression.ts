@@ -47,18 +47,33 @@ export class ClusterCodec {
    */
   async decompress(payload: Uint8Array, offset: number): Promise<Uint8Array> {
     const clusterSize = this.#clusterSize
-    const context = { path: this.#path, offset, structure: 'compressed cluster' } satisfies ErrorContext
     let cluster: Uint8Array
     try {
       cluster = await this.#inTurn(() =>
         this.type === 'zlib' ? zlibDecompress(payload, clusterSize) : zstdDecompress(payload, clusterSize),
       )
     } catch (cause) {
-      throw new Qcow2Error('ERR_IO', 'A compressed cluster cannot be decompressed', { ...context, cause })
+      throw new Qcow2Error('ERR_IO', 'A compressed cluster cannot be decompressed', {
+        ...this.#context(offset),
+        cause,
+      })
     }
-    if (cluster.byteLength === clusterSize) return cluster
-    const what = `A compressed cluster holds ${cluster.byteLength} bytes instead of ${clusterSize}`
-    throw new Qcow2Error('ERR_IO', what, context)
+    this.refuseLength(cluster.byteLength, offset)
+    return cluster
+  }
+
+  /** @param length  bytes that came out of a payload; -1: it is damaged  @throws ERR_IO  they are not a cluster */
+  refuseLength(length: number, offset: number): void {
+    if (length === this.#clusterSize) return
+    const what =
+      length < 0
+        ? 'A compressed cluster cannot be decompressed'
+        : `A compressed cluster holds ${length} bytes instead of ${this.#clusterSize}`
+    throw new Qcow2Error('ERR_IO', what, this.#context(offset))
+  }
+
+  #context(offset: number): ErrorContext {
+    return { path: this.#path, offset, structure: 'compressed cluster' }
   }
 
   /** A turn that ends is handed on, in order. */

@@ -44,14 +44,34 @@ export async function readRun(
       return
     }
     case 'compressed': {
-      const payload = new Uint8Array(entry.bytes)
-      await parts.backend.read(payload, entry.host)
-      parts.unsynced.refuse(entry.host, entry.bytes)
-      const within = guest % parts.geometry.clusterSize
-      const cluster = await parts.codec.decompress(payload, entry.host)
-      bytes.set(cluster.subarray(within, within + bytes.byteLength))
+      const { clusterSize } = parts.geometry
+      if (bytes.byteLength === clusterSize) await unpack(parts, entry, bytes)
+      else {
+        const within = guest % clusterSize
+        const cluster = await unpack(parts, entry, new Uint8Array(clusterSize))
+        bytes.set(cluster.subarray(within, within + bytes.byteLength))
+      }
     }
   }
+}
+
+/** Fill a whole cluster's bytes. @returns them */
+async function unpack(
+  { backend, codec, unsynced }: Parts,
+  { host, bytes: length }: { readonly host: number; readonly bytes: number },
+  cluster: Uint8Array,
+): Promise<Uint8Array> {
+  if (codec.type === 'zlib' && backend.readDeflated !== undefined && backend.canInflate === true) {
+    const unpacked = await backend.readDeflated(cluster, host, length)
+    unsynced.refuse(host, length)
+    codec.refuseLength(unpacked, host)
+    return cluster
+  }
+  const payload = new Uint8Array(length)
+  await backend.read(payload, host)
+  unsynced.refuse(host, length)
+  cluster.set(await codec.decompress(payload, host))
+  return cluster
 }
 
 /** Bytes that this image does not map: the backing file's, zeros past its end. */

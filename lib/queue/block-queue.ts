@@ -43,6 +43,7 @@ const verbs: Readonly<Record<NativeOperation, string>> = {
   close: 'close',
   read: 'read',
   readQueued: 'read',
+  readDeflated: 'read',
   write: 'write',
   writeZeroes: 'write zeroes',
   unmapZeroes: 'write zeroes',
@@ -189,6 +190,18 @@ export class BlockQueue implements BlockBackend, Requester {
   readQueued(bytes: Uint8Array, offset: number): Promise<void> {
     if (bytes.length === 0) return Promise.resolve()
     return this.#send('readQueued', offset, bytes.length, bytes)
+  }
+
+  get canInflate(): boolean {
+    return addon().constants.canInflate
+  }
+
+  readDeflated(bytes: Uint8Array, offset: number, length: number): Promise<number> {
+    if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
+    this.#dataReads++
+    this.#dataReadBytes += length
+    this.#requestsOut++
+    return this.#requests.askInflated(this, offset, length, bytes)
   }
 
   write(bytes: Uint8Array, offset: number): Promise<void> {

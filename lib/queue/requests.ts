@@ -125,6 +125,11 @@ class Requests {
     return this.#send(requester, 'extent', offset, 0, undefined)
   }
 
+  /** @returns bytes that came out, or -1 for what is damaged or too long for `bytes` */
+  askInflated(requester: Requester, offset: number, length: number, bytes: Uint8Array): Promise<number> {
+    return this.#send(requester, 'readDeflated', offset, length, bytes)
+  }
+
   #send(
     requester: Requester,
     operation: NativeOperation,
