@@ -63,7 +63,8 @@ test('reading without end leaves timers their turn', async (t) => {
   await queue.close()
 })
 
-test('small writes are made on this thread where that is asked for, so many before the event loop has a turn', async (t) => {
+// The files of a thread share how much may be done without a turn: these run alone.
+test.serial('small writes are made on this thread where that is asked for, so many before the event loop has a turn', async (t) => {
   const { mostAtOnce, longestAtOnce } = addon().constants
   const path = join(await makeFolder(t), 'file')
   await writeFile(path, new Uint8Array(1024 ** 2))
@@ -94,7 +95,7 @@ test('small writes are made on this thread where that is asked for, so many befo
   await queue.close()
 })
 
-test('without being asked for no write is made on this thread', async (t) => {
+test.serial('without being asked for no write is made on this thread', async (t) => {
   const queue = await open(t)
   const write = queue.write(new Uint8Array(512).fill(252), 0)
   t.is(readFileSync(queue.path)[0], 0)
