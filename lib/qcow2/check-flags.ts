@@ -62,8 +62,8 @@ async function checkL2Flags(
   const format = l2FormatOf(state)
   const { view } = table
   for (let at = 0; at < view.byteLength; at += format.entryBytes) {
-    const high = view.getUint32(at)
-    const low = view.getUint32(at + 4)
+    const high = view.getInt32(at)
+    const low = view.getInt32(at + 4)
     if ((high & compressedBit) !== 0) continue
     const host = hostOf(high, low)
     const copied = (high & copiedBit) !== 0

@@ -4,7 +4,7 @@ import type { ReadTable } from './check-tables.js'
 import { hostOf } from './l2-entry.js'
 import { incompatible } from './spec.js'
 
-/** Where the next cluster of a table would have to be for it not to be fragmented; 0: anywhere. */
+/** Where the next cluster of a table would have to be for it not to be fragmented, in clusters; 0: anywhere. */
 export type Fragmentation = { next: number }
 
 const copiedBit = 0x80000000
@@ -35,9 +35,9 @@ export function checkL2Table(
   const format = l2FormatOf(state)
   const { view } = table
   for (let at = 0; at < view.byteLength; at += format.entryBytes) {
+    if (!format.extended && countPlain(state, view, at, format, fragmentation)) continue
     const high = view.getUint32(at)
     const low = view.getUint32(at + 4)
-    if (!format.extended && countPlain(state, high, low, format, fragmentation)) continue
     const bitmap = format.extended
       ? { zero: view.getUint32(at + 8), allocated: view.getUint32(at + 12) }
       : undefined
@@ -50,38 +50,33 @@ export function checkL2Table(
 }
 
 /**
- * Count what a sound, plain entry refers to: most are of this kind, and nothing need be made for them.
+ * Count what a sound, plain entry refers to: most are of this kind, and nothing need be made for them. A number of more than 31 bits that goes from one
+ * function to another is an object for V8: here are none.
  * @returns false, and nothing is done: it is of another kind, or not sound
  */
 function countPlain(
   state: CheckState,
-  high: number,
-  low: number,
+  view: DataView,
+  at: number,
   format: L2Format,
   fragmentation: Fragmentation | undefined,
 ): boolean {
-  if ((high & (compressedBit | reservedHigh)) !== 0 || (low & (reservedLow | zeroBit)) !== 0) return false
-  const host = hostOf(high, low)
-  if (host === 0) return high === 0
+  const high = view.getInt32(at)
+  const low = view.getInt32(at + 4)
   const { clusterSize } = state.geometry
-  if ((low & (clusterSize - 1)) !== 0) return false
-  countStandard(state, host, format, fragmentation)
+  if ((high & (compressedBit | reservedHigh)) !== 0 || (low & (clusterSize - 1)) !== 0) return false
+  const cluster = hostOf(high, low) / clusterSize
+  if (cluster === 0) return high === 0
+  if (!format.dataFile && !state.countCluster(cluster)) return false
+  if (fragmentation !== undefined) countPlace(state, cluster, fragmentation)
   return true
 }
 
-function countStandard(
-  state: CheckState,
-  host: number,
-  format: L2Format,
-  fragmentation: Fragmentation | undefined,
-): void {
-  const { clusterSize } = state.geometry
-  if (fragmentation !== undefined) {
-    state.result.allocatedClusters++
-    if (fragmentation.next !== 0 && host !== fragmentation.next) state.result.fragmentedClusters++
-    fragmentation.next = host + clusterSize
-  }
-  if (!format.dataFile) state.count(host, clusterSize)
+/** @param place  in clusters, of the file */
+function countPlace(state: CheckState, place: number, fragmentation: Fragmentation): void {
+  state.result.allocatedClusters++
+  if (fragmentation.next !== 0 && place !== fragmentation.next) state.result.fragmentedClusters++
+  fragmentation.next = place + 1
 }
 
 /** In a data file, host offset 0 is a place like any other; COPIED tells it from nothing. */
@@ -164,5 +159,6 @@ function checkStandard(
     const what = `${holdsData ? 'Data' : 'Preallocated'} cluster is not properly aligned; L2 entry corrupted.`
     fail(`ERROR offset=${host.toString(16)}: ${what}`)
   }
-  countStandard(state, host, format, fragmentation)
+  if (fragmentation !== undefined) countPlace(state, host / clusterSize, fragmentation)
+  if (!format.dataFile) state.count(host, clusterSize)
 }

@@ -148,6 +148,12 @@ export class CheckState {
     }
   }
 
+  /** As `count` for one whole cluster that is in the file. @returns false, and nothing is done: `count` says why */
+  countCluster(cluster: number): boolean {
+    const { clusterSize, refcountMax } = this.geometry
+    return cluster * clusterSize < this.fileBytes && this.counts.increment(cluster, refcountMax)
+  }
+
   /** All references are counted: find the tables that must not be written, because they are something else as well. */
   findOverlaps(): void {
     for (const cluster of this.l2References.counted(0, Number.POSITIVE_INFINITY)) {

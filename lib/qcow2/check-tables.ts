@@ -9,7 +9,8 @@ const batchTables = 128
 export type ReadTable = { readonly index: number; readonly offset: number; readonly view: DataView }
 
 /**
- * Read tables of one size, many at a time, in the order given; neighbours in the file cost one read.
+ * Read tables of one size, many at a time, in the order given; neighbours in the file cost one read. A batch is good until the next one is asked
+ * for, which stands in the same memory.
  * @param tables  index and byte offset of each
  */
 export async function* readTables(
@@ -19,21 +20,27 @@ export async function* readTables(
 ): AsyncGenerator<ReadTable[]> {
   const most = Math.max(1, Math.min(batchTables, Math.floor(batchBytes / tableBytes)))
   let batch: (readonly [number, number])[] = []
+  let memory = new Uint8Array(0)
+  const read = (): Promise<ReadTable[]> => {
+    const needed = batch.length * tableBytes
+    if (memory.byteLength < needed) memory = new Uint8Array(needed)
+    return readBatch(backend, batch, tableBytes, memory)
+  }
   for (const table of tables) {
     batch.push(table)
     if (batch.length < most) continue
-    yield await readBatch(backend, batch, tableBytes)
+    yield await read()
     batch = []
   }
-  if (batch.length > 0) yield await readBatch(backend, batch, tableBytes)
+  if (batch.length > 0) yield await read()
 }
 
 async function readBatch(
   backend: BlockBackend,
   batch: readonly (readonly [number, number])[],
   tableBytes: number,
+  bytes: Uint8Array<ArrayBuffer>,
 ): Promise<ReadTable[]> {
-  const bytes = new Uint8Array(batch.length * tableBytes)
   const nothing = new DataView(bytes.buffer, 0, 0)
   const reads: Promise<void>[] = []
   for (let first = 0; first < batch.length;) {
