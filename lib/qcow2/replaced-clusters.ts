@@ -4,7 +4,7 @@ import type { Parts } from './parts.js'
 
 /**
  * Refuse to change entries that name a table's cluster: replacing them would free it. In a data file there are no tables.
- * @param length  guest bytes that are mapped like this entry
+ * @param length  bytes that are mapped like this entry, from the beginning of its cluster on
  * @throws ERR_CORRUPT
  */
 export function refuseMetadata(parts: Parts, entry: L2Entry, length: number): void {

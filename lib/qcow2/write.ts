@@ -80,11 +80,12 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
   const run = l2.lookup(guest, bytes.byteLength)
   assert(!('load' in run), 'a writable place is in memory')
   const { entry } = run
+  const within = guest % geometry.clusterSize
   if (entry.type === 'normal' && entry.copied) {
     if (isMappingRaw(parts)) await rawMapped(parts)
     const piece = bytes.subarray(0, run.length)
-    refuseTables(parts, entry.host, run.length)
-    await parts.data.write(piece, entry.host + (guest % geometry.clusterSize), guest)
+    refuseTables(parts, entry.host + within, run.length)
+    await parts.data.write(piece, entry.host + within, guest)
     await parts.ordering.dataWritten()
     return run.length
   }
@@ -93,12 +94,11 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     await mapRaw(parts, place, run, guest)
     return 0
   }
-  refuseMetadata(parts, entry, run.length)
+  refuseMetadata(parts, entry, within + run.length)
   // The lock keeps the entries as they are, the pin their slice, until they are linked.
   place.slice.pins++
   try {
     const length = runLength(parts, run, guest)
-    const within = guest % geometry.clusterSize
     const clusters = Math.ceil((within + length) / geometry.clusterSize)
     const kept = keptClusters(parts, entry, guest - within, clusters)
     const { allocator, ordering } = parts

@@ -24,6 +24,35 @@ async function damaged(t: ExecutionContext, compat: '1.1' | '0.10' = '1.1'): Pro
   return path
 }
 
+for (const copied of [true, false]) {
+  test(`a write whose last bytes would hit a table is refused as a whole, with clusters of its own: ${copied}`, async (t) => {
+    const path = join(await makeFolder(t), 'disk.qcow2')
+    await createImage(path, { size: 16 * cluster })
+    {
+      await using image = await openImage(path)
+      await image.write(new Uint8Array(2 * cluster).fill(1), 0)
+    }
+    const bytes = await readFile(path)
+    const l1 = Number(bytes.readBigUInt64BE(40))
+    const l2 = Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n)
+    const entries = [bytes.readBigUInt64BE(l2), bytes.readBigUInt64BE(l2 + 8)].map(
+      (entry) => entry & ((1n << 63n) - 1n),
+    )
+    t.is(entries[1], (entries[0] as bigint) + BigInt(cluster), 'neighbours: one run')
+    if (!copied) for (const [index, entry] of entries.entries()) bytes.writeBigUInt64BE(entry, l2 + 8 * index)
+    bytes.writeBigUInt64BE(entries[1] as bigint, Number(bytes.readBigUInt64BE(48)))
+    await writeFile(path, bytes)
+    const image = await openImage(path)
+    const range = { offset: cluster - 512, length: 1024 }
+    await t.throwsAsync(image.writeZeroes(range), { code: 'ERR_CORRUPT', message: /guest data overlaps it/ })
+    await image.close()
+    const after = await readFile(path)
+    const table = Number(entries[1])
+    t.deepEqual(after.subarray(table, table + cluster), bytes.subarray(table, table + cluster))
+    t.deepEqual(after.subarray(l2, l2 + 16), bytes.subarray(l2, l2 + 16))
+  })
+}
+
 /** The third cluster of an image is mapped to where no cluster is. */
 async function misplace(path: string): Promise<void> {
   const bytes = await readFile(path)
