@@ -112,6 +112,7 @@ const meanings: Readonly<Record<string, string>> = {
   '--flush-interval': 'bench: a flush behind so many writes',
   '--no-drain': 'bench: do not wait for what is under way before a flush',
   '--force': 'amend: also what may lose the last way into an encrypted image',
+  '--limit': 'inspect: list at most so many parts of each table, 1000 if it is not given; others are counted',
   '--image-opts': 'names are option lists',
   '--json-progress': 'report progress as lines of JSON on standard error',
 }
