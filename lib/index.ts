@@ -34,6 +34,7 @@ export {
   type InfoChainOptions,
   type InfoOptions,
 } from './operations/info.js'
+export { type DrawnMap, drawMap } from './operations/draw-map.js'
 export { type InspectedImage, inspectImage, type InspectImageOptions } from './operations/inspect.js'
 export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
 export { type Measurement, measureImage, type MeasureOptions } from './operations/measure.js'

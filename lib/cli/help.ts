@@ -103,6 +103,7 @@ const meanings: Readonly<Record<string, string>> = {
   '--merge': 'bitmap: mark in it what is marked in another one',
   '--bitmaps': 'convert: copy the bitmaps as well',
   '--skip-broken-bitmaps': 'convert: but those that are inconsistent',
+  '--svg': 'map: draw a picture of it instead, into this file',
   '--backing-chain': 'go on with the backing files',
   '--shrink': 'allow the disk to become smaller, which destroys what lay beyond',
   '--preallocation': 'for the room that is added: off, metadata, falloc, full',

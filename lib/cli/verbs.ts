@@ -80,7 +80,8 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   },
   map: {
     summary: 'list what is where in an image',
-    syntax: '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json] [-U] [--image-opts] FILE',
+    syntax:
+      '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json | --svg=TARGET] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-map.js')).map,
   },
   measure: {

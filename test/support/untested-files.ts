@@ -68,6 +68,8 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'operations/encrypt-info.ts': comparedWithStockTool,
   'operations/locked-file.ts':
     'operations/check.test.ts and operations/compact.test.ts open everything by it',
+  'cli/map-picture.ts': 'operations/draw-map.test.ts writes and refuses by it',
+  'operations/map-svg.ts': 'operations/draw-map.test.ts reads all that it draws',
   'cli/inspect-report.ts': 'operations/inspect.test.ts and fuzz/inspect.test.ts print by it',
   'cli/verb-inspect.ts': 'operations/inspect.test.ts runs it',
   'qcow2/inspect.ts': inspections,
