@@ -35,6 +35,8 @@ export {
   type InfoChainOptions,
   type InfoOptions,
 } from './operations/info.js'
+export { type DrawnMap, drawMap } from './operations/draw-map.js'
+export { type InspectedImage, inspectImage, type InspectImageOptions } from './operations/inspect.js'
 export { type MapEntry, mapImage, type MapOptions } from './operations/map.js'
 export { type Measurement, measureImage, type MeasureOptions } from './operations/measure.js'
 export {
@@ -47,6 +49,7 @@ export {
 export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { Encryption } from './qcow2/encryption.js'
+export type { ImageStructure } from './qcow2/inspect-structure.js'
 export type { QueueStats, SyncPolicy } from './queue/backend.js'
 export { MemoryFile } from './queue/memory-file.js'
 export type {

@@ -17,6 +17,8 @@ export type Layout<F extends Field> = {
   readonly sizeBytes: number
   /** Byte offset of each field within the structure. */
   readonly offsets: { readonly [N in F[0]]: number }
+  /** Bytes of each field, in the order of the file. */
+  readonly widths: { readonly [N in F[0]]: number }
   /**
    * @param bytes  holds the structure from `at` on
    * @param fileOffset  where the structure begins in its file, for messages
@@ -38,9 +40,11 @@ const exactHighHalf = 2 ** 21
  */
 export function layout<const F extends Field>(structure: string, fields: readonly F[]): Layout<F> {
   const offsets = {} as { [N in F[0]]: number }
+  const widths = {} as { [N in F[0]]: number }
   let sizeBytes = 0
   for (const [name, kind] of fields) {
     offsets[name as F[0]] = sizeBytes
+    widths[name as F[0]] = widthOf(kind)
     sizeBytes += widthOf(kind)
   }
 
@@ -55,6 +59,7 @@ export function layout<const F extends Field>(structure: string, fields: readonl
   return {
     sizeBytes,
     offsets,
+    widths,
     patch,
     decode(bytes, at, fileOffset) {
       assert(

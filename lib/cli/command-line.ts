@@ -6,6 +6,8 @@ export type OptionSpec = {
   readonly long?: string
   /** Whether an argument follows: `-f raw`, `-fraw`, `--format raw`, `--format=raw`. */
   readonly takesValue: boolean
+  /** By its whole name only: ours, where the stock tool's users may mean another by its beginning. */
+  readonly whole?: true
 }
 
 export type OptionTable = Readonly<Record<string, OptionSpec>>
@@ -80,7 +82,9 @@ function addLong(table: OptionTable, word: string, rest: string[], add: Add): vo
   const entries = Object.entries(table)
   const exact = entries.filter(([, { long }]) => long === wanted)
   const matches =
-    exact.length > 0 ? exact : entries.filter(([, { long }]) => long?.startsWith(wanted) === true)
+    exact.length > 0
+      ? exact
+      : entries.filter(([, { long, whole }]) => whole !== true && long?.startsWith(wanted) === true)
   const [match] = matches
   if (match === undefined || matches.length > 1) throw unrecognized(word)
   const [name, { takesValue }] = match

@@ -103,6 +103,7 @@ const meanings: Readonly<Record<string, string>> = {
   '--merge': 'bitmap: mark in it what is marked in another one',
   '--bitmaps': 'convert: copy the bitmaps as well',
   '--skip-broken-bitmaps': 'convert: but those that are inconsistent',
+  '--svg': 'map: draw a picture of it instead, into this file',
   '--backing-chain': 'go on with the backing files',
   '--shrink': 'allow the disk to become smaller, which destroys what lay beyond',
   '--preallocation': 'for the room that is added: off, metadata, falloc, full',
@@ -112,6 +113,7 @@ const meanings: Readonly<Record<string, string>> = {
   '--flush-interval': 'bench: a flush behind so many writes',
   '--no-drain': 'bench: do not wait for what is under way before a flush',
   '--force': 'amend: also what may lose the last way into an encrypted image',
+  '--limit': 'inspect: list at most so many parts of each table, 1000 if it is not given; others are counted',
   '--image-opts': 'names are option lists',
   '--json-progress': 'report progress as lines of JSON on standard error',
 }

@@ -2,7 +2,7 @@ import type { ImageInfo, Qcow2Info } from '../operations/info.js'
 import { encryptData } from './encrypt-report.js'
 import type { Json } from './json-text.js'
 import { escapeName as printable } from '../qcow2/header-extensions.js'
-import { formatSize } from './sizes.js'
+import { formatSize } from '../base/size-text.js'
 
 type SnapshotInfo = NonNullable<ImageInfo['snapshots']>[number]
 

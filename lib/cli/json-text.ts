@@ -1,5 +1,6 @@
 /** What a report may hold. */
-export type Json = string | number | boolean | readonly Json[] | { readonly [key: string]: Json | undefined }
+export type Json =
+  string | number | bigint | boolean | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /** JSON as qemu-img prints it: four blanks a level, empty lists over two lines, ASCII only. Keys that are undefined are left out. */
 export function jsonText(value: Json, indent = ''): string {
@@ -12,6 +13,7 @@ export function jsonText(value: Json, indent = ''): string {
       indent,
     )
   }
+  if (typeof value === 'bigint') return String(value)
   if (typeof value !== 'object') return asciiOnly(JSON.stringify(value))
   const members = Object.entries(value).filter((entry): entry is [string, Json] => entry[1] !== undefined)
   const lines = members.map(

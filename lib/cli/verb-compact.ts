@@ -5,7 +5,7 @@ import { jsonText } from './json-text.js'
 import { print } from './output.js'
 import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
-import { formatSize } from './sizes.js'
+import { formatSize } from '../base/size-text.js'
 import {
   commonOptions,
   jsonProgressOption,

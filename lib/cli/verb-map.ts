@@ -15,6 +15,7 @@ const options = {
   output: { long: 'output', takesValue: true },
   start: { short: 's', long: 'start-offset', takesValue: true },
   length: { short: 'l', long: 'max-length', takesValue: true },
+  svg: { long: 'svg', takesValue: true, whole: true },
 } as const
 
 /** Text is handed over in pieces of about this many characters: maps of large images have millions of lines. */
@@ -29,19 +30,21 @@ export async function map(argv: readonly string[]): Promise<number> {
   const json = wantsJson(line.value('output'))
   const secrets = secretsOf(line.values('object'))
   const name = parseImageName(operand, { format: line.value('format'), imageOptions: line.has('imageOpts') })
+  const how: MapOptions = {
+    ...(await gatesOf(name)),
+    ...encryptionOf(name, secrets),
+    forceShare: name.forceShare || line.has('forceShare'),
+    ...(name.format === undefined ? {} : { format: name.format }),
+  }
+  const picture = line.value('svg')
+  if (picture !== undefined) {
+    if (line.has('output')) throw new UsageError('--svg and --output cannot be used at the same time')
+    const { writePicture } = await import('./map-picture.js')
+    await writePicture(picture, name.path, { ...how, offset: start, length })
+    return 0
+  }
   const { mapImage } = await import('../operations/map.js')
-  const entries = clipped(
-    mapImage,
-    name.path,
-    {
-      ...(await gatesOf(name)),
-      ...encryptionOf(name, secrets),
-      forceShare: name.forceShare || line.has('forceShare'),
-      ...(name.format === undefined ? {} : { format: name.format }),
-    },
-    start,
-    length,
-  )
+  const entries = clipped(mapImage, name.path, how, start, length)
   await printPieces(json ? jsonPieces(entries, start) : textPieces(entries))
   return 0
 }

@@ -73,9 +73,15 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
     syntax: '[-f FORMAT] [--output=human|json] [--backing-chain] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-info.js')).info,
   },
+  inspect: {
+    summary: 'show what stands where in the file of an image',
+    syntax: '[--limit=COUNT] [--output=human|json] [-U] [--image-opts] FILE',
+    load: async () => (await import('./verb-inspect.js')).inspect,
+  },
   map: {
     summary: 'list what is where in an image',
-    syntax: '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json] [-U] [--image-opts] FILE',
+    syntax:
+      '[-f FORMAT] [-s OFFSET] [-l LENGTH] [--output=human|json | --svg=TARGET] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-map.js')).map,
   },
   measure: {

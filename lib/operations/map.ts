@@ -30,6 +30,23 @@ export type MapOptions = {
 /** A run of the guest's disk, and the file of the layer that says what it is: that of the bytes, where they are in a data file. */
 export type MapEntry = Extent & { readonly file: string }
 
+export const mapSchema = {
+  format: enumOption(imageFormats),
+  backing: backingOption,
+  dataFile: dataFileOption,
+  forceShare: booleanOption,
+  offset: integerOption({ min: 0 }),
+  length: integerOption({ min: 0 }),
+  locking: enumOption(['auto', 'off']),
+  encryption: encryptionOption,
+  signal: signalOption,
+}
+
+/** Of each layer the file that holds its bytes. */
+export function filesOf(image: DiskImage): string[] {
+  return DiskImage.layersOf(image).map(({ backend, dataFile }) => (dataFile?.backend ?? backend).path)
+}
+
 /**
  * How a disk is stored, through all backing files: runs in order, without gaps.
  * @throws as openImage; RangeError ERR_OUT_OF_RANGE
@@ -39,22 +56,10 @@ export async function* mapImage(
   options?: MapOptions,
 ): AsyncGenerator<MapEntry, void, undefined> {
   const location = checkLocation('mapImage', source)
-  const { offset, length, ...given } = checkOptions('mapImage', options, {
-    format: enumOption(imageFormats),
-    backing: backingOption,
-    dataFile: dataFileOption,
-    forceShare: booleanOption,
-    offset: integerOption({ min: 0 }),
-    length: integerOption({ min: 0 }),
-    locking: enumOption(['auto', 'off']),
-    encryption: encryptionOption,
-    signal: signalOption,
-  })
+  const { offset, length, ...given } = checkOptions('mapImage', options, mapSchema)
   const image = await openImage(location, { readOnly: true, ...given })
   try {
-    const files = DiskImage.layersOf(image).map(
-      ({ backend, dataFile }) => (dataFile?.backend ?? backend).path,
-    )
+    const files = filesOf(image)
     const range = { ...(offset === undefined ? {} : { offset }), ...(length === undefined ? {} : { length }) }
     for await (const extent of image.extents(range)) {
       given.signal?.throwIfAborted()

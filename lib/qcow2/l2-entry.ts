@@ -85,6 +85,30 @@ export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at
   return { type: 'normal', host: hostOffset(host), copied }
 }
 
+export type L2EntryKind = 'unallocated' | 'zero' | 'zero-allocated' | 'normal' | 'compressed' | 'invalid'
+
+/** As decodeL2Entry, for who counts entries of which any number may be invalid: that is a kind here, and costs no exception. */
+export function kindOfL2Entry(high: number, low: number, rules: L2EntryRules): L2EntryKind {
+  if (high === 0 && low === 0) return 'unallocated'
+  const isExtended = rules.extendedL2 === true
+  if ((high & compressedBit) !== 0) {
+    const highMask = 2 ** (compressedOffsetBits(rules.clusterBits) - 32) - 1
+    return (high & 0x3fffffff & highMask) > highestHostHigh ? 'invalid' : 'compressed'
+  }
+  if ((high & l2ReservedHigh) !== 0 || (low & l2ReservedLow) !== 0) return 'invalid'
+  if ((high & highOffsetMask) > highestHostHigh) return 'invalid'
+  const host = hostOf(high, low)
+  if (host % 2 ** rules.clusterBits !== 0) return 'invalid'
+  const copied = (high & copiedBit) !== 0
+  const isNowhere = host === 0 && !(rules.hasDataFile === true && copied)
+  if ((low & zeroBit) !== 0 && !isExtended) {
+    if (rules.version === 2) return 'invalid'
+    return isNowhere ? 'zero' : 'zero-allocated'
+  }
+  if (!isNowhere) return 'normal'
+  return copied && !isExtended ? 'invalid' : 'unallocated'
+}
+
 function decodeCompressed(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
   const highBits = compressedOffsetBits(rules.clusterBits) - 32
   const highMask = 2 ** highBits - 1

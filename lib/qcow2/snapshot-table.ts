@@ -45,7 +45,7 @@ export async function readSnapshotTable(
   place: SnapshotTablePlace,
 ): Promise<SnapshotTable> {
   const snapshots: SnapshotTables[] = []
-  const bytes = await eachEntry(backend, place, (window, from, at) => {
+  const bytes = await eachSnapshotEntry(backend, place, (window, from, at) => {
     const entry = snapshotEntry.decode(window, from, at)
     const idAt = from + snapshotEntry.sizeBytes + entry.extraBytes
     const nameAt = idAt + entry.idBytes
@@ -71,14 +71,19 @@ export async function readSnapshots(
   place: SnapshotTablePlace,
 ): Promise<StoredSnapshot[]> {
   const snapshots: StoredSnapshot[] = []
-  await eachEntry(backend, place, (window, from, at) => {
+  await eachSnapshotEntry(backend, place, (window, from, at) => {
     snapshots.push(decodeSnapshot(window, from, at))
   })
   return snapshots
 }
 
-/** @returns bytes of the table, padding included */
-async function eachEntry(
+/**
+ * Go through the table, entry by entry; those before one that cannot be have been visited when this fails.
+ * @param visit  `window` holds the entry from `from` on, whole; in the file it begins at `at`
+ * @returns bytes of the table, padding included
+ * @throws ERR_CORRUPT  beyond the limits; what `visit` throws
+ */
+export async function eachSnapshotEntry(
   backend: BlockBackend,
   place: SnapshotTablePlace,
   visit: (window: Uint8Array, from: number, at: number) => void,

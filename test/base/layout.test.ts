@@ -23,6 +23,7 @@ const bytes = Buffer.from('ab1234deadbeef001fffffffffffff8000000000000001010203'
 test('sizes and offsets follow from the list of fields', (t) => {
   t.is(everyKind.sizeBytes, 26)
   t.deepEqual(everyKind.offsets, { byte: 0, short: 1, word: 3, long: 7, mask: 15, raw: 23 })
+  t.deepEqual(everyKind.widths, { byte: 1, short: 2, word: 4, long: 8, mask: 8, raw: 3 })
 })
 
 test('fields are big-endian, and written as they are read', (t) => {

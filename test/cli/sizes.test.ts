@@ -1,5 +1,5 @@
 import test from 'ava'
-import { exactNumber, formatSize, parseSize, sizeArgument, sizeParameter } from '../../lib/cli/sizes.js'
+import { exactNumber, parseSize, sizeArgument, sizeParameter } from '../../lib/cli/sizes.js'
 import { UsageError } from '../../lib/cli/usage-error.js'
 
 for (const [text, bytes] of [
@@ -73,23 +73,3 @@ test('bytes that a number cannot hold exactly are refused, not rounded', (t) => 
   t.is(exactNumber('image size', 2n ** 53n - 1n), Number.MAX_SAFE_INTEGER)
   t.throws(() => exactNumber('image size', 2n ** 53n), { instanceOf: UsageError })
 })
-
-for (const [bytes, text] of [
-  [0, '0 B'],
-  [512, '512 B'],
-  [999, '999 B'],
-  [1000, '0.977 KiB'],
-  [1024, '1 KiB'],
-  [200704, '196 KiB'],
-  [1000448, '977 KiB'],
-  [1023488, '1e+03 KiB'],
-  [1024000, '0.977 MiB'],
-  [12345856, '11.8 MiB'],
-  [67108864, '64 MiB'],
-  [1610612736, '1.5 GiB'],
-  [5 * 2 ** 40, '5 TiB'],
-] as const) {
-  test(`${bytes} bytes are shown as ${text}`, (t) => {
-    t.is(formatSize(bytes), text)
-  })
-}

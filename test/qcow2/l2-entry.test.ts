@@ -4,12 +4,14 @@ import {
   decodeL2Entry,
   hostOf,
   isWritableInPlace,
+  kindOfL2Entry,
   type L2Entry,
   storeCopied,
   storeUnallocated,
   storeZero,
 } from '../../lib/qcow2/l2-entry.js'
 import { hostOffset } from '../../lib/base/units.js'
+import { SeededRandom, seedOfRun } from '../support/seeded-random.js'
 
 /** The two halves of an entry given as the 16 hexadecimal digits that a dump of the file shows. */
 function halves(hex: string): [high: number, low: number] {
@@ -181,4 +183,36 @@ test('entries are stored as the bytes that the specification asks for', (t) => {
     stored((view) => storeUnallocated(view, 8)),
     '0000000000000000',
   )
+})
+
+test('the kind of an entry is what decoding says of it, errors included', (t) => {
+  const seed = seedOfRun()
+  t.log(`seed ${seed}`)
+  const random = new SeededRandom(seed)
+  const seen = new Set<string>()
+  for (let count = 0; count < 20_000; count++) {
+    const rules = {
+      version: random.pick([2, 3]),
+      clusterBits: random.between(9, 21),
+      hasDataFile: random.chance(0.5),
+      extendedL2: random.chance(0.5),
+    } as const
+    const flags = random.pick([0, 0x80000000, 0x40000000, 0xc0000000, 0x01000000, 0x80000000])
+    const host = random.chance(0.3) ? 0 : random.integer(2 ** 22) * 2 ** rules.clusterBits
+    const high =
+      (flags | (Math.floor(host / 2 ** 32) + (random.chance(0.1) ? random.integer(2 ** 24) : 0))) >>> 0
+    const low = (host % 2 ** 32) + (random.chance(0.5) ? random.pick([1, 1, 2, 0x100, 0x200]) : 0)
+    const kind = kindOfL2Entry(high, low >>> 0, rules)
+    seen.add(kind)
+    let expected: ReturnType<typeof kindOfL2Entry>
+    try {
+      const entry = decodeL2Entry(high, low >>> 0, rules, 0)
+      expected = entry.type === 'zero' && entry.host !== undefined ? 'zero-allocated' : entry.type
+    } catch {
+      expected = 'invalid'
+    }
+    if (kind !== expected)
+      t.is(kind, expected, `${high.toString(16)} ${low.toString(16)} ${JSON.stringify(rules)}`)
+  }
+  t.deepEqual([...seen].sort(), ['compressed', 'invalid', 'normal', 'unallocated', 'zero', 'zero-allocated'])
 })

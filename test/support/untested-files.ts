@@ -11,6 +11,9 @@ const namesOfLuks = 'luks/header.test.ts, and test/oracle/encryption.test.ts wit
 const compactions =
   'qcow2/compact.test.ts and test/crash/compaction.test.ts run all of it, and leave out each barrier'
 
+const inspections =
+  'operations/inspect.test.ts compares every range with the bytes of images of the stock tool; fuzz/inspect.test.ts'
+
 /**
  * Files of lib that have code and no test file of their own name, and what tests them instead.
  * test/tidy.test.ts holds this list: a file that is in it and has a test is an error too.
@@ -65,6 +68,18 @@ export const untestedFiles: Readonly<Record<string, string>> = {
   'operations/encrypt-info.ts': comparedWithStockTool,
   'operations/locked-file.ts':
     'operations/check.test.ts and operations/compact.test.ts open everything by it',
+  'cli/map-picture.ts': 'operations/draw-map.test.ts writes and refuses by it',
+  'operations/map-svg.ts': 'operations/draw-map.test.ts reads all that it draws',
+  'cli/inspect-report.ts': 'operations/inspect.test.ts and fuzz/inspect.test.ts print by it',
+  'cli/verb-inspect.ts': 'operations/inspect.test.ts runs it',
+  'qcow2/inspect.ts': inspections,
+  'qcow2/inspect-bitmaps.ts': inspections,
+  'qcow2/inspect-header.ts': inspections,
+  'qcow2/inspect-luks.ts': inspections,
+  'qcow2/inspect-snapshots.ts': inspections,
+  'qcow2/inspect-structure.ts': inspections,
+  'qcow2/inspect-tables.ts': inspections,
+  'qcow2/inspect-words.ts': inspections,
   'qcow2/compact-counts.ts': compactions,
   'qcow2/compact-map.ts': 'qcow2/compact-plan.test.ts plans on such maps',
   'qcow2/compact-moves.ts': compactions,
