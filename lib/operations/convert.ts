@@ -20,7 +20,7 @@ import {
 } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
-import { openImage } from '../image/open.js'
+import { openImage, openToSalvage } from '../image/open.js'
 import { checkForMemory, checkLocation, type ImageLocation, isInMemory, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
@@ -175,7 +175,7 @@ export async function convertImage(
   try {
     for (const path of sources) {
       disks.push(
-        await openImage(path, {
+        await (given.salvage === true ? openToSalvage : openImage)(path, {
           readOnly: true,
           ...(given.sourceFormat === undefined ? {} : { format: given.sourceFormat }),
           ...(given.snapshot === undefined ? {} : { snapshot: given.snapshot }),

@@ -126,6 +126,41 @@ test('over a backing file of the target, what is lost is zeros, and not what sta
   t.true((await byStock(target)).equals(await byStock(source)))
 })
 
+test('of a file that was cut short within its tables, what is left is copied', async (t) => {
+  const folder = await makeFolder(t)
+  const sound = join(folder, 'sound.qcow2')
+  // A table maps 2 MiB. The second one stands behind the clusters of the first, and its own behind it: of ten entries that are left, the clusters are lost.
+  const disk = 4 * size
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', sound, String(disk))
+  await qemuIo(sound, [`write -P 1 0 ${2 * size}`, `write -P 2 ${2 * size} 40k`, `write -P 3 ${3 * size} 4k`])
+  await qemuImg('snapshot', '-c', 'then', sound)
+  const image = await readFile(sound)
+  const [second = 0] = placesOf(image).l2.slice(512)
+  for (const [left, lost] of [
+    [
+      20 * 8,
+      [
+        [2 * size, 40 * kib],
+        [2 * size + 80 * kib, 2 * size - 80 * kib],
+      ],
+    ],
+    [0, [[2 * size, 2 * size]]],
+  ] as const) {
+    const source = join(folder, 'short.qcow2')
+    await writeFile(source, image.subarray(0, second + left))
+    const target = join(folder, 'target.raw')
+    const options = { format: 'raw', overwrite: true } as const
+    await t.throwsAsync(convertImage(source, target, options), { code: 'ERR_CORRUPT' })
+    const converted = await convertImage(source, target, { ...options, salvage: true })
+    t.deepEqual(
+      converted.lost?.map(({ offset, length }) => [offset, length]),
+      lost,
+    )
+    const expected = Buffer.alloc(disk).fill(1, 0, 2 * size)
+    t.true((await readFile(target)).equals(expected))
+  }
+})
+
 test('of several sources, places are told as they are in the copy', async (t) => {
   const { folder, sound } = await sixClusters(t)
   const source = await damagedCopy(sound, join(folder, 'damaged.qcow2'), entryOf(2, unaligned))
