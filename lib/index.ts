@@ -26,6 +26,7 @@ export { type CompactedImage, compactImage, type CompactOptions } from './operat
 export { compareImages, type CompareOptions, type Comparison } from './operations/compare.js'
 export { convertImage, type ConvertedImage, type ConvertOptions } from './operations/convert.js'
 export { type CreatedImage, createImage, type CreateOptions } from './operations/create.js'
+export type { LostRun } from './operations/salvage.js'
 export { ddImage, type DdOptions, type DdResult } from './operations/dd.js'
 export type { EncryptInfo, KeySlotInfo } from './operations/encrypt-info.js'
 export {

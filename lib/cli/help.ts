@@ -104,6 +104,7 @@ const meanings: Readonly<Record<string, string>> = {
   '--bitmaps': 'convert: copy the bitmaps as well',
   '--skip-broken-bitmaps': 'convert: but those that are inconsistent',
   '--svg': 'map: draw a picture of it instead, into this file',
+  '--salvage': 'convert: go on where a source cannot be read; zeroes take the place of what is lost',
   '--backing-chain': 'go on with the backing files',
   '--shrink': 'allow the disk to become smaller, which destroys what lay beyond',
   '--preallocation': 'for the room that is added: off, metadata, falloc, full',

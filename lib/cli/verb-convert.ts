@@ -1,4 +1,4 @@
-import type { ConvertOptions } from '../operations/convert.js'
+import type { ConvertedImage, ConvertOptions } from '../operations/convert.js'
 import type { ImageFormat } from '../image/probe.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import { storedBackingName } from './backing-name.js'
@@ -109,6 +109,7 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
     targetIsZero: line.has('targetIsZero'),
     bitmaps: line.has('bitmaps'),
     skipBrokenBitmaps: line.has('skipBrokenBitmaps'),
+    salvage: line.has('salvage'),
     existingTarget: existing,
     overwrite: true,
   } satisfies ConvertOptions
@@ -126,11 +127,10 @@ async function run(
   const { convertImage } = await import('../operations/convert.js')
   const paths = sources.map(({ path }) => path)
   try {
-    const { skippedBitmaps = [] } = await metered(line, (control) =>
+    const converted = await metered(line, (control) =>
       convertImage(paths, target.path, { ...work, ...control }),
     )
-    for (const name of skippedBitmaps)
-      report(context, `warning: Skipping inconsistent bitmap '${escapeName(name)}'`)
+    warn(converted, context)
   } catch (error) {
     if ((error as { code?: unknown }).code === 'ERR_BITMAP_INCONSISTENT') {
       const hint = `Try --skip-broken-bitmaps, or use '${context.program} bitmap --remove' to delete it`
@@ -145,6 +145,15 @@ async function run(
       throw whileConverting(target.text, work.format, error)
     throw error
   }
+}
+
+/** What the target does not have of the sources. A run that could not be read is one line, where qemu-img has one for every sector. */
+function warn({ skippedBitmaps = [], lost = [], bytesLost = 0 }: ConvertedImage, context: VerbContext): void {
+  for (const name of skippedBitmaps)
+    report(context, `warning: Skipping inconsistent bitmap '${escapeName(name)}'`)
+  for (const { offset, length, reason } of lost)
+    report(context, `warning: error while reading offset ${offset}: ${reason}; ${length} bytes are zeroes`)
+  if (lost.length > 1) report(context, `warning: ${bytesLost} bytes could not be read and are zeroes`)
 }
 
 function shapeOf(
@@ -213,8 +222,12 @@ function checkTogether(line: Line): void {
   if (line.has('existing') && line.has('settings')) {
     throw new UsageError('-o has no effect when skipping image creation')
   }
+  if (line.has('offload') && line.has('compress'))
+    throw new UsageError('Cannot enable copy offloading when -c is used')
   if (line.has('offload') && line.has('sparse'))
     throw new UsageError('Cannot enable copy offloading when -S is used')
+  if (line.has('offload') && line.has('salvage'))
+    throw new UsageError('Cannot use copy offloading in salvaging mode')
   if (line.has('targetIsZero') && !line.has('existing')) {
     throw new UsageError('--target-is-zero requires use of -n flag')
   }
@@ -230,7 +243,6 @@ function checkTogether(line: Line): void {
 function refuseWhatIsMissing(line: Line, format: ImageFormat): void {
   if (line.has('compress') && format === 'raw')
     throw new UsageError('Compression not supported for this file format')
-  if (line.has('salvage')) throw new UsageError('Going on after read errors (--salvage) is not supported yet')
 }
 
 function checkBackingUse(settings: ImageSettings, sourceCount: number, existing: boolean): void {

@@ -27,6 +27,8 @@ export type ChainSettings = {
   /** Beside a writer. Read-only images alone. */
   readonly forceShare: boolean
   readonly locking: boolean
+  /** Open a qcow2 file that was cut short, to read what is left. Read-only images alone. */
+  readonly salvaging?: boolean
   readonly cache: CacheSettings
   /** 'ignore': the backing file is not even asked for; the image shows zeros in its place. For work on the header alone. */
   readonly gate: BackingGate | 'ignore'
@@ -145,7 +147,7 @@ async function openLayers(
 export async function openQcow2Layer(
   backend: BlockBackend,
   below: Layers | undefined,
-  settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot' | 'encryption'> & {
+  settings: Pick<ChainSettings, 'readOnly' | 'cache' | 'signal' | 'snapshot' | 'encryption' | 'salvaging'> & {
     /** Of its place in the chain; default 0: the top. */
     readonly depth?: number
   },
@@ -157,6 +159,7 @@ export async function openQcow2Layer(
   const { l2CacheBytes, refcountCacheBytes, reservation } = settings.cache
   return openQcow2(backend, {
     readOnly: settings.readOnly,
+    salvaging: settings.salvaging === true,
     backing: below && new LayersBelow(below),
     snapshot: settings.snapshot,
     dataFile: dataFile?.backend,

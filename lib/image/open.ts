@@ -4,7 +4,13 @@ import type { Encryption } from '../qcow2/encryption.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { type BackingGate, backingOption } from './backing-gate.js'
-import { cacheOption, type CacheMode, type CacheOptions, defaultCache } from './cache-modes.js'
+import {
+  cacheOption,
+  type CacheMode,
+  type CacheOptions,
+  type CacheSettings,
+  defaultCache,
+} from './cache-modes.js'
 import { openChain } from './chain.js'
 import { type DataFileGate, dataFileOption } from './data-file-gate.js'
 import { DiskImage } from './disk-image.js'
@@ -77,7 +83,25 @@ export async function openImage(
   source: ImageLocation | BlockBackend,
   options?: OpenOptions,
 ): Promise<DiskImage> {
-  const given = checkOptions('openImage', options, openSchema)
+  return open(source, checkOptions('openImage', options, openSchema), { salvaging: false })
+}
+
+/**
+ * Open an image for reading what can be read of it: as openImage, but a file that was cut short opens, if it has its L1 table. What is lost
+ * fails when it is read.
+ */
+export async function openToSalvage(
+  source: ImageLocation,
+  options: OpenOptions & { readonly readOnly: true },
+): Promise<DiskImage> {
+  return open(source, checkOptions('openImage', options, openSchema), { salvaging: true })
+}
+
+async function open(
+  source: ImageLocation | BlockBackend,
+  given: OpenOptions & { readonly cache?: CacheSettings },
+  { salvaging }: { readonly salvaging: boolean },
+): Promise<DiskImage> {
   const path = isBackend(source) ? source.path : nameOf(checkLocation('openImage', source))
   const {
     readOnly = false,
@@ -98,6 +122,7 @@ export async function openImage(
   const settings = {
     readOnly,
     forceShare,
+    salvaging,
     gate: inMemory ? gateOfMemory(gate) : gate,
     dataGate: inMemory ? dataGateOfMemory(dataGate) : dataGate,
     signal,

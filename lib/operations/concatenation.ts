@@ -1,12 +1,12 @@
-import type { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
+import type { ReadableDisk } from './salvage.js'
 
 /** Disks one behind the other, read as if they were one. */
 export class Concatenation {
   readonly size: number
-  readonly #disks: readonly { readonly disk: DiskImage; readonly start: number; readonly end: number }[]
+  readonly #disks: readonly { readonly disk: ReadableDisk; readonly start: number; readonly end: number }[]
 
-  constructor(disks: readonly DiskImage[]) {
+  constructor(disks: readonly ReadableDisk[]) {
     let start = 0
     this.#disks = disks.map((disk) => {
       const part = { disk, start, end: start + disk.size }

@@ -20,7 +20,7 @@ import {
 } from '../image/cache-modes.js'
 import { DiskImage } from '../image/disk-image.js'
 import { encryptionOption } from '../image/encryption-option.js'
-import { openImage } from '../image/open.js'
+import { openImage, openToSalvage } from '../image/open.js'
 import { checkForMemory, checkLocation, type ImageLocation, isInMemory, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats } from '../image/probe.js'
 import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
@@ -34,6 +34,7 @@ import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkDataFileName, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
 import { rateLimitOf } from './rate-limit.js'
+import { Losses, type LostRun, salvagedDisks } from './salvage.js'
 import {
   type CheckedShape,
   checkShape,
@@ -80,6 +81,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly bitmaps?: boolean
     /** With bitmaps: leave out those that are inconsistent, instead of failing. */
     readonly skipBrokenBitmaps?: boolean
+    /** Go on where a source cannot be read: what is damaged, or fails on the host's disk, becomes zeros. What was lost is told. */
+    readonly salvage?: boolean
     readonly locking?: 'auto' | 'off'
     /** What opens the sources where they are encrypted, and the files that the target stands on. */
     readonly encryption?: Encryption
@@ -96,6 +99,10 @@ export type ConvertedImage = {
   readonly bytesWritten: number
   /** Names of bitmaps that were left out; with skipBrokenBitmaps. */
   readonly skippedBitmaps?: readonly string[]
+  /** Guest bytes that could not be read and are zeros in the target; with salvage. */
+  readonly bytesLost?: number
+  /** Which they are, in order; of more than 10,000 runs those that were met first. */
+  readonly lost?: readonly LostRun[]
 }
 
 const convertSchema = {
@@ -116,6 +123,7 @@ const convertSchema = {
   compress: booleanOption,
   bitmaps: booleanOption,
   skipBrokenBitmaps: booleanOption,
+  salvage: booleanOption,
   locking: enumOption(['auto', 'off']),
   encryption: encryptionOption,
   targetEncryption: encryptionOption,
@@ -167,7 +175,7 @@ export async function convertImage(
   try {
     for (const path of sources) {
       disks.push(
-        await openImage(path, {
+        await (given.salvage === true ? openToSalvage : openImage)(path, {
           readOnly: true,
           ...(given.sourceFormat === undefined ? {} : { format: given.sourceFormat }),
           ...(given.snapshot === undefined ? {} : { snapshot: given.snapshot }),
@@ -182,15 +190,22 @@ export async function convertImage(
       )
     }
     const { copied, skipped } = await bitmapsToCopy(disks, format, given)
-    const input = new Concatenation(disks)
+    const losses = new Losses()
+    const input = new Concatenation(given.salvage === true ? salvagedDisks(disks, losses) : disks)
     const bitmaps = (image: DiskImage): Promise<void> => copyBitmaps(disks[0], copied, image)
     const work = { ...given, format, cache: given.cache ?? unsafeCache, bitmaps }
     const bytesWritten =
       given.existingTarget === true
         ? await copyInto(input, location, work)
         : await copyToNew(input, location, shape, work)
-    const converted = { path: nameOf(location), format, size: input.size, bytesWritten }
-    return skipped.length === 0 ? converted : { ...converted, skippedBitmaps: skipped }
+    return {
+      path: nameOf(location),
+      format,
+      size: input.size,
+      bytesWritten,
+      ...(skipped.length === 0 ? {} : { skippedBitmaps: skipped }),
+      ...(given.salvage === true ? { bytesLost: losses.bytes, lost: losses.runs } : {}),
+    }
   } finally {
     for (const disk of disks) await disk.close()
   }

@@ -57,6 +57,8 @@ import { discardGuest, hideBacking, writeZeroesGuest } from './zero-discard.js'
 
 export type OpenQcow2Options = {
   readonly readOnly: boolean
+  /** The file may have been cut short; read-only. */
+  readonly salvaging?: boolean
   /** Where unallocated clusters come from; the caller keeps it open while the image is. */
   readonly backing?: BackingSource | undefined
   /** Bytes of L2 tables kept in memory; default 4 MiB, which map 32 GiB in clusters of 64 KiB. */
@@ -81,7 +83,7 @@ const defaultRefcountCacheBytes = 2 * 1024 * 1024
  * @throws ERR_NOT_AN_IMAGE, ERR_UNSUPPORTED_FEATURE, ERR_CORRUPT: nothing is written by opening
  */
 export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options): Promise<Qcow2Image> {
-  const found = await openMetadata(backend, { readOnly: options.readOnly, repairing: false })
+  const found = await openMetadata(backend, { ...options, repairing: false })
   refuseContradiction(found.header, backend.path)
   const file = fileOfData(found.header, backend, options.dataFile)
   const data = await openEncryption(backend, found.header, file, options)
@@ -89,7 +91,7 @@ export async function openQcow2(backend: BlockBackend, options: OpenQcow2Options
   assert(snapshot === undefined || options.readOnly, 'snapshots are read-only')
   if (snapshot !== undefined && hasDataFile(found.header))
     throw dataFileExcludes('Internal snapshots', backend.path)
-  const metadata = snapshot === undefined ? found : await atSnapshot(backend, found, snapshot)
+  const metadata = snapshot === undefined ? found : await atSnapshot(backend, found, snapshot, options)
   return new Qcow2Image(assemble(backend, metadata, options, data), metadata, options)
 }
 
@@ -151,7 +153,7 @@ export function assemble(
     encryptionArea: area,
     // The section that its bytes are durable with is one of the image's own queue.
     unsyncedData: dataFile === undefined ? unsynced : new UnsyncedClusters(backend),
-    l2: new L2Tables(tables),
+    l2: new L2Tables(tables, options),
     compressedSpace: new CompressedSpace(refcounts, allocator),
     active,
     locks: new RangeLocks(),

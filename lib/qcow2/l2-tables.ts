@@ -46,11 +46,14 @@ export class L2Tables {
   readonly #parts: L2Parts
   readonly #rules: L2EntryRules
   readonly #wild: WildEntries
+  readonly #salvaging: boolean
   /** Tables being made, by L1 index: two requests share one. */
   readonly #making = new Map<number, Promise<void>>()
 
-  constructor(parts: L2Parts) {
+  /** @param options  `salvaging`: tables may be behind the end of the file, and say nothing then */
+  constructor(parts: L2Parts, { salvaging = false }: { readonly salvaging?: boolean } = {}) {
     this.#parts = parts
+    this.#salvaging = salvaging
     const { clusterBits, extendedL2 } = parts.geometry
     const hasDataFile = parts.dataFile !== undefined
     this.#rules = { version: parts.version, clusterBits, extendedL2, hasDataFile }
@@ -287,7 +290,9 @@ export class L2Tables {
   }
 
   #refuseBehindEnd(entry: L2Entry, slice: Slice, place: number): void {
-    const { backend, dataFile } = this.#parts
+    const { backend, dataFile, geometry } = this.#parts
+    if (this.#salvaging && place + geometry.l2EntryBytes > backend.length)
+      throw corrupt('L2 entry', place, 'it lies behind the end of the file')
     if (dataFile !== undefined || entry.host === undefined) return
     if (!slice.trusted) this.#wild.refuse(entry.host, place)
     if (entry.host < backend.length) return

@@ -42,14 +42,20 @@ export function checkTablePlaces(
 /**
  * A file that ends within its tables was cut short: reading the missing ones as zeros would show an empty disk.
  * Writers of the format write whole tables, of which the file may end with the last L1 entry.
+ * @param options  `salvaging`: only what the disk cannot be read without
  * @throws ERR_CORRUPT
  */
-export function checkTablesWithinFile(header: Header, fileBytes: number, path: string): void {
+export function checkTablesWithinFile(
+  header: Header,
+  fileBytes: number,
+  path: string,
+  { salvaging }: { readonly salvaging: boolean },
+): void {
   if (header.l1Offset === 0 && header.size > 0) {
     throw headerError(path, headerV2.offsets.l1Offset, 'Active L1 table offset invalid')
   }
   checkL1WithinFile(header, fileBytes, path)
-  if (header.refcountTableOffset >= fileBytes) {
+  if (header.refcountTableOffset >= fileBytes && !salvaging) {
     throw truncated(path, fileBytes, 'refcount table', header.refcountTableOffset)
   }
 }

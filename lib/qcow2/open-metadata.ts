@@ -22,11 +22,13 @@ export type OpenMetadata = {
   readonly l1: Uint8Array
   /** Big-endian entries as in the file, whole clusters. */
   readonly refcountTable: Uint8Array
-  /** Empty while repairing: a repair reads them itself. */
+  /** Empty while repairing or salvaging, which read them themselves. */
   readonly snapshotTable: SnapshotTable
   /** Of an image that is to be written; otherwise they are read when they are asked for. */
   readonly bitmaps: StoredBitmaps
 }
+
+const noSnapshots: SnapshotTable = { snapshots: [], bytes: 0 }
 
 /** Enough for the fields that say how long the header is. */
 const probeBytes = 512
@@ -50,18 +52,20 @@ export async function readHeader(
  * Read and check what an open image needs: header, L1, refcount table. All limits are checked before memory is taken.
  *
  * @param options  `readOnly`: damage that only writing would make worse is let pass;
- *                 `repairing`: so is damage that check and repair deal with
+ *                 `repairing`: so is damage that check and repair deal with;
+ *                 `salvaging`: of a file that was cut short the L1 table is enough, if nothing is written
  * @throws as parseHeader; ERR_CORRUPT: marked so and to be written, tables that cannot be where they are said to be
  * @see qcow2.md 3.1
  */
 export async function openMetadata(
   backend: BlockBackend,
-  options: { readOnly: boolean; repairing: boolean },
+  options: { readonly readOnly: boolean; readonly repairing: boolean; readonly salvaging?: boolean },
 ): Promise<OpenMetadata> {
   const { path, length } = backend
+  const salvaging = options.salvaging === true && options.readOnly
   const { header, firstCluster } = await readHeader(backend)
   checkTablePlaces(header, { ...options, path })
-  if (!options.repairing) checkTablesWithinFile(header, length, path)
+  if (!options.repairing) checkTablesWithinFile(header, length, path, { salvaging })
 
   const { sliceSize, clusterSize } = geometryOf(header)
   const l1 = new Uint8Array(alignUp(header.l1Entries * entryBytes, sliceSize))
@@ -76,10 +80,12 @@ export async function openMetadata(
       firstCluster,
       l1,
       refcountTable,
-      snapshotTable: { snapshots: [], bytes: 0 },
+      snapshotTable: noSnapshots,
       bitmaps: noBitmaps,
     }
 
+  if (salvaging)
+    return { header, firstCluster, l1, refcountTable, snapshotTable: noSnapshots, bitmaps: noBitmaps }
   checkEntriesWithinFile('L1 table', l1, header.l1Entries, header.l1Offset, length, path)
   const snapshotTable = await readSnapshotTable(backend, header)
   checkSnapshotTableWithinFile(header, snapshotTable.bytes, length, path)

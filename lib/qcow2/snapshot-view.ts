@@ -10,6 +10,7 @@ import { snapshotNotFound } from './snapshot-work.js'
 
 /**
  * An image's metadata as if a snapshot were its disk: for reading it. A plain word is an id first, then a name, as for QEMU.
+ * @param options  `salvaging`: as of openMetadata
  * @throws ERR_SNAPSHOT_NOT_FOUND
  * @throws ERR_CORRUPT  its L1 table cannot be where it is said to be
  */
@@ -17,6 +18,7 @@ export async function atSnapshot(
   backend: BlockBackend,
   found: OpenMetadata,
   reference: SnapshotReference,
+  { salvaging = false }: { readonly salvaging?: boolean } = {},
 ): Promise<OpenMetadata> {
   const { header } = found
   const snapshot = findSnapshot(await readSnapshots(backend, header), reference, 'id')
@@ -24,7 +26,8 @@ export async function atSnapshot(
   const geometry = geometryOf(header)
   const size = diskSizeOf(snapshot, header.size)
   const tree = await readSnapshotL1(backend, geometry, snapshot, l1EntriesFor(geometry, size))
-  checkEntriesWithinFile('L1 table', tree.l1, tree.entries, tree.host, backend.length, backend.path)
+  if (!salvaging)
+    checkEntriesWithinFile('L1 table', tree.l1, tree.entries, tree.host, backend.length, backend.path)
   const place = { l1Offset: tree.host, l1Entries: tree.l1.length / entryBytes }
   return { ...found, header: { ...header, size, ...place }, l1: tree.l1 }
 }
