@@ -13,12 +13,12 @@ import {
 } from './create-options.js'
 import { storedBackingName } from './backing-name.js'
 import { pathOf } from './image-name.js'
-import { interruptible } from './interrupts.js'
 import { print } from './output.js'
+import { type MeteredWork, metered } from './progress-meter.js'
 import { secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { commonOptions, quietOption } from './verb.js'
+import { commonOptions, jsonProgressOption, quietOption } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -29,6 +29,7 @@ const options = {
   unsafe: { short: 'u', takesValue: false },
   settings: { short: 'o', takesValue: true },
   quiet: quietOption,
+  jsonProgress: jsonProgressOption,
 } as const
 
 /** `qcow2 create`: an empty image, in place of a file that may be there. */
@@ -59,16 +60,19 @@ export async function create(argv: readonly string[]): Promise<number> {
     const size = sizeSetting(settings)
     if (size === undefined) throw new UsageError('Image creation needs a size parameter')
     if (!line.has('quiet')) print(`${formattingLine(name, format, settings)}\n`)
-    await createAt(path, { ...imageShape(format, settings, secrets), size, unsafe: true, overwrite: true })
+    const shape = { ...imageShape(format, settings, secrets), size, unsafe: true, overwrite: true }
+    await metered({ has: (word) => word !== 'progress' && line.has(word) }, (control) =>
+      createAt(path, shape, control),
+    )
   } catch (error) {
     throw about(name, error)
   }
   return 0
 }
 
-async function createAt(path: string, shape: CreateOptions): Promise<void> {
+async function createAt(path: string, shape: CreateOptions, control: MeteredWork): Promise<void> {
   const { createImage } = await import('../operations/create.js')
-  await interruptible((signal) => createImage(path, { ...shape, signal }))
+  await createImage(path, { ...shape, ...control })
 }
 
 /** @throws UsageError  a format that there is not */

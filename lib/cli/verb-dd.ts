@@ -2,16 +2,17 @@ import type { DdOptions } from '../operations/dd.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { gatesOf } from './named-files.js'
-import { interruptible } from './interrupts.js'
+import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { sizeArgument } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { commonOptions, report, type VerbContext } from './verb.js'
+import { commonOptions, jsonProgressOption, report, type VerbContext } from './verb.js'
 
 const options = {
   ...commonOptions,
   format: { short: 'f', takesValue: true },
   targetFormat: { short: 'O', takesValue: true },
+  jsonProgress: jsonProgressOption,
 } as const
 
 /** Largest block. */
@@ -47,8 +48,9 @@ export async function dd(argv: readonly string[], context: VerbContext): Promise
     overwrite: true,
   }
   const { ddImage } = await import('../operations/dd.js')
-  const { skippedPastEnd } = await interruptible((signal) =>
-    ddImage(source.path, target.path, { ...work, signal }),
+  const { skippedPastEnd } = await metered(
+    { has: (name) => name === 'jsonProgress' && line.has(name) },
+    (control) => ddImage(source.path, target.path, { ...work, ...control }),
   ).catch((error: unknown) => {
     if (!(error instanceof Error) || !/^(Could not create|Failed to get)/.test(error.message)) throw error
     throw new UsageError(`${target.text}: error while creating output image: ${error.message}`)

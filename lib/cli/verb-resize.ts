@@ -4,12 +4,12 @@ import { sectorSize } from '../base/units.js'
 import { parseCommandLine } from './command-line.js'
 import { parseImageName } from './image-name.js'
 import { gatesOf } from './named-files.js'
-import { interruptible } from './interrupts.js'
 import { print } from './output.js'
+import { metered } from './progress-meter.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { exactNumber, sizeParameter } from './sizes.js'
 import { UsageError } from './usage-error.js'
-import { commonOptions, quietOption, warnOfGuessedRaw, withBitmapHint } from './verb.js'
+import { commonOptions, jsonProgressOption, quietOption, warnOfGuessedRaw, withBitmapHint } from './verb.js'
 
 const options = {
   help: commonOptions.help,
@@ -19,6 +19,7 @@ const options = {
   preallocation: { long: 'preallocation', takesValue: true },
   shrink: { long: 'shrink', takesValue: false },
   quiet: quietOption,
+  jsonProgress: jsonProgressOption,
 } as const
 
 const preallocationModes = ['off', 'metadata', 'falloc', 'full'] as const
@@ -65,14 +66,14 @@ export async function resize(argv: readonly string[]): Promise<number> {
   }
   const gates = await gatesOf(name)
   const { resizeImage } = await import('../operations/resize.js')
-  await interruptible((signal) =>
+  await metered({ has: (word) => word !== 'progress' && line.has(word) }, (control) =>
     resizeImage(name.path, size, {
       format: before.format,
       shrink: line.has('shrink'),
       preallocation,
       ...gates,
       ...encryptionOf(name, secrets),
-      signal,
+      ...control,
     }),
   ).catch((error: unknown) => {
     throw withBitmapHint(error)

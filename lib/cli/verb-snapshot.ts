@@ -3,12 +3,12 @@ import type { OpenOptions } from '../image/open.js'
 import { type CommandLine, parseCommandLine } from './command-line.js'
 import { type ImageName, parseImageName } from './image-name.js'
 import { gatesOf } from './named-files.js'
-import { interruptible } from './interrupts.js'
 import { print } from './output.js'
+import { type MeteredWork, metered } from './progress-meter.js'
 import { systemErrorText } from './system-error-text.js'
 import { encryptionOf, secretsOf } from './secrets.js'
 import { UsageError } from './usage-error.js'
-import { commonOptions, onlyOperand, quietOption, warnOfGuessedRaw } from './verb.js'
+import { commonOptions, jsonProgressOption, onlyOperand, quietOption, warnOfGuessedRaw } from './verb.js'
 
 const options = {
   ...commonOptions,
@@ -17,6 +17,7 @@ const options = {
   apply: { short: 'a', takesValue: true },
   delete: { short: 'd', takesValue: true },
   quiet: quietOption,
+  jsonProgress: jsonProgressOption,
 } as const
 
 type Line = CommandLine<keyof typeof options>
@@ -41,11 +42,12 @@ export async function snapshot(argv: readonly string[]): Promise<number> {
       `Could not open '${name.text}': force-share=on can only be used with read-only images`,
     )
   }
-  await interruptible(async (signal) => {
+  await metered({ has: (word) => word !== 'progress' && line.has(word) }, async (control) => {
+    const { signal } = control
     const image = await open(name, { ...encryptionOf(name, secrets), readOnly, forceShare, signal })
     try {
       if (image.format === 'raw' && !readOnly && name.format === undefined) warnOfGuessedRaw(name.text)
-      if (action !== undefined) await perform(image, action, signal)
+      if (action !== undefined) await perform(image, action, control)
     } finally {
       await image.close()
     }
@@ -67,7 +69,8 @@ async function open(name: ImageName, given: OpenOptions): Promise<DiskImage> {
   return openImage(name.path, { ...given, ...format, ...(await gatesOf(name)) })
 }
 
-async function perform(image: DiskImage, action: Action, signal: AbortSignal): Promise<void> {
+async function perform(image: DiskImage, action: Action, control: MeteredWork): Promise<void> {
+  const { signal } = control
   switch (action.kind) {
     case 'list': {
       const { snapshotLines } = await import('./info-report.js')
@@ -82,21 +85,21 @@ async function perform(image: DiskImage, action: Action, signal: AbortSignal): P
     }
     case 'create': {
       const name = Buffer.from(action.name).subarray(0, longestName).toString()
-      await image.snapshots.create(name, { signal }).catch((error: unknown) => {
+      await image.snapshots.create(name, control).catch((error: unknown) => {
         if (signal.aborted) throw error
         throw new UsageError(`Could not create snapshot '${action.name}': ${systemErrorText(error)}`)
       })
       return
     }
     case 'apply':
-      await image.snapshots.apply(action.name, { signal }).catch((error: unknown) => {
+      await image.snapshots.apply(action.name, control).catch((error: unknown) => {
         if (signal.aborted) throw error
         throw new UsageError(`Could not apply snapshot '${action.name}': ${whyNotApplied(image, error)}`)
       })
       return
     case 'delete':
       // By its name alone, as the stock tool.
-      await image.snapshots.delete({ name: action.name }, { signal }).catch((error: unknown) => {
+      await image.snapshots.delete({ name: action.name }, control).catch((error: unknown) => {
         if (signal.aborted) throw error
         const isMissing = image.format === 'raw' || codeOf(error) === 'ERR_SNAPSHOT_NOT_FOUND'
         const why = isMissing ? 'snapshot not found' : (error as Error).message

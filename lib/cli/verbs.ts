@@ -13,7 +13,7 @@ export type VerbEntry = {
 export const verbs: Readonly<Record<string, VerbEntry>> = {
   amend: {
     summary: 'change what kind of image an image is',
-    syntax: '[-f FORMAT] -o OPTIONS [-t CACHE] [-p] [-q] [--force] [--image-opts] FILE',
+    syntax: '[-f FORMAT] -o OPTIONS [-t CACHE] [-p] [--json-progress] [-q] [--force] [--image-opts] FILE',
     load: async () => (await import('./verb-amend.js')).amend,
   },
   bench: {
@@ -32,40 +32,42 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   },
   check: {
     summary: 'look for errors in an image, and repair them',
-    syntax: '[-f FORMAT] [-r leaks|all] [-q] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
+    syntax:
+      '[-f FORMAT] [-r leaks|all] [-q] [--json-progress] [-T CACHE] [-U] [--output=human|json] [--image-opts] FILE',
     load: async () => (await import('./verb-check.js')).check,
   },
   commit: {
     summary: 'write what an image changes into its backing file',
-    syntax: '[-f FORMAT] [-b BASE] [-d] [-t CACHE] [-r RATE] [-p] [-q] [--image-opts] FILE',
+    syntax: '[-f FORMAT] [-b BASE] [-d] [-t CACHE] [-r RATE] [-p] [--json-progress] [-q] [--image-opts] FILE',
     load: async () => (await import('./verb-commit.js')).commit,
   },
   compact: {
     summary: 'make the file of an image as small as what it holds allows',
-    syntax: '[-f FORMAT] [-p] [-q] [--output=human|json] [--image-opts] FILE',
+    syntax: '[-f FORMAT] [-p] [--json-progress] [-q] [--output=human|json] [--image-opts] FILE',
     load: async () => (await import('./verb-compact.js')).compact,
   },
   compare: {
     summary: 'tell whether two images hold the same',
-    syntax: '[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',
+    syntax:
+      '[-f FORMAT] [-F FORMAT] [-s] [-p] [--json-progress] [-q] [-T CACHE] [-U] [--image-opts] FILE1 FILE2',
     load: async () => (await import('./verb-compare.js')).compare,
   },
   convert: {
     summary: 'copy an image into another format',
     syntax:
       '[-f FORMAT] [-O FORMAT] [-c] [-o OPTIONS] [-B BACKING_FILE [-F FORMAT]] [-n [--target-is-zero]] [-l SNAPSHOT]\n' +
-      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-r RATE] [-W] [-U]\n    [--image-opts] FILE... TARGET',
+      '    [-S SIZE] [--bitmaps [--skip-broken-bitmaps]] [-p] [--json-progress] [-q] [-t CACHE] [-T CACHE] [-m COUNT] [-r RATE] [-W] [-U]\n    [--image-opts] FILE... TARGET',
     load: async () => (await import('./verb-convert.js')).convert,
   },
   create: {
     summary: 'create an empty image',
-    syntax: '[-f FORMAT] [-b BACKING_FILE -F FORMAT [-u]] [-o OPTIONS] [-q] FILE [SIZE]',
+    syntax: '[-f FORMAT] [-b BACKING_FILE -F FORMAT [-u]] [-o OPTIONS] [-q] [--json-progress] FILE [SIZE]',
     load: async () => (await import('./verb-create.js')).create,
   },
   dd: {
     summary: 'copy a part of a disk into a new image',
     syntax:
-      '[-f FORMAT] [-O FORMAT] [-U] [--image-opts] if=FILE of=TARGET [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]',
+      '[-f FORMAT] [-O FORMAT] [-U] [--json-progress] [--image-opts] if=FILE of=TARGET [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]',
     load: async () => (await import('./verb-dd.js')).dd,
   },
   info: {
@@ -94,17 +96,18 @@ export const verbs: Readonly<Record<string, VerbEntry>> = {
   rebase: {
     summary: 'put an image on another backing file, or on none',
     syntax:
-      '[-f FORMAT] [-u] -b BACKING_FILE [-F FORMAT] [-t CACHE] [-T CACHE] [-p] [-q] [-U] [--image-opts] FILE',
+      '[-f FORMAT] [-u] -b BACKING_FILE [-F FORMAT] [-t CACHE] [-T CACHE] [-p] [--json-progress] [-q] [-U] [--image-opts] FILE',
     load: async () => (await import('./verb-rebase.js')).rebase,
   },
   resize: {
     summary: "change the size of the guest's disk",
-    syntax: '[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE',
+    syntax:
+      '[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--json-progress] [--image-opts] FILE [+|-]SIZE',
     load: async () => (await import('./verb-resize.js')).resize,
   },
   snapshot: {
     summary: 'list, make, apply or delete a snapshot inside an image',
-    syntax: '[-U] [-q] [-l | -c NAME | -a NAME | -d NAME] [--image-opts] FILE',
+    syntax: '[-U] [-q] [--json-progress] [-l | -c NAME | -a NAME | -d NAME] [--image-opts] FILE',
     load: async () => (await import('./verb-snapshot.js')).snapshot,
   },
 }
