@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.js'
 import { alignUp } from '../base/integers.js'
+import { sectorSize } from '../base/units.js'
 import { DiskImage } from '../image/disk-image.js'
 import type { Extent } from '../image/layers.js'
 import { Qcow2Image } from '../qcow2/image.js'
@@ -23,7 +24,7 @@ const samePieceSize = 2 ** 40
 const requests = 8
 
 /**
- * Copy into an image what it shows of its backing files, wherever another chain shows something else: by whole clusters. Afterwards it shows the same on either.
+ * Copy into an image what it shows of its backing files, wherever another chain shows something else: by whole clusters, or subclusters where it has them. Afterwards it shows the same on either.
  * @param other  undefined: zeros
  * @returns bytes written as data
  */
@@ -32,7 +33,8 @@ export async function copyDifferences(
   other: DiskImage | undefined,
   options: DifferencesOptions,
 ): Promise<number> {
-  const unit = Math.max(image.clusterSize, 512)
+  const { clusterSize, subclusterSize = clusterSize } = DiskImage.layersOf(image)[0].format
+  const unit = Math.max(subclusterSize, sectorSize)
   const data = alignUp(pieceSize, unit)
   let written = 0
   await runPieces(
@@ -55,7 +57,7 @@ export async function copyDifferences(
   return written
 }
 
-/** Write what is to be kept: whole clusters. @returns bytes written as data */
+/** Write what is to be kept. @param unit  bytes: of a cluster or subcluster, as it is allocated @returns bytes written as data */
 async function keep(image: DiskImage, bytes: Uint8Array, offset: number, unit: number): Promise<number> {
   let written = 0
   const top = DiskImage.layersOf(image)[0].format

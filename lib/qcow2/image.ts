@@ -251,7 +251,7 @@ export class Qcow2Image implements FormatImage {
     )
   }
 
-  /** Make whole clusters read as zeros, on this backing file and on any other. */
+  /** Make whole clusters or subclusters read as zeros, on this backing file and on any other. */
   async hideBacking(offset: number, length: number): Promise<void> {
     await this.#change(offset, length, () =>
       hideBacking(this.#parts, guestOffset(offset), length, { size: this.#size }),

@@ -26,8 +26,8 @@ type Outcome = { readonly entry: 'unallocated' | 'zero'; readonly keep: boolean 
 const zeroPieceBytes = 1024 * 1024
 
 /**
- * Make whole clusters read as zeros, and go on doing so on another backing file, of any length.
- * @param guest  aligned to clusters, as is the end of the range unless the disk ends there
+ * Make whole clusters, or subclusters of an image that has them, read as zeros, and go on doing so on another backing file, of any length.
+ * @param guest  aligned to them, as is the end of the range unless the disk ends there; nothing there is compressed
  */
 export async function hideBacking(
   parts: Parts,
@@ -35,8 +35,8 @@ export async function hideBacking(
   length: number,
   options: { size: number },
 ): Promise<void> {
-  const whole = wholeClusters(parts, guest, length, options.size)
-  assert(whole.start === guest && whole.length >= length, 'whole clusters')
+  const whole = wholeClusters(parts, guest, length, options.size, parts.geometry.subclusterSize)
+  assert(whole.start === guest && whole.length >= length, 'whole clusters or subclusters')
   if (parts.version === 3) await changeMapping(parts, guest, whole.length, 'zero-over')
   else {
     for (let done = 0; done < length; done += zeroPieceBytes) {

@@ -162,7 +162,8 @@ function changed(
   const showsBacking = change === 'zero-over' || (parts.backing !== undefined && guest < parts.backing.size)
   const isRight = (covered & (allocated | (showsBacking ? ~zero : 0))) === 0
   if (!isWhole) {
-    assert(change === 'zero' || change === 'zero-unmap', 'parts of clusters are only made zeros')
+    const isZeroing = change === 'zero' || change === 'zero-unmap' || change === 'zero-over'
+    assert(isZeroing, 'parts of clusters are only made zeros')
     if (isRight || cluster.type === 'compressed') return undefined
     return { host: cluster.host, allocated: (allocated & ~covered) >>> 0, zero: (zero | covered) >>> 0 }
   }

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { copyFile, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import {
@@ -11,7 +11,8 @@ import {
   rebaseImage,
 } from '../../lib/index.js'
 import { mayMount, mountSmall } from '../support/mounts.js'
-import { qemuCheck } from '../support/qemu.js'
+import { qemuCheck, qemuImg, qemuIo, qemuRead } from '../support/qemu.js'
+import { SeededRandom } from '../support/seeded-random.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const MiB = 1024 * 1024
@@ -82,6 +83,49 @@ test('an image that is flattened stands alone', async (t) => {
   t.true((await readAll(path('alone'))).every((byte) => byte === 0))
   t.is(await qemuCheck(path('alone')), '')
 })
+
+type Mapped = { readonly length: number; readonly depth: number; readonly data: boolean }
+
+/** What an image has itself. */
+async function ownBytes(path: string): Promise<number> {
+  const runs = JSON.parse(await qemuImg('map', '--output=json', path)) as Mapped[]
+  return runs.reduce((sum, { length, depth, data }) => sum + (depth === 0 && data ? length : 0), 0)
+}
+
+for (const clusterSize of [16384, 65536, 2 * MiB]) {
+  const seed = 4000 + clusterSize
+  test(`with subclusters no more is copied than by the stock tool: clusters of ${clusterSize} bytes, seed ${seed}`, async (t) => {
+    const random = new SeededRandom(seed)
+    const folder = await makeFolder(t, { fast: true })
+    const path = (name: string): string => join(folder, name)
+    const writes = (count: number, below: number): string[] =>
+      Array.from({ length: count }, () => {
+        const length = 512 * random.between(1, 40)
+        const offset = 512 * random.integer((below - length) / 512)
+        return `write ${random.pick(['-P 5', '-P 6', '-z'])} ${offset} ${length}`
+      })
+    const alike = writes(60, 4 * MiB)
+    await qemuImg('create', '-q', '-f', 'qcow2', path('old'), String(4 * MiB))
+    await qemuIo(path('old'), [...alike, ...writes(25, 4 * MiB)])
+    await qemuImg('create', '-q', '-f', 'qcow2', path('new'), String(size))
+    await qemuIo(path('new'), [...alike, ...writes(25, size)])
+    const options = `extended_l2=on,cluster_size=${clusterSize}`
+    const top = ['-b', 'old', '-F', 'qcow2', path('ours'), String(size - 1536)]
+    await qemuImg('create', '-q', '-f', 'qcow2', '-o', options, ...top)
+    await qemuIo(path('ours'), writes(40, size - 1536))
+    await copyFile(path('ours'), path('theirs'))
+    const before = await qemuRead(path('ours'))
+    await rebaseImage(path('ours'), onNew)
+    await qemuImg('rebase', '-b', 'new', '-F', 'qcow2', path('theirs'))
+    t.true((await qemuRead(path('ours'))).equals(before))
+    t.true((await readAll(path('ours'))).equals(before))
+    t.is(await qemuCheck(path('ours')), '')
+    const [ours, theirs] = [await ownBytes(path('ours')), await ownBytes(path('theirs'))]
+    t.true(ours <= theirs, `${ours} bytes by us, ${theirs} by the stock tool`)
+    const [file, theirFile] = [await stat(path('ours')), await stat(path('theirs'))]
+    t.true(file.size <= theirFile.size, `${file.size} bytes long, ${theirFile.size} by the stock tool`)
+  })
+}
 
 test('unsafe changes the header alone, and opens nothing', async (t) => {
   const { path } = await makeChain(t)

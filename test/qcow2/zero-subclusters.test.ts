@@ -101,6 +101,16 @@ test('where nothing is hidden, nothing has to be marked', async (t) => {
   await checkedByQemu(t, disk)
 })
 
+test('subclusters hide any backing file one by one, behind the end of this one too', async (t) => {
+  const disk = await newDisk(options, { backing: source(fill(2 * kib, 7)) })
+  await disk.image.write(fill(2 * kib, 1), 4 * kib)
+  await disk.image.hideBacking(0, 4 * kib)
+  t.is(await entryText(disk, 0), 'own 4 3')
+  await disk.image.hideBacking(60 * kib, 70 * kib)
+  t.deepEqual(await entries(disk, 3), ['own 4 c0000003', 'unallocated 0 ffffffff', 'unallocated 0 1'])
+  await checkedByQemu(t, disk)
+})
+
 test('subclusters of a shared cluster are marked, and it stays shared; as a whole it is given up', async (t) => {
   const disk = await newDisk(options, { backing })
   await disk.image.write(fill(8 * kib, 1), 0)
