@@ -64,36 +64,39 @@ test('reading without end leaves timers their turn', async (t) => {
 })
 
 // The files of a thread share how much may be done without a turn: these run alone.
-test.serial('small writes are made on this thread where that is asked for, so many before the event loop has a turn', async (t) => {
-  const { mostAtOnce, longestAtOnce } = addon().constants
-  const path = join(await makeFolder(t), 'file')
-  await writeFile(path, new Uint8Array(1024 ** 2))
-  const written = (offset: number): number => readFileSync(path)[offset] as number
-  const queue = await BlockQueue.open(path, {
-    readOnly: false,
-    direct: false,
-    syncPolicy: 'flush',
-    inlineWrites: true,
-  })
-  await new Promise((resolve) => setImmediate(resolve))
-  const long = queue.write(new Uint8Array(longestAtOnce + 1).fill(1), 2 ** 19)
-  t.is(written(2 ** 19), 0, 'too long for this thread')
-  const small = Array.from({ length: mostAtOnce + 1 }, (_, index) =>
-    queue.write(new Uint8Array(512).fill(1), index * 512),
-  )
-  const contents = readFileSync(path)
-  const done = small.map((_, index) => contents[index * 512] === 1)
-  t.true(done[0])
-  // One that takes long, as on a busy machine, is the last for a while.
-  const last = done.lastIndexOf(true)
-  t.true(done.slice(0, last).every(Boolean), 'in order')
-  t.true(last < mostAtOnce, 'the event loop has a turn before that one')
-  await Promise.all([long, ...small])
-  t.is(written(mostAtOnce * 512), 1)
-  t.is(written(2 ** 19), 1)
-  t.is(queue.stats().dataWrites, mostAtOnce + 2)
-  await queue.close()
-})
+test.serial(
+  'small writes are made on this thread where that is asked for, so many before the event loop has a turn',
+  async (t) => {
+    const { mostAtOnce, longestAtOnce } = addon().constants
+    const path = join(await makeFolder(t), 'file')
+    await writeFile(path, new Uint8Array(1024 ** 2))
+    const written = (offset: number): number => readFileSync(path)[offset] as number
+    const queue = await BlockQueue.open(path, {
+      readOnly: false,
+      direct: false,
+      syncPolicy: 'flush',
+      inlineWrites: true,
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    const long = queue.write(new Uint8Array(longestAtOnce + 1).fill(1), 2 ** 19)
+    t.is(written(2 ** 19), 0, 'too long for this thread')
+    const small = Array.from({ length: mostAtOnce + 1 }, (_, index) =>
+      queue.write(new Uint8Array(512).fill(1), index * 512),
+    )
+    const contents = readFileSync(path)
+    const done = small.map((_, index) => contents[index * 512] === 1)
+    t.true(done[0])
+    // One that takes long, as on a busy machine, is the last for a while.
+    const last = done.lastIndexOf(true)
+    t.true(done.slice(0, last).every(Boolean), 'in order')
+    t.true(last < mostAtOnce, 'the event loop has a turn before that one')
+    await Promise.all([long, ...small])
+    t.is(written(mostAtOnce * 512), 1)
+    t.is(written(2 ** 19), 1)
+    t.is(queue.stats().dataWrites, mostAtOnce + 2)
+    await queue.close()
+  },
+)
 
 test.serial('without being asked for no write is made on this thread', async (t) => {
   const queue = await open(t)
