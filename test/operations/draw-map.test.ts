@@ -89,6 +89,10 @@ test('the legend has the bytes that qemu-img map lists, of chains of every depth
       await stockShares(path, '-s', '5000192', '-l', '30000128'),
       `a part of ${layers} layers`,
     )
+    const rest = await drawMap(path, { offset: 60_000_256 })
+    t.deepEqual(legendOf(rest.svg), await stockShares(path, '-s', '60000256'))
+    const beyond = await drawMap(path, { offset: 60_000_256, length: 2 ** 40 })
+    t.is(beyond.svg, rest.svg)
     t.true(countElements(svg) > 100)
   }
 })
