@@ -10,6 +10,8 @@ export class ActiveRequests {
   /** Insertion order is ticket order. */
   readonly #running = new Set<number>()
   #idle: (() => void)[] = []
+  /** Resumed whenever a request ends: to look again. */
+  #watching: (() => void)[] = []
   #gate: Promise<void> | undefined
 
   /** Set while an operation has the image for itself: requests wait for it before they begin. */
@@ -30,6 +32,11 @@ export class ActiveRequests {
 
   end(ticket: number): void {
     this.#running.delete(ticket)
+    if (this.#watching.length > 0) {
+      const watching = this.#watching
+      this.#watching = []
+      for (const resume of watching) resume()
+    }
     if (this.#running.size === 0 && this.#idle.length > 0) {
       const waiting = this.#idle
       this.#idle = []
@@ -41,6 +48,11 @@ export class ActiveRequests {
   anyUpTo(ticket: number): boolean {
     for (const oldest of this.#running) return oldest <= ticket
     return false
+  }
+
+  /** Resolves when no request is running any more that had begun when `ticket` was the newest. The caller must not be one of them. */
+  async endedUpTo(ticket: number): Promise<void> {
+    while (this.anyUpTo(ticket)) await new Promise<void>((resolve) => this.#watching.push(resolve))
   }
 
   /** Resolves when nothing is running. */

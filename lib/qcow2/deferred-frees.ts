@@ -1,4 +1,4 @@
-import { corrupt } from '../base/errors.js'
+import { corrupt, Qcow2Error } from '../base/errors.js'
 import { type HostOffset, noSection, type Section } from '../base/units.js'
 import type { ActiveRequests } from './active-requests.js'
 import type { Allocator } from './allocator.js'
@@ -38,6 +38,8 @@ export class DeferredFrees {
   /** How many at the head of `#waiting` have been dealt with. */
   #done = 0
   #running: Promise<void> | undefined
+  /** How often clusters have become free since the image was opened. */
+  #released = 0
   /** Why the last release ended early; what it has not freed waits. */
   #failure: Error | undefined
 
@@ -51,6 +53,19 @@ export class DeferredFrees {
   /** Whether anything waits to be freed. */
   get pending(): boolean {
     return this.#waiting.length > this.#done || this.#running !== undefined
+  }
+
+  get released(): number {
+    return this.#released
+  }
+
+  /**
+   * Whether what has failed for lack of room may find some in the file: clusters wait to be freed, or have become free meanwhile.
+   * @param released  as it was before it looked for room
+   */
+  mayHelp(error: unknown, released: number): boolean {
+    const isNoSpace = error instanceof Qcow2Error && error.code === 'ERR_NO_SPACE'
+    return isNoSpace && (this.pending || this.#released !== released)
   }
 
   /** A reference to each of these clusters is removed by the write in `removal`. Call it in the step that queued that write. */
@@ -103,6 +118,26 @@ export class DeferredFrees {
     if (failure !== undefined) throw failure
   }
 
+  /**
+   * As `settled`, but for all that waits now and whose removal is durable: requests that may still use the clusters are waited for. The caller
+   * is not one of them, and holds no lock that one could wait for.
+   * @throws what fails now
+   */
+  async through(): Promise<void> {
+    const last = this.#waiting.at(-1)
+    await this.settled()
+    while (last !== undefined && this.#isWaiting(last)) {
+      const free = this.#waiting[this.#done]
+      if (free === undefined || free.removal > this.#parts.backend.durableSection) return
+      await this.#active.endedUpTo(free.newest)
+      await this.settled()
+    }
+  }
+
+  #isWaiting(free: Free): boolean {
+    return this.#waiting.indexOf(free, this.#done) >= 0
+  }
+
   async #idle(): Promise<void> {
     while (this.#running !== undefined) await this.#running
   }
@@ -125,6 +160,7 @@ export class DeferredFrees {
   async #releaseAll(): Promise<void> {
     for (let free = this.#next(); free !== undefined; free = this.#next()) {
       await this.#releaseOne(free)
+      this.#released++
       this.#done++
       if (this.#done * 2 > this.#waiting.length) {
         this.#waiting = this.#waiting.slice(this.#done)

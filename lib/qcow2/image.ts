@@ -424,13 +424,14 @@ export class Qcow2Image implements FormatImage {
   /** Run a request that changes the image. */
   async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
     this.#changes.begin()
+    const { frees } = this.#parts
+    const { released } = frees
     let ticket: number | undefined
     try {
       ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
       await work()
     } catch (error) {
-      const mayFree = ticket !== undefined && isNoSpace(error) && this.#parts.frees.pending
-      if (!mayFree) await this.#fail(error)
+      if (ticket === undefined || !frees.mayHelp(error, released)) await this.#fail(error)
       this.#end(ticket)
       ticket = undefined
       await this.#changeAfterFreeing(offset, length, work).catch((again: unknown) => this.#fail(again))
@@ -449,7 +450,7 @@ export class Qcow2Image implements FormatImage {
   /** The disk is full, but clusters within the file are about to be free: make them so, and try once more. */
   async #changeAfterFreeing(offset: number, length: number, work: () => Promise<void>): Promise<void> {
     await this.#parts.backend.flush()
-    await this.#parts.frees.settled()
+    await this.#parts.frees.through()
     const ticket = this.#beginChange(offset, length) ?? (await this.#waitToChange(offset, length))
     try {
       await work()
@@ -493,8 +494,4 @@ export class Qcow2Image implements FormatImage {
 
 function readOnlyError(path: string): Qcow2Error {
   return new Qcow2Error('ERR_READ_ONLY', `The image '${path}' is read-only`, { path })
-}
-
-function isNoSpace(error: unknown): boolean {
-  return error instanceof Qcow2Error && error.code === 'ERR_NO_SPACE'
 }

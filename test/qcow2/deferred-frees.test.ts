@@ -1,7 +1,9 @@
+import { constants } from 'node:os'
 import test from 'ava'
 import { hostOffset, type Section } from '../../lib/base/units.js'
 import type { FreeOptions } from '../../lib/qcow2/deferred-frees.js'
-import { fill, newParts } from '../support/qcow2-disk.js'
+import type { DeviceOperation } from '../../lib/queue/memory-device.js'
+import { checkedByQemu, type Disk, fill, newDisk, newParts, readDisk } from '../support/qcow2-disk.js'
 
 const options = { size: 65536, clusterSize: 512 } as const
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
@@ -35,6 +37,72 @@ test('G2: a cluster is not free before the removal of its reference is durable',
   t.deepEqual(await parts.allocator.counts(first, 2), [0, 0])
   t.false(parts.frees.pending)
   t.is((await parts.allocator.allocate(1)).host / 512, first)
+})
+
+/** Where a cluster of the guest stands in the file. */
+async function hostOf(disk: Disk, cluster: number): Promise<number | undefined> {
+  const mapping = await disk.image.mapping(cluster * 4096, 4096)
+  return mapping.type === 'data' ? mapping.hostOffset : undefined
+}
+
+/** An image without a free cluster on a device that is full, of which the first cluster has been discarded, durably. */
+async function fullOfClusters() {
+  let isFull = false
+  const fault = ({ kind, offset, length }: DeviceOperation): number | undefined =>
+    isFull && kind === 'write' && offset + length > end ? constants.errno.ENOSPC : undefined
+  const disk = await newDisk({ size: 65536, clusterSize: 4096 }, { memory: { fault } })
+  for (let cluster = 0; cluster < 4; cluster++)
+    await disk.image.write(fill(4096, cluster + 1), cluster * 4096)
+  await disk.image.flush()
+  const end = disk.memory.length
+  isFull = true
+  return { disk, end, host: await hostOf(disk, 0) }
+}
+
+test('a write that finds no room waits for clusters that an older request still may use', async (t) => {
+  const { disk, host } = await fullOfClusters()
+  const reading = disk.backend.hold(({ kind }) => kind === 'read')
+  const read = readDisk(disk, 4096, 4096)
+  await reading.reached
+  await disk.image.discard(0, 4096)
+  await disk.image.flush()
+  const written = disk.image.write(fill(4096, 9), 8 * 4096)
+  for (let turns = 0; turns < 20; turns++) await turn()
+  t.true(disk.parts.frees.pending)
+  reading.release()
+  t.deepEqual(await read, fill(4096, 2))
+  await written
+  t.is(await hostOf(disk, 8), host)
+  t.deepEqual(await readDisk(disk, 8 * 4096, 4096), fill(4096, 9))
+  await checkedByQemu(t, disk)
+})
+
+test('a write that finds no room takes what has become free while it was failing', async (t) => {
+  const { disk, end, host } = await fullOfClusters()
+  const punching = disk.backend.hold(({ kind }) => kind === 'punch')
+  await disk.image.discard(0, 4096)
+  await disk.image.flush()
+  await punching.reached
+  const writing = disk.backend.hold(({ kind, offset }) => kind === 'write' && offset >= end)
+  const written = disk.image.write(fill(4096, 9), 8 * 4096)
+  await writing.reached
+  punching.release()
+  await disk.parts.frees.settled()
+  t.false(disk.parts.frees.pending)
+  writing.release()
+  await written
+  t.is(await hostOf(disk, 8), host)
+  await checkedByQemu(t, disk)
+})
+
+test('a write that finds no room fails where nothing becomes free', async (t) => {
+  const { disk } = await fullOfClusters()
+  await t.throwsAsync(disk.image.write(fill(4096, 9), 8 * 4096), { code: 'ERR_NO_SPACE' })
+  await disk.image.discard(0, 4096)
+  await disk.image.flush()
+  await disk.image.write(fill(4096, 9), 8 * 4096)
+  await t.throwsAsync(disk.image.write(fill(4096, 9), 9 * 4096), { code: 'ERR_NO_SPACE' })
+  await checkedByQemu(t, disk)
 })
 
 test('G3: a cluster is not free while a request runs that began before the removal', async (t) => {
