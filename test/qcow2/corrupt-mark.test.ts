@@ -53,6 +53,18 @@ for (const copied of [true, false]) {
   })
 }
 
+test('a compressed write in the place of a table is refused: it would free the table', async (t) => {
+  const path = await damaged(t)
+  const before = await readFile(path)
+  const image = await openImage(path)
+  const written = image.writeCompressed(new Uint8Array(cluster).fill(5), cluster)
+  await t.throwsAsync(written, { code: 'ERR_CORRUPT', message: /guest data overlaps it/ })
+  await image.close()
+  const after = await readFile(path)
+  const table = Number(before.readBigUInt64BE(Number(before.readBigUInt64BE(48))))
+  t.deepEqual(after.subarray(table, table + cluster), before.subarray(table, table + cluster), 'its count too')
+})
+
 /** The third cluster of an image is mapped to where no cluster is. */
 async function misplace(path: string): Promise<void> {
   const bytes = await readFile(path)
