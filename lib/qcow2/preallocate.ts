@@ -6,6 +6,7 @@ import type { PreallocationMode } from '../queue/format-image.js'
 import { clustersInDataFile, mappedRaw } from './data-file.js'
 import { type L2Entry, storeCopied, storeZero } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
+import { refuseMetadata } from './replaced-clusters.js'
 
 /**
  * What preallocation does with the clusters: 'metadata' maps them and leaves holes in the file, 'falloc' reserves their space on
@@ -33,13 +34,18 @@ export async function preallocate(
 /**
  * Give the host back the space of what preallocation has mapped in a range. It holds nothing but zeros, before and after: no write has to
  * come first, which matters where space has run out, since unmapping takes some.
+ * @throws ERR_CORRUPT  an entry that was there before names a table
  */
 export async function releasePreallocated(parts: Parts, range: { from: number; to: number }): Promise<void> {
   for (let at = alignUp(range.from, parts.geometry.clusterSize); at < range.to;) {
     const { entry, length } = await parts.l2.find(guestOffset(at), range.to - at)
     const { extendedL2, clusterSize } = parts.geometry
     const isOurs = extendedL2 ? entry.type !== 'compressed' : entry.type === 'normal' && entry.copied
-    if (isOurs && entry.host !== undefined) await parts.data.punch(entry.host + (at % clusterSize), length)
+    if (isOurs && entry.host !== undefined) {
+      // What is not ours was mapped before, and may be damage.
+      refuseMetadata(parts, entry, (at % clusterSize) + length)
+      await parts.data.punch(entry.host + (at % clusterSize), length)
+    }
     at += length
   }
 }

@@ -6,7 +6,7 @@ import { refuseDataFile } from './data-file.js'
 import { compressionAndEncryption } from './encryption.js'
 import { storeCompressed } from './l2-entry.js'
 import { admissionBytes, type Parts } from './parts.js'
-import { freeReplaced } from './replaced-clusters.js'
+import { freeReplaced, refuseMetadata } from './replaced-clusters.js'
 import { storeSubclusters } from './subclusters.js'
 import { writeGuest } from './write.js'
 
@@ -61,6 +61,7 @@ async function writePayload(parts: Parts, payload: Uint8Array, guest: GuestOffse
   for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
   const run = l2.lookup(guest, geometry.clusterSize)
   assert(!('load' in run), 'a writable place is in memory')
+  refuseMetadata(parts, run.entry, geometry.clusterSize)
   // The lock keeps the entry as it is, the pin its slice, until it is linked.
   place.slice.pins++
   try {

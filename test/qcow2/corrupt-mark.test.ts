@@ -53,6 +53,51 @@ for (const copied of [true, false]) {
   })
 }
 
+test('a compressed write in the place of a table is refused: it would free the table', async (t) => {
+  const path = await damaged(t)
+  const before = await readFile(path)
+  const image = await openImage(path)
+  const written = image.writeCompressed(new Uint8Array(cluster).fill(5), cluster)
+  await t.throwsAsync(written, { code: 'ERR_CORRUPT', message: /guest data overlaps it/ })
+  await image.close()
+  const after = await readFile(path)
+  const table = Number(before.readBigUInt64BE(Number(before.readBigUInt64BE(48))))
+  t.deepEqual(
+    after.subarray(table, table + cluster),
+    before.subarray(table, table + cluster),
+    'its count too',
+  )
+})
+
+for (const extendedL2 of [false, true]) {
+  test(`aborted preallocation does not punch a table that an entry behind the old end names, extended L2 ${extendedL2}`, async (t) => {
+    const path = join(await makeFolder(t), 'disk.qcow2')
+    await createImage(path, { size: 8 * cluster, extendedL2 })
+    {
+      await using image = await openImage(path)
+      await image.write(new Uint8Array(cluster).fill(1), 0)
+    }
+    const bytes = await readFile(path)
+    const l1 = Number(bytes.readBigUInt64BE(40))
+    const l2 = Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n)
+    const entry = l2 + 10 * (extendedL2 ? 16 : 8)
+    bytes.writeBigUInt64BE(BigInt(l1) | (1n << 63n), entry)
+    if (extendedL2) bytes.writeBigUInt64BE(0xffffffffn, entry + 8)
+    await writeFile(path, bytes)
+    const image = await openImage(path)
+    const stop = new AbortController()
+    const reason = new Error('enough')
+    const grown = image.resize(64 * cluster, {
+      preallocation: 'full',
+      signal: stop.signal,
+      onProgress: ({ bytesDone }) => bytesDone > 4 * cluster && stop.abort(reason),
+    })
+    await t.throwsAsync(grown, { is: reason })
+    t.deepEqual((await readFile(path)).subarray(l1, l1 + 8), bytes.subarray(l1, l1 + 8))
+    await image.close()
+  })
+}
+
 /** The third cluster of an image is mapped to where no cluster is. */
 async function misplace(path: string): Promise<void> {
   const bytes = await readFile(path)
