@@ -42,7 +42,8 @@ export async function ourCheck(
 
 /** The stock tool's verdict. */
 export async function theirCheck(file: string, ...options: string[]): Promise<Verdict> {
-  const { code, stdout, stderr } = await run('qemu-img', ['check', ...options, file])
+  // There are damaged images which it repairs for ever: then its exit code is 124.
+  const { code, stdout, stderr } = await run('timeout', ['60', 'qemu-img', 'check', ...options, file])
   const number = (pattern: RegExp): number => Number(pattern.exec(stdout)?.[1] ?? 0)
   // what only says that the node was found corrupt, and the summary, are no findings
   const noise = /^$|^qemu-img: Check failed|further non-fatal corruption/
