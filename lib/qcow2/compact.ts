@@ -12,6 +12,7 @@ import { moveUnits, type MoveWork } from './compact-moves.js'
 import { CompactOrdering } from './compact-ordering.js'
 import { planFill, planWindows } from './compact-plan.js'
 import { eachPointer, levels, type Pointer } from './compact-pointers.js'
+import { hasDataFile } from './data-file.js'
 import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
 import { encryptionArea } from './encryption-header.js'
 import { clusterOf } from './geometry.js'
@@ -60,8 +61,9 @@ export async function compactQcow2(
   const { header } = await readHeader(backend)
   refuseContradiction(header, path)
   checkTablePlaces(header, { readOnly: false, repairing: false, path })
+  // Clusters of a data file stay where they are, so that nothing is decrypted.
   const data =
-    header.cryptMethod === cryptMethods.luks
+    header.cryptMethod === cryptMethods.luks && !hasDataFile(header)
       ? await openEncryption(backend, header, backend, { encryption: options.encryption, readOnly: false })
       : undefined
   const state = await soundState(backend, header, options)

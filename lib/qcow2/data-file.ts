@@ -124,7 +124,9 @@ export async function mapRaw(
     if (synced !== undefined) await synced
     storeInPlace(parts, place, start, length)
     const linked = ordering.linkData(place.slice, noSection)
-    parts.unsyncedData.add(start, Math.min(length, data.length - start), linked)
+    // Behind the end of a file that somebody has cut short nothing was written.
+    const zeroed = Math.min(length, data.length - start)
+    if (zeroed > 0) parts.unsyncedData.add(start, zeroed, linked)
     mappedRaw(parts, linked)
   } finally {
     place.slice.pins--

@@ -50,6 +50,11 @@ export class L2Tables {
   /** Tables being made, by L1 index: two requests share one. */
   readonly #making = new Map<number, Promise<void>>()
 
+  /** What tells entries of this session from those that it has found, snapshot by snapshot. */
+  get wild(): Pick<WildEntries, 'frozen' | 'applied'> {
+    return this.#wild
+  }
+
   /** @param options  `salvaging`: tables may be behind the end of the file, and say nothing then */
   constructor(parts: L2Parts, { salvaging = false }: { readonly salvaging?: boolean } = {}) {
     this.#parts = parts

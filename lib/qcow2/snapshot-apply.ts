@@ -64,6 +64,7 @@ export async function applySnapshot(work: SnapshotWork, reference: SnapshotRefer
         isSwitched = true
         work.resized(size)
         parts.l2Cache.clear()
+        parts.l2.wild.applied(tree.host)
         parts.metadata.replace(tables)
         if (old.bytes > 0) frees.add(old.host, old.bytes, { removal, punch: true, wasTable: true })
         work.switched(removal, undefined, () => change.lower(removal))

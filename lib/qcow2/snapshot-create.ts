@@ -51,6 +51,7 @@ export async function createSnapshot(work: SnapshotWork<Snapshot>, name: string,
       () => parts.header.change({ snapshots: { offset: table.host, count: stored.length + 1 } }),
       (removal) => {
         isSwitched = true
+        parts.l2.wild.frozen(frozen.host)
         if (frozen.bytes > 0) parts.metadata.add('inactive L1 table', frozen.host, frozen.bytes)
         parts.metadata.add('snapshot table', table.host, table.bytes)
         const old = list.replace(table, [...stored, created])

@@ -18,7 +18,10 @@ export class WildEntries {
   readonly #geometry: Geometry
   readonly #fileBytes: number
   readonly #slicesPerTable: number
-  readonly #trusted = new Map<number, Uint8Array>()
+  #trusted = new Map<number, Uint8Array>()
+
+  /** What was trusted when a snapshot was made, by the host offset of its L1 table. */
+  readonly #frozen = new Map<number, Map<number, Uint8Array>>()
 
   /** @param fileBytes  the length of the file when it was opened */
   constructor(geometry: Geometry, fileBytes: number) {
@@ -47,6 +50,19 @@ export class WildEntries {
   trustNewTable(tableIndex: number): void {
     const first = tableIndex * this.#slicesPerTable
     for (let number = first; number < first + this.#slicesPerTable; number++) this.#trust(number)
+  }
+
+  /** A snapshot of the disk as it is now, known by its L1 table, has tables that this session has looked at, or made. */
+  frozen(l1: number): void {
+    this.#frozen.set(l1, copyOf(this.#trusted))
+  }
+
+  /**
+   * Other tables are the disk's from now on: those of a snapshot. Of one that this session has made is known what was looked at when it was made; one
+   * that was there before has nothing that this session wrote, and is looked at as if the image had just been opened.
+   */
+  applied(l1: number): void {
+    this.#trusted = copyOf(this.#frozen.get(l1) ?? new Map())
   }
 
   /** Of the host offset in an entry of a slice that is not trusted. */
@@ -94,4 +110,8 @@ export class WildEntries {
     const within = number % marksPerPage
     page[within >>> 3] = (page[within >>> 3] ?? 0) | (1 << (within & 7))
   }
+}
+
+function copyOf(marks: ReadonlyMap<number, Uint8Array>): Map<number, Uint8Array> {
+  return new Map(Array.from(marks, ([index, page]) => [index, page.slice()]))
 }

@@ -131,6 +131,35 @@ test('an encrypted image takes its passphrase, and is decrypted in its new place
   t.deepEqual(await shownBy(path, tool, { encryption }), before)
 })
 
+test('an encrypted image whose clusters are in a data file needs no passphrase', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const path = join(folder, 'disk.qcow2')
+  const size = 64 * mib
+  await createImage(path, {
+    size,
+    clusterSize: 4096,
+    dataFile: 'data.raw',
+    encrypt: { format: 'luks', passphrase, iterTime: 1 },
+  })
+  const options = { encryption: { passphrase }, dataFile: 'same-directory' } as const
+  const image = await openImage(path, options)
+  // An L2 table for each 2 MiB, of which the first ones are dropped.
+  for (let at = 0; at < size; at += 2 * mib) await image.write(new Uint8Array(4096).fill(5), at)
+  await image.resize(size / 2, { shrink: true })
+  for (let at = 0; at < size / 2; at += 2 * mib) await image.write(new Uint8Array(4096).fill(6), at)
+  await image.close()
+  const data = await fileHash(join(folder, 'data.raw'))
+  const before = await stat(path)
+  await compactImage(path)
+  t.true((await stat(path)).blocks <= before.blocks)
+  t.is(await fileHash(join(folder, 'data.raw')), data)
+  t.like(await checkImage(path), { corruptions: 0, leaks: 0 })
+  const again = await openImage(path, options)
+  for (let at = 0; at < size / 2; at += 2 * mib)
+    t.deepEqual(new Uint8Array(await again.read({ offset: at, length: 4096 })), new Uint8Array(4096).fill(6))
+  await again.close()
+})
+
 test('the image is refused while somebody else uses it, and a raw one always', async (t) => {
   const path = await halfEmpty(t)
   const hash = await fileHash(path)

@@ -234,6 +234,26 @@ test('clusters of a raw data file are mapped durably before bytes go into them',
   await checkedClean(t, disk)
 })
 
+test('what is mapped behind the end of a raw data file that was cut short counts as no bytes', async (t) => {
+  const disk = await newDisk(raw, { dataContents: SparseBytes.from(fill(2 * 4096, 9)) })
+  const { unsyncedData } = disk.parts
+  const add = unsyncedData.add.bind(unsyncedData)
+  const lengths: number[] = []
+  unsyncedData.add = (host, length, section) => {
+    lengths.push(length)
+    add(host, length, section)
+  }
+  await disk.image.write(fill(3 * 4096, 1), 4096)
+  await disk.image.write(fill(4096, 2), 6 * 4096)
+  t.true(lengths.length > 0)
+  t.true(
+    lengths.every((length) => length > 0),
+    lengths.join(' '),
+  )
+  t.deepEqual(await readDisk(disk, 4096, 3 * 4096), fill(3 * 4096, 1))
+  t.deepEqual(await readDisk(disk, 6 * 4096, 4096), fill(4096, 2))
+})
+
 test('a raw data file over a backing file is no such promise', async (t) => {
   const disk = await newDisk(
     { ...plain, backingFile: 'base', backingFormat: 'raw' },
