@@ -55,8 +55,7 @@ export function hostOf(high: number, low: number): number {
 /** Where an entry's bytes begin in the file, whatever else it says; 0: nowhere. */
 export function firstByteOf(high: number, low: number, clusterBits: number): number {
   if ((high & compressedBit) === 0) return hostOf(high, low)
-  const highMask = 2 ** (compressedOffsetBits(clusterBits) - 32) - 1
-  return (high & 0x3fffffff & highMask) * two32 + (low >>> 0)
+  return compressedHostHigh(high, clusterBits) * two32 + (low >>> 0)
 }
 
 /**
@@ -65,58 +64,56 @@ export function firstByteOf(high: number, low: number, clusterBits: number): num
  * @throws ERR_CORRUPT  misaligned, beyond 2^53, or reserved bits set
  */
 export function decodeL2Entry(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
-  if (high === 0 && low === 0) return unallocated
-  if ((high & compressedBit) !== 0) return decodeCompressed(high, low, rules, at)
-  if ((high & l2ReservedHigh) !== 0 || (low & l2ReservedLow) !== 0) {
-    throw corrupt('L2 entry', at, 'reserved bits are set')
-  }
-  const host = hostOf(high, low)
-  checkHost('L2 entry', host, high, rules.clusterBits, at)
-  const copied = (high & copiedBit) !== 0
-  if ((low & zeroBit) !== 0 && rules.extendedL2 !== true) {
-    if (rules.version === 2) throw corrupt('L2 entry', at, 'zero flag in a version 2 image')
-    const keepsNone = host === 0 && !(rules.hasDataFile === true && copied)
-    return keepsNone ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
-  }
-  if (host === 0 && !(rules.hasDataFile === true && copied)) {
-    if (copied && rules.extendedL2 !== true) throw corrupt('L2 entry', at, 'data cluster at host offset 0')
-    return unallocated
-  }
-  return { type: 'normal', host: hostOffset(host), copied }
+  const fault = faultOfL2Entry(high, low, rules)
+  if (fault !== undefined) throw corrupt('L2 entry', at, fault)
+  return soundL2Entry(high, low, rules)
 }
 
 export type L2EntryKind = 'unallocated' | 'zero' | 'zero-allocated' | 'normal' | 'compressed' | 'invalid'
 
 /** As decodeL2Entry, for who counts entries of which any number may be invalid: that is a kind here, and costs no exception. */
 export function kindOfL2Entry(high: number, low: number, rules: L2EntryRules): L2EntryKind {
-  if (high === 0 && low === 0) return 'unallocated'
-  const isExtended = rules.extendedL2 === true
-  if ((high & compressedBit) !== 0) {
-    const highMask = 2 ** (compressedOffsetBits(rules.clusterBits) - 32) - 1
-    return (high & 0x3fffffff & highMask) > highestHostHigh ? 'invalid' : 'compressed'
-  }
-  if ((high & l2ReservedHigh) !== 0 || (low & l2ReservedLow) !== 0) return 'invalid'
-  if ((high & highOffsetMask) > highestHostHigh) return 'invalid'
-  const host = hostOf(high, low)
-  if (host % 2 ** rules.clusterBits !== 0) return 'invalid'
-  const copied = (high & copiedBit) !== 0
-  const isNowhere = host === 0 && !(rules.hasDataFile === true && copied)
-  if ((low & zeroBit) !== 0 && !isExtended) {
-    if (rules.version === 2) return 'invalid'
-    return isNowhere ? 'zero' : 'zero-allocated'
-  }
-  if (!isNowhere) return 'normal'
-  return copied && !isExtended ? 'invalid' : 'unallocated'
+  if (faultOfL2Entry(high, low, rules) !== undefined) return 'invalid'
+  const entry = soundL2Entry(high, low, rules)
+  return entry.type === 'zero' && entry.host !== undefined ? 'zero-allocated' : entry.type
 }
 
-function decodeCompressed(high: number, low: number, rules: L2EntryRules, at: number): L2Entry {
-  const highBits = compressedOffsetBits(rules.clusterBits) - 32
-  const highMask = 2 ** highBits - 1
-  const offsetHigh = high & 0x3fffffff & highMask
-  if (offsetHigh > highestHostHigh) throw corrupt('L2 entry', at, 'compressed cluster beyond 2^53')
-  const host = offsetHigh * two32 + (low >>> 0)
-  const extraSectors = (high & 0x3fffffff) >>> highBits
+/** Why no image can have the entry, if none can. */
+function faultOfL2Entry(high: number, low: number, rules: L2EntryRules): string | undefined {
+  if (high === 0 && low === 0) return undefined
+  if ((high & compressedBit) !== 0) {
+    const isBeyond = compressedHostHigh(high, rules.clusterBits) > highestHostHigh
+    return isBeyond ? 'compressed cluster beyond 2^53' : undefined
+  }
+  if ((high & l2ReservedHigh) !== 0 || (low & l2ReservedLow) !== 0) return 'reserved bits are set'
+  const fault = faultOfHost(hostOf(high, low), high, rules.clusterBits)
+  if (fault !== undefined || rules.extendedL2 === true) return fault
+  if ((low & zeroBit) !== 0) return rules.version === 2 ? 'zero flag in a version 2 image' : undefined
+  const isNowhere = hostOf(high, low) === 0 && (high & copiedBit) !== 0 && rules.hasDataFile !== true
+  return isNowhere ? 'data cluster at host offset 0' : undefined
+}
+
+/** Of an entry without a fault. */
+function soundL2Entry(high: number, low: number, rules: L2EntryRules): L2Entry {
+  if (high === 0 && low === 0) return unallocated
+  if ((high & compressedBit) !== 0) return compressedEntry(high, low, rules.clusterBits)
+  const host = hostOf(high, low)
+  const copied = (high & copiedBit) !== 0
+  const isNowhere = host === 0 && !(rules.hasDataFile === true && copied)
+  if ((low & zeroBit) !== 0 && rules.extendedL2 !== true)
+    return isNowhere ? zeroPlain : { type: 'zero', host: hostOffset(host), copied }
+  return isNowhere ? unallocated : { type: 'normal', host: hostOffset(host), copied }
+}
+
+function compressedEntry(high: number, low: number, clusterBits: number): L2Entry {
+  const host = compressedHostHigh(high, clusterBits) * two32 + (low >>> 0)
+  const extraSectors = (high & 0x3fffffff) >>> (compressedOffsetBits(clusterBits) - 32)
   return { type: 'compressed', host: hostOffset(host), bytes: (extraSectors + 1) * 512 - (host % 512) }
+}
+
+/** The upper half of a compressed cluster's host offset. */
+function compressedHostHigh(high: number, clusterBits: number): number {
+  return high & (2 ** (compressedOffsetBits(clusterBits) - 32) - 1) & 0x3fffffff
 }
 
 /**
@@ -134,16 +131,17 @@ export function decodeL1Entry(
     throw corrupt('L1 entry', at, 'reserved bits are set')
   }
   const host = hostOf(high, low)
-  checkHost('L1 entry', host, high, clusterBits, at)
+  const fault = faultOfHost(host, high, clusterBits)
+  if (fault !== undefined) throw corrupt('L1 entry', at, fault)
   if (host === 0) return undefined
   return { host: hostOffset(host), copied: (high & copiedBit) !== 0 }
 }
 
-function checkHost(structure: string, host: number, high: number, clusterBits: number, at: number): void {
-  if ((high & highOffsetMask) > highestHostHigh) throw corrupt(structure, at, 'host offset beyond 2^53')
-  if (host % 2 ** clusterBits !== 0) {
-    throw corrupt(structure, at, `host offset 0x${host.toString(16)} is not cluster aligned`)
-  }
+function faultOfHost(host: number, high: number, clusterBits: number): string | undefined {
+  if ((high & highOffsetMask) > highestHostHigh) return 'host offset beyond 2^53'
+  return host % 2 ** clusterBits === 0
+    ? undefined
+    : `host offset 0x${host.toString(16)} is not cluster aligned`
 }
 
 /** Store `host` with COPIED set, as an L1 entry or as the L2 entry of a plain cluster. */
