@@ -25,6 +25,22 @@ export type L1Place = {
 /** An entry that is not empty. */
 type Used = { readonly index: number; readonly high: number; readonly low: number }
 
+/** Go through the entries of a table that are not empty. @returns why it was not read, if it was not */
+function eachUsed(
+  inspection: Inspection,
+  offset: number,
+  entries: number,
+  visit: (entry: Used) => void,
+): Promise<string | undefined> {
+  return inspection.eachPiece({ offset, length: entries * entryBytes, entries }, (view, from) => {
+    for (let at = 0; at < view.byteLength; at += entryBytes) {
+      const high = view.getUint32(at)
+      const low = view.getUint32(at + 4)
+      if (high !== 0 || low !== 0) visit({ index: (from + at) / entryBytes, high, low })
+    }
+  })
+}
+
 /** An L1 table with its L2 tables. */
 export async function inspectL1(
   inspection: Inspection,
@@ -42,15 +58,10 @@ export async function inspectL1(
   const counts = { entries, used: 0, copied: 0 }
   const most = l2Rules === undefined ? 0 : inspection.options.most
   const listed: Used[] = []
-  const unread = await inspection.eachPiece({ offset, length, entries }, (view, from) => {
-    for (let at = 0; at < view.byteLength; at += entryBytes) {
-      const high = view.getUint32(at)
-      const low = view.getUint32(at + 4)
-      if (high === 0 && low === 0) continue
-      counts.used++
-      if (high >= 0x80000000) counts.copied++
-      if (listed.length < most) listed.push({ index: (from + at) / entryBytes, high, low })
-    }
+  const unread = await eachUsed(inspection, offset, entries, (entry) => {
+    counts.used++
+    if (entry.high >= 0x80000000) counts.copied++
+    if (listed.length < most) listed.push(entry)
   })
   if (unread !== undefined) return { ...place, ...problemOf(problem, unread) }
   const parts: ImageStructure[] = []
@@ -181,14 +192,9 @@ export async function inspectRefcounts(
   const entries = length / entryBytes
   const counts = { entries, used: 0 }
   const listed: Used[] = []
-  const unread = await inspection.eachPiece({ offset, length, entries }, (view, from) => {
-    for (let at = 0; at < view.byteLength; at += entryBytes) {
-      const high = view.getUint32(at)
-      const low = view.getUint32(at + 4)
-      if (high === 0 && low === 0) continue
-      counts.used++
-      if (listed.length < inspection.options.most) listed.push({ index: (from + at) / entryBytes, high, low })
-    }
+  const unread = await eachUsed(inspection, offset, entries, (entry) => {
+    counts.used++
+    if (listed.length < inspection.options.most) listed.push(entry)
   })
   if (unread !== undefined) return { ...place, ...problemOf(problem, unread) }
   if (refcountOrder > limits.refcountOrder) {
