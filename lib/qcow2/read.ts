@@ -45,23 +45,21 @@ export async function readRun(
     }
     case 'compressed': {
       const { clusterSize } = parts.geometry
-      if (bytes.byteLength === clusterSize) await unpack(parts, entry, bytes)
-      else {
-        const within = guest % clusterSize
-        const cluster = await unpack(parts, entry, new Uint8Array(clusterSize))
-        bytes.set(cluster.subarray(within, within + bytes.byteLength))
-      }
+      const cluster = await unpack(parts, entry, bytes.byteLength === clusterSize ? bytes : undefined)
+      const within = guest % clusterSize
+      if (cluster !== bytes) bytes.set(cluster.subarray(within, within + bytes.byteLength))
     }
   }
 }
 
-/** Fill a whole cluster's bytes. @returns them */
+/** @param memory  of a whole cluster, which may be used  @returns the cluster, there or elsewhere */
 async function unpack(
-  { backend, codec, unsynced }: Parts,
+  { backend, codec, geometry, unsynced }: Parts,
   { host, bytes: length }: { readonly host: number; readonly bytes: number },
-  cluster: Uint8Array,
+  memory: Uint8Array | undefined,
 ): Promise<Uint8Array> {
-  if (codec.type === 'zlib' && backend.readDeflated !== undefined && backend.canInflate === true) {
+  if (codec.type === 'zlib' && backend.readDeflated !== undefined) {
+    const cluster = memory ?? new Uint8Array(geometry.clusterSize)
     const unpacked = await backend.readDeflated(cluster, host, length)
     unsynced.refuse(host, length)
     codec.refuseLength(unpacked, host)
@@ -70,8 +68,7 @@ async function unpack(
   const payload = new Uint8Array(length)
   await backend.read(payload, host)
   unsynced.refuse(host, length)
-  cluster.set(await codec.decompress(payload, host))
-  return cluster
+  return codec.decompress(payload, host)
 }
 
 /** Bytes that this image does not map: the backing file's, zeros past its end. */

@@ -69,12 +69,10 @@ export interface BlockBackend {
   /** Fill `bytes` from the file with all queued and in-flight nodes applied, newest last. */
   readQueued(bytes: Uint8Array, offset: number): Promise<void>
   /**
-   * Read `length` bytes, which begin with a raw deflate stream, and unpack that into `bytes`. Absent, or not to be called without `canInflate`: where
-   * nothing of the kind is there.
+   * Read `length` bytes, which begin with a raw deflate stream, and unpack that into `bytes`. Absent where nothing of the kind is there.
    * @returns the bytes that came out, or -1 where the stream is damaged or holds more than `bytes` does
    */
-  readDeflated?(bytes: Uint8Array, offset: number, length: number): Promise<number>
-  readonly canInflate?: boolean
+  readonly readDeflated?: ((bytes: Uint8Array, offset: number, length: number) => Promise<number>) | undefined
   /** Write data. Resolves when written, not when durable. */
   write(bytes: Uint8Array, offset: number): Promise<void>
   /** Make the range read as zeros and, without `unmap`, keep it allocated. Extends the file as a write would. */

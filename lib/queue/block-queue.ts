@@ -35,8 +35,6 @@ const defaultQueueNodes = 4096
 /** What a crash may cost a guest that never flushes. */
 const defaultIdleMs = 5000
 
-const done = Promise.resolve()
-
 /** What the messages of failures call the operations of the addon. */
 const verbs: Readonly<Record<NativeOperation, string>> = {
   open: 'open',
@@ -70,6 +68,7 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly #state: QueueState
   readonly #admission: Admission
   readonly #listeners: (() => void)[] = []
+  readonly readDeflated: BlockBackend['readDeflated']
   /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
   readonly #longestReadAtOnce: number
   readonly #longestWriteAtOnce: number
@@ -118,6 +117,8 @@ export class BlockQueue implements BlockBackend, Requester {
       () => new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers),
     )
     this.number = this.#native.number
+    if (constants.canInflate)
+      this.readDeflated = (bytes, offset, length) => this.#readDeflated(bytes, offset, length)
     this.#longestReadAtOnce = options.direct ? 0 : constants.longestAtOnce
     this.#longestWriteAtOnce = options.inlineWrites === true ? this.#longestReadAtOnce : 0
     if (options.record === true) this.log = new FileLog(this.#native)
@@ -177,12 +178,8 @@ export class BlockQueue implements BlockBackend, Requester {
     if (this.#closing === undefined) {
       this.#dataReads++
       this.#dataReadBytes += bytes.length
-      if (bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce) {
-        if (this.#native.readAtOnce(bytes, offset)) {
-          this.#requests.ranAtOnce()
-          return done
-        }
-      }
+      const mayBeNow = bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce
+      if (mayBeNow && this.#native.readAtOnce(bytes, offset)) return this.#requests.ranAtOnce()
     }
     return this.#send('read', offset, bytes.length, bytes)
   }
@@ -192,11 +189,7 @@ export class BlockQueue implements BlockBackend, Requester {
     return this.#send('readQueued', offset, bytes.length, bytes)
   }
 
-  get canInflate(): boolean {
-    return addon().constants.canInflate
-  }
-
-  readDeflated(bytes: Uint8Array, offset: number, length: number): Promise<number> {
+  #readDeflated(bytes: Uint8Array, offset: number, length: number): Promise<number> {
     if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
     this.#dataReads++
     this.#dataReadBytes += length
@@ -359,12 +352,9 @@ export class BlockQueue implements BlockBackend, Requester {
     if (operation === 'write') {
       this.#dataWrites++
       this.#dataWriteBytes += length
-      if (bytes !== undefined && length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce) {
-        if (this.#native.writeAtOnce(bytes, offset)) {
-          this.#requests.ranAtOnce()
-          return done
-        }
-      }
+      const mayBeNow = length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce
+      if (bytes !== undefined && mayBeNow && this.#native.writeAtOnce(bytes, offset))
+        return this.#requests.ranAtOnce()
     }
     return this.#send(operation, offset, length, bytes)
   }

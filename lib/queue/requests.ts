@@ -23,6 +23,8 @@ type Request = {
   readonly reject: (error: Error) => void
 }
 
+const settled = Promise.resolve()
+
 /**
  * The requests of all files of this thread on their way to the addon and back. Those of one turn of the event loop go over as
  * one batch, rung in by process.nextTick; results come back as one batch for each wake-up. Small ones that the page cache serves are done on
@@ -101,9 +103,10 @@ class Requests {
     return this.#atOnceLeft > 0
   }
 
-  /** One was. */
-  ranAtOnce(): void {
+  /** One was. @returns what its caller waits for: it is over */
+  ranAtOnce(): Promise<void> {
     this.#atOnceLeft--
+    return settled
   }
 
   /**
