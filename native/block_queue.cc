@@ -87,8 +87,8 @@ Napi::Function BlockQueue::define(Napi::Env env) {
                      {
                          guarded_accessor<&BlockQueue::number>("number"),
                          guarded_method<&BlockQueue::geometry>("geometry"),
-                         guarded_method<&BlockQueue::read_at_once>("readAtOnce"),
-                         guarded_method<&BlockQueue::write_at_once>("writeAtOnce"),
+                         guarded_method<&BlockQueue::at_once<&QueuedFile::read_at_once>>("readAtOnce"),
+                         guarded_method<&BlockQueue::at_once<&QueuedFile::write_at_once>>("writeAtOnce"),
                          guarded_method<&BlockQueue::enqueue>("enqueue"),
                          guarded_method<&BlockQueue::section_after_data>("sectionAfterData"),
                          guarded_method<&BlockQueue::pending_section>("pendingSection"),
@@ -151,29 +151,17 @@ Napi::Value BlockQueue::geometry(const Napi::CallbackInfo& info) {
 }
 
 // (bytes, offset) -> whether it is done
-Napi::Value BlockQueue::read_at_once(const Napi::CallbackInfo& info) {
+template <auto method>
+Napi::Value BlockQueue::at_once(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!check_open(env)) return {};
   const auto bytes = bytes_at(info, 0);
   const auto offset = count_at(info, 1);
   if (!bytes || !offset) {
-    refuse(env, "readAtOnce(bytes, offset) takes a Uint8Array and a count");
+    refuse(env, "readAtOnce and writeAtOnce(bytes, offset) take a Uint8Array and a count");
     return {};
   }
-  return Napi::Boolean::New(env, file_->read_at_once(bytes->data, bytes->length, *offset));
-}
-
-// (bytes, offset) -> whether it is done
-Napi::Value BlockQueue::write_at_once(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  if (!check_open(env)) return {};
-  const auto bytes = bytes_at(info, 0);
-  const auto offset = count_at(info, 1);
-  if (!bytes || !offset) {
-    refuse(env, "writeAtOnce(bytes, offset) takes a Uint8Array and a count");
-    return {};
-  }
-  return Napi::Boolean::New(env, file_->write_at_once(bytes->data, bytes->length, *offset));
+  return Napi::Boolean::New(env, ((*file_).*method)(bytes->data, bytes->length, *offset));
 }
 
 Napi::Value BlockQueue::enqueue(const Napi::CallbackInfo& info) {

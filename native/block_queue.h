@@ -38,8 +38,8 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
  private:
   Napi::Value number(const Napi::CallbackInfo& info);
   Napi::Value geometry(const Napi::CallbackInfo& info);
-  Napi::Value read_at_once(const Napi::CallbackInfo& info);
-  Napi::Value write_at_once(const Napi::CallbackInfo& info);
+  template <auto method>
+  Napi::Value at_once(const Napi::CallbackInfo& info);
   Napi::Value enqueue(const Napi::CallbackInfo& info);
   Napi::Value section_after_data(const Napi::CallbackInfo& info);
   Napi::Value pending_section(const Napi::CallbackInfo& info);

@@ -180,7 +180,7 @@ int Environment::begin(Job job, bool* is_over) {
 
 bool Environment::read_at_once(const Job& job) {
   if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
-  if (reads_at_once_left_ == 0 || !job.file->read_at_once(job)) return false;
+  if (reads_at_once_left_ == 0 || !job.file->perform_at_once(job)) return false;
   --reads_at_once_left_;
   return true;
 }

@@ -34,6 +34,13 @@ void lay_over(const std::vector<RequestQueue::OverlayPiece>& overlay, const Job&
   }
 }
 
+template <typename Piece>
+std::array<Piece, kMostJobsTogether> pieces_of(const Job* jobs, size_t count) {
+  std::array<Piece, kMostJobsTogether> pieces = {};
+  for (size_t i = 0; i < count; ++i) pieces[i] = {jobs[i].data, static_cast<size_t>(jobs[i].length)};
+  return pieces;
+}
+
 // A host that lets its writers wait once is about to do so again.
 constexpr auto kLongWrite = std::chrono::milliseconds(2);
 constexpr auto kPauseAfterLongWrite = std::chrono::seconds(1);
@@ -63,7 +70,7 @@ void QueuedFile::submit(Question* questions, size_t count) {
   if (!finished.empty()) completions_->post_progress(number_, finished);
 }
 
-bool QueuedFile::read_at_once(const Job& job) {
+bool QueuedFile::perform_at_once(const Job& job) {
   if (is_direct()) return false;
   std::vector<RequestQueue::OverlayPiece> overlay;
   if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
@@ -144,12 +151,10 @@ bool QueuedFile::continues(const Job& last, uint64_t length, const Job& next) {
 bool QueuedFile::perform_together(const Job* jobs, size_t count, Scratch* scratch) {
   QueuedFile& self = *jobs[0].file;
   if (jobs[0].operation == Operation::kRead) {
-    std::array<ReadPiece, kMostJobsTogether> pieces = {};
-    for (size_t i = 0; i < count; ++i) pieces[i] = {jobs[i].data, static_cast<size_t>(jobs[i].length)};
+    const auto pieces = pieces_of<ReadPiece>(jobs, count);
     return read_together(self.file_, scratch, pieces.data(), count, jobs[0].offset) == 0;
   }
-  std::array<WritePiece, kMostJobsTogether> pieces = {};
-  for (size_t i = 0; i < count; ++i) pieces[i] = {jobs[i].data, static_cast<size_t>(jobs[i].length)};
+  const auto pieces = pieces_of<WritePiece>(jobs, count);
   if (write_together(self.file_, scratch, pieces.data(), count, jobs[0].offset) != 0) return false;
   self.changed(true);
   for (size_t i = 0; i < count; ++i) self.leave_gate(jobs[i], true);

@@ -50,7 +50,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   static constexpr uint64_t kLongestAtOnce = uint64_t{64} << 10;
 
   // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
-  bool read_at_once(const Job& job);
+  bool perform_at_once(const Job& job);
   // The same for a read of the file as it is, without the queue.
   bool read_at_once(uint8_t* data, uint64_t length, uint64_t offset);
   // Carry out a write on this thread, which the page cache takes; it waits where the host makes its writers wait.
