@@ -28,10 +28,10 @@ export type MeteredWork = { readonly signal: AbortSignal; readonly onProgress: P
 
 /**
  * Run an operation that shows how far it has come, and that Ctrl-C ends. The meter is out of the way when this settles.
- * @param line  the verb's arguments: -p, -q and --json-progress are its own
+ * @param line  the verb's arguments: those of -p, -q and --json-progress that it has
  */
 export async function metered<T>(
-  line: { has(name: 'progress' | 'quiet' | 'jsonProgress'): boolean },
+  line: { has(name: string): boolean },
   work: (control: MeteredWork) => Promise<T>,
 ): Promise<T> {
   const meter = progressMeter({

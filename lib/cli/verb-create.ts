@@ -61,9 +61,7 @@ export async function create(argv: readonly string[]): Promise<number> {
     if (size === undefined) throw new UsageError('Image creation needs a size parameter')
     if (!line.has('quiet')) print(`${formattingLine(name, format, settings)}\n`)
     const shape = { ...imageShape(format, settings, secrets), size, unsafe: true, overwrite: true }
-    await metered({ has: (word) => word !== 'progress' && line.has(word) }, (control) =>
-      createAt(path, shape, control),
-    )
+    await metered(line, (control) => createAt(path, shape, control))
   } catch (error) {
     throw about(name, error)
   }

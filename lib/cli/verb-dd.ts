@@ -48,9 +48,8 @@ export async function dd(argv: readonly string[], context: VerbContext): Promise
     overwrite: true,
   }
   const { ddImage } = await import('../operations/dd.js')
-  const { skippedPastEnd } = await metered(
-    { has: (name) => name === 'jsonProgress' && line.has(name) },
-    (control) => ddImage(source.path, target.path, { ...work, ...control }),
+  const { skippedPastEnd } = await metered(line, (control) =>
+    ddImage(source.path, target.path, { ...work, ...control }),
   ).catch((error: unknown) => {
     if (!(error instanceof Error) || !/^(Could not create|Failed to get)/.test(error.message)) throw error
     throw new UsageError(`${target.text}: error while creating output image: ${error.message}`)

@@ -66,7 +66,7 @@ export async function resize(argv: readonly string[]): Promise<number> {
   }
   const gates = await gatesOf(name)
   const { resizeImage } = await import('../operations/resize.js')
-  await metered({ has: (word) => word !== 'progress' && line.has(word) }, (control) =>
+  await metered(line, (control) =>
     resizeImage(name.path, size, {
       format: before.format,
       shrink: line.has('shrink'),

@@ -42,7 +42,7 @@ export async function snapshot(argv: readonly string[]): Promise<number> {
       `Could not open '${name.text}': force-share=on can only be used with read-only images`,
     )
   }
-  await metered({ has: (word) => word !== 'progress' && line.has(word) }, async (control) => {
+  await metered(line, async (control) => {
     const { signal } = control
     const image = await open(name, { ...encryptionOf(name, secrets), readOnly, forceShare, signal })
     try {
