@@ -1,5 +1,6 @@
 import { open, stat, writeFile } from 'node:fs/promises'
 import { writeTarget } from '../image/atomic-target.js'
+import { type FileIdentity, identifyFile } from '../image/image-file.js'
 import type { MapOptions } from '../operations/map.js'
 import { interruptible } from './interrupts.js'
 import { UsageError } from './usage-error.js'
@@ -23,10 +24,8 @@ export async function writePicture(target: string, image: string, options: MapOp
 
 /** @throws UsageError  the target is one of these files, under whatever name */
 async function refuseFiles(target: string, files: readonly string[]): Promise<void> {
-  const identityOf = async (path: string): Promise<string | undefined> => {
-    const stats = await stat(path, { bigint: true }).catch(() => undefined)
-    return stats === undefined ? undefined : `${stats.dev}:${stats.ino}`
-  }
+  const identityOf = (path: string): Promise<FileIdentity | undefined> =>
+    identifyFile(path).catch(() => undefined)
   const own = await identityOf(target)
   if (own === undefined) return
   for (const file of files) {
