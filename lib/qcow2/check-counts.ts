@@ -17,6 +17,8 @@ const noCounts = new Uint8Array(clustersPerChunk)
  * small compressed clusters and many snapshots bring about, stand apart.
  */
 export class ReferenceCounts {
+  /** How many clusters' counts stand together, from a multiple of it on. */
+  static readonly perChunk = clustersPerChunk
   readonly #limitBytes: number
   readonly #index = new Map<number, number>()
   readonly #slabs: Uint8Array[] = []
@@ -38,7 +40,7 @@ export class ReferenceCounts {
   }
 
   get(cluster: number): number {
-    const count = this.#chunkOf(cluster)[cluster - this.#base] as number
+    const count = this.chunkOf(cluster)[cluster - this.#base] as number
     return count === standsApart ? (this.#large.get(cluster) ?? standsApart) : count
   }
 
@@ -67,12 +69,16 @@ export class ReferenceCounts {
     return true
   }
 
-  /** How many clusters' counts stand together, from a multiple of it on. */
-  static readonly perChunk = clustersPerChunk
-
-  /** The counts that stand together with a cluster's, one byte each; of one that stands apart, `standsApart`. Good until the next is set. */
-  chunk(cluster: number): Uint8Array {
-    return this.#chunkOf(cluster)
+  /**
+   * The counts that stand together with a cluster's, `#base` being the first one's, a byte each; of one that stands apart, `standsApart`. Good until the
+   * next is set, and not to be written to.
+   */
+  chunkOf(cluster: number): Uint8Array {
+    const within = cluster - this.#base
+    if (within >= 0 && within < clustersPerChunk) return this.#chunk
+    const chunk = Math.floor(cluster / clustersPerChunk)
+    const slot = this.#index.get(chunk)
+    return this.#see(chunk, slot === undefined ? noCounts : this.#bytesOf(slot))
   }
 
   /** The clusters from `from` to below `to` whose count is not 0, in order. */
@@ -89,18 +95,9 @@ export class ReferenceCounts {
     }
   }
 
-  /** The counts around a cluster, `#base` being the first one's; not to be written to. */
-  #chunkOf(cluster: number): Uint8Array {
-    const within = cluster - this.#base
-    if (within >= 0 && within < clustersPerChunk) return this.#chunk
-    const chunk = Math.floor(cluster / clustersPerChunk)
-    const slot = this.#index.get(chunk)
-    return this.#see(chunk, slot === undefined ? noCounts : this.#bytesOf(slot))
-  }
-
-  /** The same, to be written to. */
+  /** As chunkOf, to be written to. */
   #ownChunkOf(cluster: number): Uint8Array {
-    const chunk = this.#chunkOf(cluster)
+    const chunk = this.chunkOf(cluster)
     return chunk === noCounts ? this.#add(Math.floor(cluster / clustersPerChunk)) : chunk
   }
 

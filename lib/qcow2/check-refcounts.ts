@@ -139,7 +139,7 @@ function compareBlock(
   for (let first = from; first < to;) {
     const base = first - (first % perChunk)
     const end = Math.min(base + perChunk, to)
-    const chunk = counts.chunk(first)
+    const chunk = counts.chunkOf(first)
     let highest = -1
     for (let cluster = first; cluster < end; cluster++) {
       const stored = loadRefcount(block.view, cluster - from, geometry)

@@ -74,18 +74,9 @@ export async function openMetadata(
     l1.length === 0 ? undefined : backend.read(l1, header.l1Offset),
     refcountTable.length === 0 ? undefined : backend.read(refcountTable, header.refcountTableOffset),
   ])
-  if (options.repairing)
-    return {
-      header,
-      firstCluster,
-      l1,
-      refcountTable,
-      snapshotTable: noSnapshots,
-      bitmaps: noBitmaps,
-    }
-
-  if (salvaging)
+  if (options.repairing || salvaging)
     return { header, firstCluster, l1, refcountTable, snapshotTable: noSnapshots, bitmaps: noBitmaps }
+
   checkEntriesWithinFile('L1 table', l1, header.l1Entries, header.l1Offset, length, path)
   const snapshotTable = await readSnapshotTable(backend, header)
   checkSnapshotTableWithinFile(header, snapshotTable.bytes, length, path)
