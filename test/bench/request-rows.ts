@@ -137,36 +137,19 @@ export function requestRows(ours: OurProcess): Row[] {
     row(shape, (bench) => onFilled(bench, ours, requests))
   const allocating = (shape: RowShape, requests: Requests): Row =>
     row(shape, async (bench) => onFresh(bench, ours, requests))
+  const inline = { inlineWrites: true } as const
+  const lone = { count: 60_000, depth: 1, cache: 'writeback', write: true } as const
+  const many = { count: 120_000, depth: 32, cache: 'writeback', write: true } as const
+  const loneNew = { count: 16_000, depth: 1, cache: 'writeback' } as const
+  const manyNew = { count: 32_000, depth: 32, cache: 'writeback' } as const
   const megabytes = { bufferSize: 2 ** 21, cache: 'none', count: 512, depth: 8 } as const
   return [
     there(['1', 'cached 4k read, 1 deep', 3, 6], { count: 120_000, depth: 1, cache: 'writeback' }),
     there(['2', 'cached 4k read, 32 deep', 1.2, 1.6], { count: 250_000, depth: 32, cache: 'writeback' }),
-    there(['3', 'cached 4k overwrite, 1 deep', 1.6, 4], {
-      count: 60_000,
-      depth: 1,
-      cache: 'writeback',
-      write: true,
-    }),
-    there(['4', 'cached 4k overwrite, 32 deep', 2, 3.5], {
-      count: 120_000,
-      depth: 32,
-      cache: 'writeback',
-      write: true,
-    }),
-    there(['3i', 'cached 4k overwrite, 1 deep, inline', 1.6, 4], {
-      count: 60_000,
-      depth: 1,
-      cache: 'writeback',
-      write: true,
-      inlineWrites: true,
-    }),
-    there(['4i', 'cached 4k overwrite, 32 deep, inline', 2, 3.5], {
-      count: 120_000,
-      depth: 32,
-      cache: 'writeback',
-      write: true,
-      inlineWrites: true,
-    }),
+    there(['3', 'cached 4k overwrite, 1 deep', 1.6, 4], lone),
+    there(['4', 'cached 4k overwrite, 32 deep', 2, 3.5], many),
+    there(['3i', 'cached 4k overwrite, 1 deep, inline', 1.6, 4], { ...lone, ...inline }),
+    there(['4i', 'cached 4k overwrite, 32 deep, inline', 2, 3.5], { ...many, ...inline }),
     there(['5r', 'O_DIRECT 4k read, 1 deep', 0.95, 1.1], { count: 8000, depth: 1, cache: 'none' }),
     there(['5w', 'O_DIRECT 4k overwrite, 1 deep', 0.95, 1.1], {
       count: 6000,
@@ -181,28 +164,10 @@ export function requestRows(ours: OurProcess): Row[] {
       cache: 'none',
       write: true,
     }),
-    allocating(['8', 'allocating 4k, writeback, 1 deep', 1.8, 5], {
-      count: 16_000,
-      depth: 1,
-      cache: 'writeback',
-    }),
-    allocating(['9', 'allocating 4k, writeback, 32 deep', 2.5, 4.5], {
-      count: 32_000,
-      depth: 32,
-      cache: 'writeback',
-    }),
-    allocating(['8i', 'allocating 4k, writeback, 1 deep, inline', 1.8, 5], {
-      count: 16_000,
-      depth: 1,
-      cache: 'writeback',
-      inlineWrites: true,
-    }),
-    allocating(['9i', 'allocating 4k, writeback, 32 deep, inline', 2.5, 4.5], {
-      count: 32_000,
-      depth: 32,
-      cache: 'writeback',
-      inlineWrites: true,
-    }),
+    allocating(['8', 'allocating 4k, writeback, 1 deep', 1.8, 5], loneNew),
+    allocating(['9', 'allocating 4k, writeback, 32 deep', 2.5, 4.5], manyNew),
+    allocating(['8i', 'allocating 4k, writeback, 1 deep, inline', 1.8, 5], { ...loneNew, ...inline }),
+    allocating(['9i', 'allocating 4k, writeback, 32 deep, inline', 2.5, 4.5], { ...manyNew, ...inline }),
     allocating(['10', 'allocating 4k, none, 32 deep', 1.4, 3.5], { count: 12_000, depth: 32, cache: 'none' }),
     row(['11', 'durable allocating 4k, 1 client', 1.5, 2], async (bench) => durable(bench, ours, 1, 800)),
     row(['12', 'durable allocating 4k, 32 clients', 8, 17], async (bench) => durable(bench, ours, 32, 3200)),

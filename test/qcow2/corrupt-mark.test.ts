@@ -7,6 +7,12 @@ import { makeFolder } from '../support/temp-folder.js'
 
 const cluster = 65536
 
+/** Where the L1 table is, and the first L2 table. */
+function placesIn(bytes: Buffer): { l1: number; l2: number } {
+  const l1 = Number(bytes.readBigUInt64BE(40))
+  return { l1, l2: Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n) }
+}
+
 /** An image with data in its first cluster, whose second is mapped to the refcount block, as if it were its own. */
 async function damaged(t: ExecutionContext, compat: '1.1' | '0.10' = '1.1'): Promise<string> {
   const path = join(await makeFolder(t), 'disk.qcow2')
@@ -16,8 +22,7 @@ async function damaged(t: ExecutionContext, compat: '1.1' | '0.10' = '1.1'): Pro
     await image.write(new Uint8Array(cluster).fill(1), 0)
   }
   const bytes = await readFile(path)
-  const l1 = Number(bytes.readBigUInt64BE(40))
-  const l2 = Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n)
+  const { l2 } = placesIn(bytes)
   const table = Number(bytes.readBigUInt64BE(48))
   bytes.writeBigUInt64BE(bytes.readBigUInt64BE(table) | (1n << 63n), l2 + 8)
   await writeFile(path, bytes)
@@ -33,8 +38,7 @@ for (const copied of [true, false]) {
       await image.write(new Uint8Array(2 * cluster).fill(1), 0)
     }
     const bytes = await readFile(path)
-    const l1 = Number(bytes.readBigUInt64BE(40))
-    const l2 = Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n)
+    const { l2 } = placesIn(bytes)
     const entries = [bytes.readBigUInt64BE(l2), bytes.readBigUInt64BE(l2 + 8)].map(
       (entry) => entry & ((1n << 63n) - 1n),
     )
@@ -78,8 +82,7 @@ for (const extendedL2 of [false, true]) {
       await image.write(new Uint8Array(cluster).fill(1), 0)
     }
     const bytes = await readFile(path)
-    const l1 = Number(bytes.readBigUInt64BE(40))
-    const l2 = Number(bytes.readBigUInt64BE(l1) & 0xfffffffffffe00n)
+    const { l1, l2 } = placesIn(bytes)
     const entry = l2 + 10 * (extendedL2 ? 16 : 8)
     bytes.writeBigUInt64BE(BigInt(l1) | (1n << 63n), entry)
     if (extendedL2) bytes.writeBigUInt64BE(0xffffffffn, entry + 8)
@@ -101,7 +104,7 @@ for (const extendedL2 of [false, true]) {
 /** The third cluster of an image is mapped to where no cluster is. */
 async function misplace(path: string): Promise<void> {
   const bytes = await readFile(path)
-  const l2 = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(40))) & 0xfffffffffffe00n)
+  const { l2 } = placesIn(bytes)
   bytes.writeBigUInt64BE((1n << 63n) | 0x50200n, l2 + 16)
   await writeFile(path, bytes)
 }
