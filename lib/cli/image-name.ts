@@ -83,11 +83,15 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** Longest key of a flattened member: no property has one nearly as long, and what is nested for ever must end. */
+const longestKey = 1024
+
 /** `{"file": {"filename": "F"}}` and `{"file.filename": "F"}` are the same. */
 function flatten(text: string, value: unknown, prefix = ''): Map<string, string> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw couldNotOpen(text, 'The JSON options must be an object')
   }
+  if (prefix.length > longestKey) throw couldNotOpen(text, 'The JSON options are nested too deeply')
   const flat = new Map<string, string>()
   for (const [key, member] of Object.entries(value)) {
     if (typeof member === 'object' && member !== null) {

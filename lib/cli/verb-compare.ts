@@ -46,6 +46,8 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
     const second = parseImageName(secondText, { format: line.value('secondFormat'), imageOptions })
     const { encryption: secondEncryption } = encryptionOf(second, secrets)
     const cache = cacheArgument('source cache', line.value('cache'))
+    // Each has its own: both may be one image, over other files.
+    const { backing: secondBacking, dataFile: secondDataFile } = await gatesOf(second)
     const { compareImages } = await import('../operations/compare.js')
     const meter = progressMeter({
       quiet,
@@ -59,7 +61,9 @@ export async function compare(argv: readonly string[], context: VerbContext): Pr
       ...encryptionOf(first, secrets),
       ...(secondEncryption === undefined ? {} : { secondEncryption }),
       strict,
-      ...(await gatesOf(first, second)),
+      ...(await gatesOf(first)),
+      secondBacking,
+      secondDataFile,
       forceShare: first.forceShare || second.forceShare || line.has('forceShare'),
       onProgress: (progress) => {
         // The first report comes when both are open.

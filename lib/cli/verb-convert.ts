@@ -92,7 +92,8 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
   const backing = settings.get('backing_file')
   if (backing !== undefined && !existing)
     settings.set('backing_file', storedBackingName(backing, target.path, settings.get('backing_fmt')))
-  const gates = await gatesOf(...sources, ...(existing ? [target] : []))
+  refuseSeveralNamed(sources)
+  const targets = existing ? [target] : []
   const work = {
     ...numbers,
     ...snapshot,
@@ -102,8 +103,9 @@ export async function convert(argv: readonly string[], context: VerbContext): Pr
     ...encryptionOf({ keySecrets: sourceSecrets(sources) }, secrets),
     ...targetEncryption(existing, target, secrets),
     format: target.format ?? format,
-    backing: gates.backing,
-    sourceDataFile: gates.dataFile,
+    backing: (await gatesOf(...sources)).backing,
+    targetBacking: (await gatesOf(...targets)).backing,
+    sourceDataFile: (await gatesOf(...sources, ...targets)).dataFile,
     forceShare: sources.some((source) => source.forceShare) || line.has('forceShare'),
     compress: line.has('compress'),
     targetIsZero: line.has('targetIsZero'),
@@ -260,6 +262,12 @@ function checkBackingUse(settings: ImageSettings, sourceCount: number, existing:
 function targetName(line: Line, text: string): ImageName {
   const imageOptions = line.has('targetImageOpts')
   return parseImageName(text, { format: imageOptions ? line.value('targetFormat') : undefined, imageOptions })
+}
+
+/** They stand for what an image says wherever that image is met, which may be in the chain of another source. */
+function refuseSeveralNamed(sources: readonly ImageName[]): void {
+  if (sources.length === 1 || sources.every(({ chain, dataFile }) => chain.length === 0 && !dataFile)) return
+  throw new UsageError("Only a single source image can have its chain's files or its data file named")
 }
 
 /** Names may bring formats of their own; all sources are opened alike. */

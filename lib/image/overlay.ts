@@ -99,6 +99,7 @@ async function makeTop(
   } as const
   checkCreateOptions(shape)
   const overwrite = given.overwrite === true
+  if (overwrite) await refuseOwnFile(path, layers)
   const replaced = overwrite ? await keepFile(path) : undefined
   try {
     await writeTarget(path, { overwrite, locking, signal: undefined }, async (temporary) => {
@@ -127,6 +128,14 @@ async function makeTop(
     await undo()
     throw error
   }
+}
+
+/** Locks prevent it as a rule; but they may be off, or the file system may have none. @throws TypeError ERR_INVALID_OPTION */
+async function refuseOwnFile(path: string, layers: Layers): Promise<void> {
+  const target = await identifyFile(path).catch(() => undefined)
+  const own = layers.flatMap(({ identity, dataFile }) => [identity, dataFile?.identity])
+  if (target !== undefined && own.includes(target))
+    throw invalid('createOverlay: a file of the disk itself cannot be replaced', 'ERR_INVALID_OPTION')
 }
 
 async function openTop(

@@ -38,6 +38,7 @@ import {
   chainWorkSchema,
   openForWork,
 } from './chain-work.js'
+import { refuseOwnData } from './data-file-target.js'
 
 export type AmendOptions = Omit<ChainWorkOptions, 'dataFile'> & {
   /** Whether the image's external data file may be opened. Default 'deny'. */
@@ -121,6 +122,7 @@ export async function amendImage(path: string, options: AmendOptions): Promise<v
     lazyRefcounts: given.lazyRefcounts,
     size: given.size === 0 ? undefined : given.size,
   }
+  if (dataFile !== undefined && dataFile !== '') await refuseOwnData('amendImage', path, dataFile)
   const disk = await openForWork(path, work)
   try {
     const [top, first, ...others] = DiskImage.layersOf(disk)

@@ -32,6 +32,10 @@ export type CompareOptions = LongWork & {
   readonly encryption?: Encryption
   /** Of the second chain; default: `encryption`. */
   readonly secondEncryption?: Encryption
+  /** Of the second chain; default: `backing`. */
+  readonly secondBacking?: BackingGate
+  /** Of the second chain; default: `dataFile`. */
+  readonly secondDataFile?: DataFileGate
 }
 
 export type Comparison = {
@@ -57,20 +61,22 @@ export async function compareImages(
 ): Promise<Comparison> {
   checkLocation('compareImages', first)
   checkLocation('compareImages', second)
-  const { format, secondFormat, secondEncryption, strict, cache, signal, onProgress, ...given } =
-    checkOptions('compareImages', options, {
-      format: enumOption(imageFormats),
-      secondFormat: enumOption(imageFormats),
-      strict: booleanOption,
-      backing: backingOption,
-      dataFile: dataFileOption,
-      forceShare: booleanOption,
-      cache: cacheOption,
-      locking: enumOption(['auto', 'off']),
-      encryption: encryptionOption,
-      secondEncryption: encryptionOption,
-      ...longWorkSchema,
-    })
+  const { strict, cache, signal, onProgress, format, ...rest } = checkOptions('compareImages', options, {
+    format: enumOption(imageFormats),
+    secondFormat: enumOption(imageFormats),
+    strict: booleanOption,
+    backing: backingOption,
+    dataFile: dataFileOption,
+    forceShare: booleanOption,
+    cache: cacheOption,
+    locking: enumOption(['auto', 'off']),
+    encryption: encryptionOption,
+    secondEncryption: encryptionOption,
+    secondBacking: backingOption,
+    secondDataFile: dataFileOption,
+    ...longWorkSchema,
+  })
+  const { secondFormat, secondEncryption, secondBacking, secondDataFile, ...given } = rest
   const common = {
     readOnly: true,
     ...given,
@@ -83,6 +89,8 @@ export async function compareImages(
       ...common,
       ...(secondFormat === undefined ? {} : { format: secondFormat }),
       ...(secondEncryption === undefined ? {} : { encryption: secondEncryption }),
+      ...(secondBacking === undefined ? {} : { backing: secondBacking }),
+      ...(secondDataFile === undefined ? {} : { dataFile: secondDataFile }),
     })
     try {
       return await compareDisks(a, b, { strict: strict === true, signal, onProgress })

@@ -31,7 +31,7 @@ import { requireZstdWriter } from '../qcow2/zstd.js'
 import type { SnapshotReference } from '../queue/format-image.js'
 import { Concatenation } from './concatenation.js'
 import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
-import { checkDataFileName, writeImageTarget } from './data-file-target.js'
+import { checkFileNames, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
 import { rateLimitOf } from './rate-limit.js'
 import { Losses, type LostRun, salvagedDisks } from './salvage.js'
@@ -55,6 +55,8 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly snapshot?: SnapshotReference
     /** Which files the sources may refer to. Default 'same-directory'. */
     readonly backing?: BackingGate
+    /** Which files a target that exists may refer to. Default 'allow'. */
+    readonly targetBacking?: BackingGate
     /** Whether external data files may be opened, of the sources and of an existing target. Default 'deny'. */
     readonly sourceDataFile?: DataFileGate
     /** Read sources that somebody writes to, at the caller's risk. */
@@ -110,6 +112,7 @@ const convertSchema = {
   sourceFormat: enumOption(imageFormats),
   snapshot: snapshotOption,
   backing: backingOption,
+  targetBacking: backingOption,
   sourceDataFile: dataFileOption,
   forceShare: booleanOption,
   overwrite: booleanOption,
@@ -161,7 +164,7 @@ export async function convertImage(
   if (given.compress === true && shape.dataFile !== undefined) {
     throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
   }
-  await checkDataFileName('convertImage', nameOf(location), shape)
+  if (!isInMemory(location)) await checkFileNames('convertImage', location, shape)
   if (given.existingTarget === true) refuseShape(given)
   else if (given.targetIsZero === true) {
     throw invalid('convertImage: targetIsZero is for existingTarget', 'ERR_INVALID_OPTION')
@@ -229,6 +232,7 @@ type Work = LongWork & {
   readonly requests?: number
   readonly rateLimit?: number
   readonly locking?: 'auto' | 'off'
+  readonly targetBacking?: BackingGate
   readonly sourceDataFile?: DataFileGate
   readonly encryption?: Encryption
   readonly targetEncryption?: Encryption
@@ -287,7 +291,7 @@ async function copyInto(input: Concatenation, target: ImageLocation, work: Work)
   const image = await openImage(target, {
     format: work.format,
     cache: cacheOptionsOf(work.cache),
-    backing: 'allow',
+    backing: work.targetBacking ?? 'allow',
     ...(work.sourceDataFile === undefined ? {} : { dataFile: work.sourceDataFile }),
     locking,
     ...(work.targetEncryption === undefined ? {} : { encryption: work.targetEncryption }),

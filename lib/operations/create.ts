@@ -24,7 +24,7 @@ import { readHeader } from '../qcow2/open-metadata.js'
 import type { BlockBackend } from '../queue/backend.js'
 import type { PreallocationMode } from '../queue/format-image.js'
 import { createRaw } from '../raw/create.js'
-import { checkDataFileName, writeImageTarget } from './data-file-target.js'
+import { checkFileNames, writeImageTarget } from './data-file-target.js'
 import { type Encrypting, encryptOption, type EncryptOptions } from '../image/encrypt-option.js'
 import { type NewEncryption, withNewEncryption } from '../image/new-encryption.js'
 import { volumeHeaderBytes } from '../luks/new-volume.js'
@@ -121,10 +121,7 @@ export async function createImage(target: ImageLocation, options: CreateOptions)
   const shape = resolveShape('createImage', given)
   const { backingFile } = shape
   if (isInMemory(location)) checkForMemory('createImage', given)
-  else if (backingFile !== undefined && resolve(dirname(path), backingFile) === resolve(path)) {
-    throw invalid('createImage: an image cannot be its own backing file', 'ERR_INVALID_OPTION')
-  }
-  await checkDataFileName('createImage', path, shape)
+  else await checkFileNames('createImage', path, shape)
   let { size } = given
   if (backingFile !== undefined && given.unsafe !== true) {
     const backingSize = await sizeOfBacking(path, backingFile, shape.backingFormat)

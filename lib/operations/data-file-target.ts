@@ -33,23 +33,31 @@ export async function writeImageTarget<T>(
 }
 
 /**
- * Check the name of a data file that is to be made: it is taken as an image's reference is, relative to the image.
- * @throws TypeError ERR_INVALID_OPTION  no plain path, or the image, or what it stands on
+ * Check the names of files that a new image is to refer to: they are taken as an image's references are, relative to the image.
+ * @throws TypeError ERR_INVALID_OPTION  the image itself; of a data file also what is no plain path, or what the image stands on
  */
-export async function checkDataFileName(where: string, path: string, names: Names): Promise<void> {
+export async function checkFileNames(where: string, path: string, names: Names): Promise<void> {
   const { dataFile, backingFile } = names
+  const backing = backingFile === undefined ? undefined : await fileBeside(path, backingFile)
+  if (backing === (await whereItIs(resolve(path))))
+    throw invalid(`${where}: an image cannot be its own backing file`, 'ERR_INVALID_OPTION')
   if (dataFile === undefined) return
   if (dataFile === '' || hasProtocol(dataFile)) {
     throw invalid(`${where}: option "dataFile" must be a plain path, not '${dataFile}'`, 'ERR_INVALID_OPTION')
   }
-  const data = await whereItIs(resolve(dirname(path), dataFile))
-  if (data === (await whereItIs(resolve(path)))) {
-    throw invalid(`${where}: an image cannot be its own data file`, 'ERR_INVALID_OPTION')
-  }
-  if (backingFile !== undefined && data === (await whereItIs(resolve(dirname(path), backingFile)))) {
+  await refuseOwnData(where, path, dataFile)
+  if (backing === (await fileBeside(path, dataFile))) {
     throw invalid(`${where}: the backing file cannot be the data file as well`, 'ERR_INVALID_OPTION')
   }
 }
+
+/** @throws TypeError ERR_INVALID_OPTION  an image would be its own data file, and nobody could open it any more */
+export async function refuseOwnData(where: string, path: string, dataFile: string): Promise<void> {
+  if ((await fileBeside(path, dataFile)) === (await whereItIs(resolve(path))))
+    throw invalid(`${where}: an image cannot be its own data file`, 'ERR_INVALID_OPTION')
+}
+
+const fileBeside = (path: string, name: string): Promise<string> => whereItIs(resolve(dirname(path), name))
 
 /** The real path of a file that may not be there yet. */
 async function whereItIs(path: string): Promise<string> {

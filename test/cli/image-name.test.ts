@@ -54,6 +54,10 @@ test('broken JSON is refused as such', (t) => {
     message: /^Could not open 'json:frob': Could not parse the JSON options: /,
   })
   t.throws(() => parseImageName('json:[1]', plain), { instanceOf: UsageError, message: /must be an object/ })
+  for (const depth of [600, 20_000]) {
+    const deep = `json:${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`
+    t.throws(() => parseImageName(deep, plain), { instanceOf: UsageError, message: /nested too deeply/ })
+  }
 })
 
 test('the files of a chain, and a data file, may be named in the place of what the images say', (t) => {

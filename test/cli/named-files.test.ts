@@ -1,4 +1,4 @@
-import { readFile, rename } from 'node:fs/promises'
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { runCli } from '../support/cli.js'
@@ -55,4 +55,41 @@ test('a data file that has moved is named; an image without one, or without a ba
     t.is(code, 1)
     t.regex(stderr, why)
   }
+})
+
+test('one image over two files named for it is two disks: compared as such, and not put together', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const at = (name: string): string => join(folder, name)
+  for (const [name, byte] of Object.entries({ one: 1, two: 2 }))
+    await writeFile(at(name), Buffer.alloc(65536, byte))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', at('one'), '-F', 'raw', at('top'))
+  const over = (name: string): string =>
+    `driver=qcow2,file.filename=${at('top')},backing.driver=raw,backing.file.filename=${at(name)}`
+  const plain = `driver=qcow2,file.filename=${at('top')}`
+  for (const [first, second, code] of [
+    [over('one'), over('two'), 1],
+    [plain, over('two'), 1],
+    [over('two'), plain, 1],
+    [over('one'), plain, 0],
+  ] as const)
+    t.is((await runCli(['compare', '--image-opts', first, second], folder)).code, code, `${first} ${second}`)
+  const both = ['convert', '--image-opts', over('one'), over('two'), '-O', 'raw', at('out')]
+  const { code, stderr } = await runCli(both, folder)
+  t.is(code, 1)
+  t.regex(stderr, /Only a single source image can have/)
+})
+
+test('convert -n writes into a target over the file that is named for it', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const at = (name: string): string => join(folder, name)
+  await writeFile(at('base'), Buffer.alloc(131072, 1))
+  await writeFile(at('source'), Buffer.alloc(512, 9))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', at('base'), '-F', 'raw', at('top'))
+  await rename(at('base'), at('moved'))
+  const target = `driver=qcow2,file.filename=${at('top')},backing.driver=raw,backing.file.filename=${at('moved')}`
+  const words = ['convert', '-n', '-f', 'raw', '--target-image-opts', at('source'), target]
+  t.is((await runCli(words, folder)).stderr, '')
+  await qemuImg('convert', '--image-opts', target, '-O', 'raw', at('out'))
+  const shown = await readFile(at('out'))
+  t.true(shown.equals(Buffer.concat([Buffer.alloc(512, 9), Buffer.alloc(131072 - 512, 1)])))
 })

@@ -1,4 +1,4 @@
-import { readdir, readFile, statfs, symlink, writeFile } from 'node:fs/promises'
+import { link, readdir, readFile, statfs, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { DiskImage as OpenDisk } from '../../lib/image/disk-image.js'
@@ -236,6 +236,28 @@ test('a file that an overlay was to replace comes back when it fails, and goes w
   await image.close()
   t.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'old'])
   t.is(await qemuCheck(old), '')
+})
+
+test('no file of the disk itself is replaced by its overlay, under whatever name and without locks', async (t) => {
+  const folder = await makeFolder(t, { fast: true })
+  const at = (name: string): string => join(folder, name)
+  await createImage(at('base'), { size: 65536 })
+  await createImage(at('disk'), { backingFile: 'base', backingFormat: 'qcow2', dataFile: 'data' })
+  await symlink('base', at('link'))
+  await link(at('disk'), at('other name'))
+  const before = await readdir(folder)
+  const image = await openImage(at('disk'), { locking: 'off', dataFile: 'allow' })
+  for (const name of ['disk', 'other name', 'base', 'link', 'data']) {
+    await t.throwsAsync(
+      image.createOverlay(at(name), { overwrite: true }),
+      { code: 'ERR_INVALID_OPTION' },
+      name,
+    )
+  }
+  await image.write(Uint8Array.of(7), 0)
+  await image.close()
+  t.deepEqual(await readdir(folder), before)
+  t.is((await readFile(at('data')))[0], 7)
 })
 
 const testMounted = mayMount() ? test.serial : test.serial.skip

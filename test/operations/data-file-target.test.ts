@@ -1,9 +1,9 @@
 import { link, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import test from 'ava'
-import { convertImage, createImage, openImage } from '../../lib/index.js'
+import { amendImage, convertImage, createImage, openImage } from '../../lib/index.js'
 import { nameOf } from '../../lib/image/location.js'
-import { checkDataFileName, writeImageTarget } from '../../lib/operations/data-file-target.js'
+import { checkFileNames, writeImageTarget } from '../../lib/operations/data-file-target.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const size = 2 ** 20
@@ -39,7 +39,7 @@ test('an image is not its own data file, nor is what it stands on', async (t) =>
   await symlink('disk', join(folder, 'link'))
   await symlink('base', join(folder, 'base-link'))
   const check = (dataFile: string): Promise<void> =>
-    checkDataFileName('test', path, { dataFile, backingFile: 'base' })
+    checkFileNames('test', path, { dataFile, backingFile: 'base' })
   for (const name of [
     'disk',
     './disk',
@@ -55,6 +55,29 @@ test('an image is not its own data file, nor is what it stands on', async (t) =>
   await t.throwsAsync(check('link'), { code: 'ERR_INVALID_OPTION' } as never)
   await link(path, join(folder, 'hard'))
   await t.notThrowsAsync(check('other'))
+})
+
+test('what would make an image its own backing file, or its own data file, is refused before anything is lost', async (t) => {
+  const folder = await makeFolder(t)
+  const at = (name: string): string => join(folder, name)
+  await createImage(at('base'), { size })
+  await createImage(at('top'), { backingFile: 'base', backingFormat: 'qcow2' })
+  await createImage(at('disk'), { size, dataFile: 'data' })
+  await symlink('base', at('base-link'))
+  await symlink('disk', at('disk-link'))
+  const before = await Promise.all(['base', 'disk'].map((name) => readFile(at(name))))
+  const onItself = {
+    backingFile: 'base-link',
+    backingFormat: 'qcow2',
+    overwrite: true,
+    locking: 'off',
+  } as const
+  const refusal = { instanceOf: TypeError, code: 'ERR_INVALID_OPTION' } as never
+  await t.throwsAsync(createImage(at('base'), onItself), refusal)
+  await t.throwsAsync(convertImage(at('top'), at('base'), { ...onItself, format: 'qcow2' }), refusal)
+  for (const dataFile of ['disk', at('disk-link')])
+    await t.throwsAsync(amendImage(at('disk'), { dataFile, openDataFile: 'allow' }), refusal)
+  t.deepEqual(await Promise.all(['base', 'disk'].map((name) => readFile(at(name)))), before)
 })
 
 test('a data file is as long as the disk from the beginning, and replaced only when that is asked for', async (t) => {
