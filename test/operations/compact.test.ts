@@ -80,13 +80,17 @@ test('a VM state, and what other programs say of a snapshot, stay', async (t) =>
   await addVmState(path, { bytes: 8192, icount: 77n, moreExtra: Buffer.from('of another program') })
   await qemuIo(path, ['write -q -P 2 0 1M', 'discard 0 900k'], ['-d', 'unmap'])
   const before = await shownBy(path, ['-f', 'qcow2', path])
-  const state = (file: Buffer): number => file.filter((byte) => byte === 0x77).length
-  const held = state(await readFile(path))
+  // By sectors: a time of day may have such a byte too, also in a table that is no longer used.
+  const sectors = (file: Buffer): Buffer[] =>
+    Array.from({ length: Math.floor(file.length / 512) }, (_, i) => file.subarray(512 * i, 512 * (i + 1)))
+  const state = (file: Buffer): number =>
+    sectors(file).filter((sector) => sector.every((byte) => byte === 0x77)).length
+  t.is(state(await readFile(path)), 16)
   const { moved } = await compactImage(path)
   t.true(moved > 0)
   t.is(await qemuCheck(path), '')
   t.deepEqual(await shownBy(path, ['-f', 'qcow2', path]), before)
-  t.is(state(await readFile(path)), held)
+  t.is(state(await readFile(path)), 16)
 })
 
 test('a file that ends within its last cluster', async (t) => {
