@@ -20,7 +20,7 @@ using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 7;
+constexpr int kAbi = 8;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -55,6 +55,7 @@ Napi::Object constants(Napi::Env env) {
   set(&flags, "direct", BlockQueue::kDirect);
   set(&flags, "create", BlockQueue::kCreate);
   set(&flags, "record", BlockQueue::kRecord);
+  set(&flags, "ring", BlockQueue::kRing);
 
   Napi::Object state = Napi::Object::New(env);
   set(&state, "durableSection", BlockQueue::kDurableSection);

@@ -86,6 +86,7 @@ Napi::Function BlockQueue::define(Napi::Env env) {
   return DefineClass(env, "BlockQueue",
                      {
                          guarded_accessor<&BlockQueue::number>("number"),
+                         guarded_accessor<&BlockQueue::uses_ring>("usesRing"),
                          guarded_method<&BlockQueue::geometry>("geometry"),
                          guarded_method<&BlockQueue::at_once<&QueuedFile::read_at_once>>("readAtOnce"),
                          guarded_method<&BlockQueue::at_once<&QueuedFile::write_at_once>>("writeAtOnce"),
@@ -126,6 +127,9 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : GuardedWrap<BlockQueue>
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;
   environment_ = Environment::of(env);
+  // A log is told of the beginning and the end of a write by whoever calls the system.
+  const bool may_use_ring = (*flags & kRing) != 0 && options.open.direct && !options.record;
+  options.ring = may_use_ring && environment_->has_ring(env);
   file_ = environment_->add(this, std::move(options), &number_);
 }
 
@@ -138,6 +142,10 @@ BlockQueue::~BlockQueue() {
 }
 
 Napi::Value BlockQueue::number(const Napi::CallbackInfo& info) { return number_of(info.Env(), number_); }
+
+Napi::Value BlockQueue::uses_ring(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), file_->uses_ring());
+}
 
 Napi::Value BlockQueue::geometry(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -21,7 +21,7 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
   // What of the queue's state JavaScript reads from a Float64Array, without a call.
   enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStalled, kStateLength };
   // Flags of the constructor.
-  enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4, kRecord = 8 };
+  enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4, kRecord = 8, kRing = 16 };
 
   static Napi::Function define(Napi::Env env);
 
@@ -37,6 +37,7 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
 
  private:
   Napi::Value number(const Napi::CallbackInfo& info);
+  Napi::Value uses_ring(const Napi::CallbackInfo& info);
   Napi::Value geometry(const Napi::CallbackInfo& info);
   template <auto method>
   Napi::Value at_once(const Napi::CallbackInfo& info);

@@ -41,15 +41,15 @@ void CompletionQueue::wake(std::unique_lock<std::mutex> lock) {
   function_.NonBlockingCall();
 }
 
-void CompletionQueue::take(size_t most_completions, size_t most_files, std::vector<Completion>* completions,
-                           std::vector<uint32_t>* files) {
+void CompletionQueue::take(size_t most_completions, size_t most_files, bool unasked,
+                           std::vector<Completion>* completions, std::vector<uint32_t>* files) {
   std::unique_lock<std::mutex> lock(mutex_);
   completions->clear();
   while (!ready_.empty() && completions->size() < most_completions) completions->push_back(ready_.pop());
   const auto end = progressed_.begin() + static_cast<ptrdiff_t>(std::min(progressed_.size(), most_files));
   files->assign(progressed_.begin(), end);
   progressed_.erase(progressed_.begin(), end);
-  wake_pending_ = false;
+  if (!unasked) wake_pending_ = false;
   wake(std::move(lock));
 }
 

@@ -45,7 +45,8 @@ class CompletionQueue {
 
   // Move out what is ready: at most most_completions, and most_files files, each of them once. If more is ready another
   // wake-up follows, so that timers and sockets have their turn in between. The vectors have the capacity.
-  void take(size_t most_completions, size_t most_files, std::vector<Completion>* completions,
+  // unasked: not by a wake-up of this queue; one that is under way is still to come.
+  void take(size_t most_completions, size_t most_files, bool unasked, std::vector<Completion>* completions,
             std::vector<uint32_t>* files);
 
   // While held the environment does not end for lack of work.

@@ -68,7 +68,7 @@ bool is_float64_array(const Napi::Value& value, size_t least_length) {
 }  // namespace
 
 Environment::Environment(Napi::Env env)
-    : completions_(env, [this](Napi::Env environment) { deliver(environment); }),
+    : completions_(env, [this](Napi::Env environment) { deliver(environment, /*from_loop=*/false); }),
       cached_pool_(kMostCachedThreads, /*gather=*/true, &completions_),
       direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_) {
   cached_jobs_.reserve(kMostCompletions);
@@ -149,6 +149,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   }
   ask();
   cached_pool_.submit(&cached_jobs_);
+  if (ring_) ring_->submit(&direct_jobs_);
   direct_pool_.submit(&direct_jobs_);
   hold();
   return Napi::Number::New(env, over_count);
@@ -212,8 +213,8 @@ void Environment::make_room(size_t more) {
   room_ = room;
 }
 
-void Environment::deliver(Napi::Env env) {
-  completions_.take(kMostCompletions, kMostFiles, &delivered_, &progressed_);
+void Environment::deliver(Napi::Env env, bool from_loop) {
+  completions_.take(kMostCompletions, kMostFiles, /*unasked=*/from_loop, &delivered_, &progressed_);
   requests_out_ -= delivered_.size();
   size_t file_count = 0;
   const Napi::HandleScope scope(env);
@@ -230,14 +231,24 @@ void Environment::deliver(Napi::Env env) {
     file_numbers_[file_count++] = number;
   }
   hold();
-  if (delivered_.empty() && file_count == 0) return;
+  if (!delivered_.empty() || file_count > 0) tell(env, delivered_.size(), file_count, from_loop);
+}
+
+void Environment::tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop) {
   // By Node-API itself: when the thread is being terminated this fails, and nothing is to be thrown then. What deliver
   // throws stays pending, and becomes an uncaught exception.
   napi_value arguments[2];
   napi_value undefined = env.Undefined();
-  napi_create_double(env, static_cast<double>(delivered_.size()), &arguments[0]);
+  napi_create_double(env, static_cast<double>(completion_count), &arguments[0]);
   napi_create_double(env, static_cast<double>(file_count), &arguments[1]);
-  napi_call_function(env, undefined, deliver_.Value(), 2, arguments, nullptr);
+  if (!from_loop) {
+    napi_call_function(env, undefined, deliver_.Value(), 2, arguments, nullptr);
+    return;
+  }
+  napi_value thrown;
+  if (napi_make_callback(env, nullptr, env.Global(), deliver_.Value(), 2, arguments, nullptr) != napi_pending_exception)
+    return;
+  if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok) napi_fatal_exception(env, thrown);
 }
 
 void Environment::hold() { completions_.hold(requests_out_ > 0 || moving_files_ > 0); }
@@ -254,6 +265,7 @@ void Environment::shut_down() {
     if (auto file = weak.lock()) ending_files_.push_back(std::move(file));
   }
   for (const auto& file : ending_files_) file->request_stop(deadline);
+  if (ring_) ring_->finish();
   cached_pool_.request_stop(deadline);
   direct_pool_.request_stop(deadline);
   cached_pool_.join();
@@ -264,7 +276,24 @@ void Environment::shut_down() {
     file->join();
   }
   ending_files_.clear();
+  ring_.reset();
   completions_.close();
+}
+
+bool Environment::has_ring(Napi::Env env) {
+  if (is_shut_down_) return false;
+  if (!std::exchange(ring_sought_, true)) {
+    try {
+      ring_ = IoRing::make(env, &direct_pool_, &completions_, [this, env] {
+        ring_->reap();
+        deliver(env, /*from_loop=*/true);
+      });
+    } catch (const std::bad_alloc&) {
+      ring_sought_ = false;
+      throw;
+    }
+  }
+  return ring_ != nullptr;
 }
 
 std::shared_ptr<QueuedFile> Environment::add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number) {

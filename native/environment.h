@@ -12,6 +12,7 @@
 
 #include "completion.h"
 #include "io_pool.h"
+#include "io_ring.h"
 #include "queued_file.h"
 
 namespace block_queue {
@@ -51,6 +52,8 @@ class Environment {
 
   // Makes the file of that queue, and gives it a number. Throws std::bad_alloc, with nothing changed.
   std::shared_ptr<QueuedFile> add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number);
+  // Whether requests can go by a ring, which is made the first time. Throws std::bad_alloc.
+  bool has_ring(Napi::Env env);
   // nullptr: there is none of that number.
   std::shared_ptr<QueuedFile> file(uint64_t number) const;
   void remove(uint32_t number);
@@ -59,7 +62,9 @@ class Environment {
   void count_moving(int change);
 
  private:
-  void deliver(Napi::Env env);
+  // from_loop: not by a wake-up of completions_, and outside of every callback scope.
+  void deliver(Napi::Env env, bool from_loop);
+  void tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop);
   int begin(Job job, bool* is_over);
   bool read_at_once(const Job& job);
   void ask();
@@ -69,6 +74,8 @@ class Environment {
   CompletionQueue completions_;
   IoPool cached_pool_;
   IoPool direct_pool_;
+  std::unique_ptr<IoRing> ring_;  // nullptr: not made yet, or not to be had
+  bool ring_sought_ = false;
   bool is_shut_down_ = false;
 
   uint32_t last_number_ = 0;

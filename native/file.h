@@ -1,5 +1,5 @@
 // Callable from any thread; open() and close() only while nobody else uses the object. The only file besides file.cc
-// and file_windows.cc that knows what operating system this is.
+// and file_windows.cc, and uring.cc, that knows what operating system this is.
 #ifndef BLOCK_QUEUE_FILE_H_
 #define BLOCK_QUEUE_FILE_H_
 
@@ -40,6 +40,8 @@ class File {
   bool direct() const { return direct_; }
   // Its length cannot change.
   bool block_device() const { return block_device_; }
+  // For system calls that others make. A descriptor, or a handle.
+  intptr_t descriptor() const { return descriptor_; }
 
   int length(uint64_t* length) const;
 

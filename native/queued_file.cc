@@ -45,6 +45,9 @@ std::array<Piece, kMostJobsTogether> pieces_of(const Job* jobs, size_t count) {
 constexpr auto kLongWrite = std::chrono::milliseconds(2);
 constexpr auto kPauseAfterLongWrite = std::chrono::seconds(1);
 
+// To begin a request takes the longer the more memory it has. Bytes.
+constexpr uint64_t kLongestByRing = uint64_t{8} << 20;
+
 }  // namespace
 
 QueuedFile::QueuedFile(uint32_t number, Options options, IoPool* pool, CompletionQueue* completions)
@@ -159,6 +162,24 @@ bool QueuedFile::perform_together(const Job* jobs, size_t count, Scratch* scratc
   self.changed(true);
   for (size_t i = 0; i < count; ++i) self.leave_gate(jobs[i], true);
   return true;
+}
+
+bool QueuedFile::suits_ring(const Job& job) const {
+  if (!options_.ring || job.length == 0 || job.length > kLongestByRing) return false;
+  const uint64_t unit = file_.offset_alignment();
+  if (job.offset % unit != 0 || job.length % unit != 0) return false;
+  return job.operation == Operation::kRead || job.operation == Operation::kReadQueued ||
+         job.operation == Operation::kWrite;
+}
+
+Completion QueuedFile::performed(const Job& job) {
+  if (job.operation == Operation::kWrite) {
+    job.file->changed(true);
+    job.file->leave_gate(job, true);
+  } else {
+    lay_over(job.overlay, job);
+  }
+  return {job.request, 0, 0};
 }
 
 // ---- The file ----

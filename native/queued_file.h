@@ -30,6 +30,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     File::OpenOptions open;
     SyncPolicy policy = SyncPolicy::kOnFlush;
     uint64_t idle_limit_ms = 0;
+    bool ring = false;    // data requests go by the environment's IoRing where they can
     bool record = false;  // keep a log of all that changes the file
   };
 
@@ -66,6 +67,12 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // Carry out jobs of which each continues the one before, kMostJobsTogether at most, with one system call. false: they
   // are to be performed one by one, which finds out whose fault it is.
   static bool perform_together(const Job* jobs, size_t count, Scratch* scratch);
+
+  // Whether a job may go by the ring: it is a read or a write of whole units.
+  bool suits_ring(const Job& job) const;
+  bool uses_ring() const { return options_.ring; }
+  // As perform(), after somebody else has read or written all bytes of a job.
+  static Completion performed(const Job& job);
 
   // From the end of kOpen on, for ever: what is below may be called.
   bool was_opened() const { return opened_.load(std::memory_order_acquire); }

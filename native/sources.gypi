@@ -12,9 +12,12 @@
       "native/inflate.cc",
       "native/io_log.cc",
       "native/io_pool.cc",
+      "native/io_ring.cc",
+      "native/loop_watch.cc",
       "native/queued_file.cc",
       "native/request_queue.cc",
       "native/request_queue_binding.cc",
+      "native/uring.cc",
       "native/worker.cc",
       "native/write_gate.cc"
     ],

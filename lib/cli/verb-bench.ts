@@ -46,7 +46,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
     drain: !line.has('noDrain'),
   }
   const cache = cacheOf(line.value('cache'))
-  const isNative = aioOf(line)
+  const aio = aioOf(line)
   const operand = onlyOperand(line.operands)
   const { flushInterval, depth, write } = requests
   if (!write && flushInterval > 0) throw new UsageError('--flush-interval is only available in write tests')
@@ -59,13 +59,13 @@ export async function bench(argv: readonly string[]): Promise<number> {
   refuseMode(name.text, {
     forceShare,
     write,
-    isNative,
+    isNative: aio === 'native',
     isDirect: /^(none|directsync)$/.test(cache.cache ?? ''),
   })
   if (write) await warnIfGuessedRaw(name)
   const work: BenchOptions = {
     ...requests,
-    ...cache,
+    cache: { mode: cache.cache ?? 'writeback', aio: aio === 'io_uring' ? aio : 'threads' },
     ...(name.format === undefined ? {} : { format: name.format }),
     forceShare,
     ...(await gatesOf(name)),
@@ -132,12 +132,12 @@ function cacheOf(text: string | undefined): ReturnType<typeof cacheArgument> {
   }
 }
 
-/** How the host does it makes no difference here; what cannot be is refused all the same. @returns whether it is -n */
-function aioOf(line: Line): boolean {
-  const aio = line.value('aio')
-  if (aio !== undefined && !/^(threads|native|io_uring)$/.test(aio))
+/** Native is as good as threads here; where it cannot be it is refused all the same. */
+function aioOf(line: Line): 'threads' | 'native' | 'io_uring' {
+  const aio = line.value('aio') ?? 'threads'
+  if (aio !== 'threads' && aio !== 'native' && aio !== 'io_uring')
     throw new UsageError(`Invalid aio option: ${aio}`)
-  return line.has('native') || aio === 'native'
+  return line.has('native') ? 'native' : aio
 }
 
 function refuseMode(

@@ -1,6 +1,7 @@
 import { booleanOption, checkOptions, enumOption, integerOption } from '../base/options.js'
 import { invalid } from '../base/errors.js'
 import type { SyncPolicy } from '../queue/backend.js'
+import { type Aio, aioNames } from '../queue/block-queue.js'
 
 /**
  * Two independent choices: whether the host's page cache is used, and when things are made durable.
@@ -38,6 +39,11 @@ export type CacheTuning = {
    * wait for their write. Where the host throttles writers, the event loop waits as well. Without effect where the page cache is bypassed. Default false.
    */
   readonly inlineWrites?: boolean
+  /**
+   * How data requests are made where the host's page cache is bypassed; without effect where it is used. 'io_uring' is an error where it cannot be had: it takes Linux 6.1
+   * and a process that may use it. Default 'threads'.
+   */
+  readonly aio?: Aio
 }
 
 export type CacheOptions = CacheTuning & {
@@ -66,6 +72,7 @@ const cacheSchema = {
   refcountCacheBytes: integerOption({ min: 0, max: 2 ** 40 }),
   reservation: integerOption({ min: 0, max: 4096 }),
   inlineWrites: booleanOption,
+  aio: enumOption(aioNames),
 }
 
 /** The option `cache` of everything that opens an image. */

@@ -59,7 +59,7 @@ export type NativeOperation =
 export type NativeConstants = {
   readonly operations: Readonly<Record<NativeOperation, number>>
   readonly policies: Readonly<Record<'never' | 'flush' | 'write', number>>
-  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create' | 'record', number>>
+  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create' | 'record' | 'ring', number>>
   /** Where what stands in the state of a BlockQueue. */
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
@@ -80,6 +80,8 @@ export type NativeConstants = {
 /** One file and its queue. Opened and closed by requests, like all that may take time. */
 export type NativeBlockQueue = {
   readonly number: number
+  /** Whether data requests go by an io_uring where they can. */
+  readonly usesRing: boolean
   /** Bytes. */
   geometry(): {
     readonly memoryAlignment: number

@@ -7,7 +7,14 @@ import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend
 import { FileLog } from './file-log.js'
 import { QueueState } from './queue-state.js'
 import { type Requester, requests } from './requests.js'
-import { closedError, errorOfAddon, openError, poisonedError, systemError } from './system-error.js'
+import {
+  closedError,
+  errorOfAddon,
+  noRingError,
+  openError,
+  poisonedError,
+  systemError,
+} from './system-error.js'
 
 export type BlockQueueOptions = {
   readonly readOnly: boolean
@@ -24,9 +31,15 @@ export type BlockQueueOptions = {
   readonly idleMs?: number
   /** Write what is small, where the page cache takes it, on this thread. */
   readonly inlineWrites?: boolean
+  /** How data requests are made where the page cache is bypassed; what keeps a log uses threads. Default 'threads'. */
+  readonly aio?: Aio
   /** Keep a log of all that changes the file, in memory: for looking at what a crash could leave. */
   readonly record?: boolean
 }
+
+/** By threads that wait for each request, or by Linux's io_uring; the names are QEMU's. */
+export const aioNames = ['threads', 'io_uring'] as const
+export type Aio = (typeof aioNames)[number]
 
 /** Some 1000 nodes of 4 KiB: enough for one sync to serve hundreds of requests, little enough to be written within a blink. */
 const defaultQueueBytes = 4 * 1024 ** 2
@@ -59,6 +72,8 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly readOnly: boolean
   readonly direct: boolean
   readonly syncPolicy: SyncPolicy
+  /** How its data requests are made. */
+  readonly aio: Aio
   /** Of this file, in the addon. */
   readonly number: number
   /** What has happened to the file, if that is recorded. */
@@ -91,7 +106,7 @@ export class BlockQueue implements BlockBackend, Requester {
   /**
    * Open a file; nothing of it is read.
    * @throws ERR_NOT_FOUND, ERR_PERMISSION, ERR_READ_ONLY, ERR_IS_A_DIRECTORY, ERR_EXISTS, ERR_IO, ERR_OUT_OF_MEMORY
-   * @throws ERR_NOT_SUPPORTED  neither a regular file nor a block device; or `direct` where the file system cannot
+   * @throws ERR_NOT_SUPPORTED  neither a regular file nor a block device; `direct` where the file system cannot; or an io_uring that cannot be had
    */
   static async open(path: string, options: BlockQueueOptions): Promise<BlockQueue> {
     const queue = new BlockQueue(path, options)
@@ -110,7 +125,8 @@ export class BlockQueue implements BlockBackend, Requester {
       (options.readOnly ? constants.flags.readOnly : 0) +
       (options.direct ? constants.flags.direct : 0) +
       (options.create === true ? constants.flags.create : 0) +
-      (options.record === true ? constants.flags.record : 0)
+      (options.record === true ? constants.flags.record : 0) +
+      (options.aio === 'io_uring' ? constants.flags.ring : 0)
     const policy = constants.policies[options.syncPolicy]
     this.#native = this.#inWords(
       'open',
@@ -119,6 +135,9 @@ export class BlockQueue implements BlockBackend, Requester {
     this.number = this.#native.number
     if (constants.canInflate)
       this.readDeflated = (bytes, offset, length) => this.#readDeflated(bytes, offset, length)
+    this.aio = this.#native.usesRing ? 'io_uring' : 'threads'
+    const needsRing = options.aio === 'io_uring' && options.direct && options.record !== true
+    if (needsRing && this.aio === 'threads') throw noRingError(path)
     this.#longestReadAtOnce = options.direct ? 0 : constants.longestAtOnce
     this.#longestWriteAtOnce = options.inlineWrites === true ? this.#longestReadAtOnce : 0
     if (options.record === true) this.log = new FileLog(this.#native)

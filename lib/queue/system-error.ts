@@ -75,6 +75,15 @@ export function closedError(path: string): Qcow2Error {
   return new Qcow2Error('ERR_CLOSED', `'${path}' is closed`, { path })
 }
 
+/** An io_uring was asked for by its name. */
+export function noRingError(path: string): Qcow2Error {
+  return new Qcow2Error(
+    'ERR_NOT_SUPPORTED',
+    `'${path}' cannot be opened with the cache option aio 'io_uring': it needs Linux 6.1 or later, and a process that may use it`,
+    { path },
+  )
+}
+
 /**
  * Why a file could not be opened, in words that help.
  * @param options  how it was to be opened

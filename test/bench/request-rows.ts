@@ -18,11 +18,13 @@ type Requests = {
   readonly flushInterval?: number
   /** Ours only: writes are made on the calling thread. */
   readonly inlineWrites?: boolean
+  /** Ours: by an io_uring in the place of threads. */
+  readonly aio?: 'io_uring'
 }
 
 function oursOf(ours: OurProcess, path: string, requests: Requests): Promise<number> {
-  const { cache, inlineWrites = false, ...rest } = requests
-  const options: BenchOptions = { format: 'qcow2', cache: { mode: cache, inlineWrites }, ...rest }
+  const { cache, inlineWrites = false, aio = 'threads', ...rest } = requests
+  const options: BenchOptions = { format: 'qcow2', cache: { mode: cache, inlineWrites, aio }, ...rest }
   return ours.run({ work: 'requests', path, options })
 }
 
@@ -122,7 +124,7 @@ function durable(bench: Bench, ours: OurProcess, clients: number, count: number)
 
 type RowShape = readonly [name: string, work: string, floor: number, goal: number]
 
-/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`. @param ours  the process in which our side runs */
+/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`, those with a u by an io_uring. @param ours  the process in which our side runs */
 export function requestRows(ours: OurProcess): Row[] {
   const row = ([name, work, floor, goal]: RowShape, prepare: Row['prepare']): Row => ({
     name,
@@ -142,6 +144,13 @@ export function requestRows(ours: OurProcess): Row[] {
   const many = { count: 120_000, depth: 32, cache: 'writeback', write: true } as const
   const loneNew = { count: 16_000, depth: 1, cache: 'writeback' } as const
   const manyNew = { count: 32_000, depth: 32, cache: 'writeback' } as const
+  const loneDirect = { count: 8000, depth: 1, cache: 'none' } as const
+  const loneDirectWrites = { count: 6000, depth: 1, cache: 'none', write: true } as const
+  const manyDirect = { count: 40_000, depth: 32, cache: 'none' } as const
+  const manyDirectWrites = { count: 30_000, depth: 32, cache: 'none', write: true } as const
+  const manyDirectNew = { count: 12_000, depth: 32, cache: 'none' } as const
+  const flushed = { count: 6400, depth: 32, cache: 'none', flushInterval: 32 } as const
+  const ring = { aio: 'io_uring' } as const
   const megabytes = { bufferSize: 2 ** 21, cache: 'none', count: 512, depth: 8 } as const
   return [
     there(['1', 'cached 4k read, 1 deep', 3, 6], { count: 120_000, depth: 1, cache: 'writeback' }),
@@ -150,33 +159,24 @@ export function requestRows(ours: OurProcess): Row[] {
     there(['4', 'cached 4k overwrite, 32 deep', 2, 3.5], many),
     there(['3i', 'cached 4k overwrite, 1 deep, inline', 1.6, 4], { ...lone, ...inline }),
     there(['4i', 'cached 4k overwrite, 32 deep, inline', 2, 3.5], { ...many, ...inline }),
-    there(['5r', 'O_DIRECT 4k read, 1 deep', 0.95, 1.1], { count: 8000, depth: 1, cache: 'none' }),
-    there(['5w', 'O_DIRECT 4k overwrite, 1 deep', 0.95, 1.1], {
-      count: 6000,
-      depth: 1,
-      cache: 'none',
-      write: true,
-    }),
-    there(['6', 'O_DIRECT 4k read, 32 deep', 1.2, 2], { count: 40_000, depth: 32, cache: 'none' }),
-    there(['7', 'O_DIRECT 4k overwrite, 32 deep', 1, 2], {
-      count: 30_000,
-      depth: 32,
-      cache: 'none',
-      write: true,
-    }),
+    there(['5r', 'O_DIRECT 4k read, 1 deep', 0.95, 1.1], loneDirect),
+    there(['5w', 'O_DIRECT 4k overwrite, 1 deep', 0.95, 1.1], loneDirectWrites),
+    there(['6', 'O_DIRECT 4k read, 32 deep', 1.2, 2], manyDirect),
+    there(['7', 'O_DIRECT 4k overwrite, 32 deep', 1, 2], manyDirectWrites),
+    there(['5ru', 'O_DIRECT 4k read, 1 deep, io_uring', 0.95, 1.1], { ...loneDirect, ...ring }),
+    there(['5wu', 'O_DIRECT 4k overwrite, 1 deep, io_uring', 0.95, 1.1], { ...loneDirectWrites, ...ring }),
+    there(['6u', 'O_DIRECT 4k read, 32 deep, io_uring', 1.2, 2], { ...manyDirect, ...ring }),
+    there(['7u', 'O_DIRECT 4k overwrite, 32 deep, io_uring', 1, 2], { ...manyDirectWrites, ...ring }),
     allocating(['8', 'allocating 4k, writeback, 1 deep', 1.8, 5], loneNew),
     allocating(['9', 'allocating 4k, writeback, 32 deep', 2.5, 4.5], manyNew),
     allocating(['8i', 'allocating 4k, writeback, 1 deep, inline', 1.8, 5], { ...loneNew, ...inline }),
     allocating(['9i', 'allocating 4k, writeback, 32 deep, inline', 2.5, 4.5], { ...manyNew, ...inline }),
-    allocating(['10', 'allocating 4k, none, 32 deep', 1.4, 3.5], { count: 12_000, depth: 32, cache: 'none' }),
+    allocating(['10', 'allocating 4k, none, 32 deep', 1.4, 3.5], manyDirectNew),
+    allocating(['10u', 'allocating 4k, none, 32 deep, io_uring', 1.4, 3.5], { ...manyDirectNew, ...ring }),
     row(['11', 'durable allocating 4k, 1 client', 1.5, 2], async (bench) => durable(bench, ours, 1, 800)),
     row(['12', 'durable allocating 4k, 32 clients', 8, 17], async (bench) => durable(bench, ours, 32, 3200)),
-    allocating(['13', 'allocating 4k, a flush every 32', 2, 3], {
-      count: 6400,
-      depth: 32,
-      cache: 'none',
-      flushInterval: 32,
-    }),
+    allocating(['13', 'allocating 4k, a flush every 32', 2, 3], flushed),
+    allocating(['13u', 'allocating 4k, a flush every 32, io_uring', 2, 3], { ...flushed, ...ring }),
     allocating(['14', 'allocating 64k, writeback, 32 deep', 1, 1.4], {
       count: 10_000,
       depth: 32,

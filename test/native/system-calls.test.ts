@@ -2,7 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import type { Aio } from '../../lib/queue/block-queue.js'
 import { runProgram } from '../support/child.js'
+import { hasRing } from '../support/io-uring.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 // The counters say what was meant to happen; here the kernel is asked.
@@ -13,8 +15,13 @@ const canTrace = hasStrace && process.env['LD_PRELOAD'] === undefined
 
 type Calls = Record<string, number>
 
-/** @returns how often each system call was made on the file, or undefined where there is no strace */
-async function countCalls(t: ExecutionContext, work: string, direct: boolean): Promise<Calls | undefined> {
+/** @returns how often each system call was made on the file, and what was begun by an io_uring; undefined where there is no strace */
+async function countCalls(
+  t: ExecutionContext,
+  work: string,
+  direct: boolean,
+  aio: Aio = 'threads',
+): Promise<Calls | undefined> {
   if (!canTrace) {
     t.log('skipped: needs strace, and no preloaded sanitiser')
     t.pass()
@@ -30,10 +37,10 @@ async function countCalls(t: ExecutionContext, work: string, direct: boolean): P
     '-o',
     trace,
     '-e',
-    'trace=access,pread64,preadv,preadv2,pwrite64,pwritev,fdatasync,fsync,pwritev2',
+    'trace=access,io_uring_enter,pread64,preadv,preadv2,pwrite64,pwritev,fdatasync,fsync,pwritev2',
   ]
   const program = new URL('./programs/count-calls.js', import.meta.url)
-  const result = await runProgram(program, [path, String(direct), work], { around })
+  const result = await runProgram(program, [path, String(direct), work, aio], { around })
   t.is(result.code, 0, result.stderr)
   const lines = (await readFile(trace, 'utf8')).split('\n')
   const from = lines.findIndex((line) => line.includes('/count-calls-begin'))
@@ -42,7 +49,10 @@ async function countCalls(t: ExecutionContext, work: string, direct: boolean): P
   const calls: Calls = {}
   for (const line of lines.slice(from, to)) {
     const name = /^\d+\s+(\w+)\(/.exec(line)?.[1]
-    if (name !== undefined && line.includes(path)) calls[name] = (calls[name] ?? 0) + 1
+    if (name === undefined) continue
+    const begun = Number(/^\d+\s+io_uring_enter\([^,]+, (\d+),/.exec(line)?.[1] ?? 0)
+    if (line.includes(path) || begun > 0) calls[name] = (calls[name] ?? 0) + 1
+    if (begun > 0) calls['begun'] = (calls['begun'] ?? 0) + begun
   }
   return calls
 }
@@ -85,5 +95,19 @@ for (const direct of [false, true]) {
   test(`${mode}: when nothing is to be synced nothing is`, async (t) => {
     const calls = await countCalls(t, 'never', direct)
     if (calls !== undefined) t.deepEqual(calls, { pwritev: 1, pwrite64: 4 })
+  })
+}
+
+if (hasRing) {
+  test('io_uring: 32 reads of one turn cost one system call, and one of several pieces is neighbours of up to 64 KiB', async (t) => {
+    const apart = await countCalls(t, 'reads', true, 'io_uring')
+    if (apart === undefined) return
+    t.deepEqual(apart, { io_uring_enter: 1, begun: 32 })
+    const together = await countCalls(t, 'neighbours', true, 'io_uring')
+    const { pwrite64 = 0, ...others } = together ?? {}
+    // 32 writes of 4 KiB side by side are two, and one stands alone; the two long ones have memory that O_DIRECT may not take. The reads are two.
+    t.is((others['begun'] ?? 0) + pwrite64, 2 + 1 + 2 + 2)
+    t.is(others['io_uring_enter'], 2)
+    t.deepEqual(Object.keys(others).sort(), ['begun', 'io_uring_enter'])
   })
 }

@@ -1,9 +1,10 @@
 import { accessSync } from 'node:fs'
 import { noSection, section } from '../../../lib/base/units.js'
+import { alignedBytes } from '../../../lib/native/aligned-memory.js'
 import { BlockQueue } from '../../../lib/queue/block-queue.js'
 
-/** Work whose system calls are known beforehand. Usage: PATH DIRECT WORK. What lies between the two marks is counted. */
-const [path = '', direct = '', work = ''] = process.argv.slice(2)
+/** Work whose system calls are known beforehand. Usage: PATH DIRECT WORK [AIO]. What lies between the two marks is counted. */
+const [path = '', direct = '', work = '', aio = 'threads'] = process.argv.slice(2)
 const unit = 4096
 
 function mark(place: 'begin' | 'end'): void {
@@ -19,6 +20,7 @@ const queue = await BlockQueue.open(path, {
   direct: direct === 'true',
   syncPolicy: work === 'every-write' ? 'write' : work === 'never' ? 'never' : 'flush',
   create: true,
+  ...(aio === 'io_uring' ? { aio } : {}),
   idleMs: 0,
 })
 await queue.truncate(1024 * unit)
@@ -31,6 +33,9 @@ if (work === 'data') {
 } else if (work === 'flushes') {
   await Promise.all(Array.from({ length: 32 }, (_, index) => queue.write(bytes, 2 * index * unit)))
   await Promise.all(Array.from({ length: 32 }, () => queue.flush()))
+} else if (work === 'reads') {
+  const memory = Array.from({ length: 32 }, () => alignedBytes(unit))
+  await Promise.all(memory.map((bytes, index) => queue.read(bytes, 2 * index * unit)))
 } else if (work === 'neighbours') {
   const long = new Uint8Array(32 * unit)
   await Promise.all([
