@@ -88,6 +88,10 @@ export function notSupported(what: string, context: ErrorContext = {}): Qcow2Err
   return new Qcow2Error('ERR_NOT_SUPPORTED', what, context)
 }
 
+export function readOnly(what: string, context: ErrorContext): Qcow2Error {
+  return new Qcow2Error('ERR_READ_ONLY', what, context)
+}
+
 type MisuseCode = 'ERR_INVALID_OPTION' | 'ERR_INVALID_ARGUMENT' | 'ERR_OUT_OF_RANGE'
 
 /** A caller passed something of the wrong kind. */

@@ -1,6 +1,6 @@
 import type { Readable, Writable } from 'node:stream'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
-import { invalid, notSupported, outOfRange, Qcow2Error } from '../base/errors.js'
+import { invalid, notSupported, outOfRange, Qcow2Error, readOnly } from '../base/errors.js'
 import { alignUp, isCount } from '../base/integers.js'
 import {
   booleanOption,
@@ -475,11 +475,7 @@ export class DiskImage implements AsyncDisposable {
 
   #checkWritable(): void {
     this.#checkOpen()
-    if (this.readOnly) {
-      throw new Qcow2Error('ERR_READ_ONLY', `The image '${this.path}' was opened read-only`, {
-        path: this.path,
-      })
-    }
+    if (this.readOnly) throw readOnly(`The image '${this.path}' was opened read-only`, { path: this.path })
   }
 
   #checkRange(range: Range): void {

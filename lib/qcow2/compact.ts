@@ -1,6 +1,6 @@
 import { type LongWork, ProgressReporter, throwIfAborted } from '../base/abort.js'
 import { assert } from '../base/assert.js'
-import { corrupt, Qcow2Error } from '../base/errors.js'
+import { corrupt, readOnly } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { checkQcow2 } from './check.js'
 import { ReferenceCounts } from './check-counts.js'
@@ -56,8 +56,7 @@ export async function compactQcow2(
   options: CompactQcow2Options = {},
 ): Promise<number> {
   const { path } = backend
-  if (backend.readOnly)
-    throw new Qcow2Error('ERR_READ_ONLY', 'Cannot compact a file that is open read-only', { path })
+  if (backend.readOnly) throw readOnly('Cannot compact a file that is open read-only', { path })
   const { header } = await readHeader(backend)
   refuseContradiction(header, path)
   checkTablePlaces(header, { readOnly: false, repairing: false, path })

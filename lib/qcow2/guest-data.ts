@@ -12,6 +12,8 @@ export interface GuestData {
   readonly encrypted?: boolean
   /** Fill `bytes`; what the file does not have are zeros. */
   read(bytes: Uint8Array, host: number, guest: number): Promise<void>
+  /** As `read`, if that needs no wait: false says to `read`. */
+  readAtOnce?(bytes: Uint8Array, host: number): boolean
   /** Resolves when written, not when durable. */
   write(bytes: Uint8Array, host: number, guest: number): Promise<void>
   /** Make the range read as zeros and, without `unmap`, keep it allocated. */

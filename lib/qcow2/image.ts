@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.js'
-import { namingFile, outOfRange, Qcow2Error } from '../base/errors.js'
+import { namingFile, outOfRange, readOnly } from '../base/errors.js'
 import { Pending } from '../base/pending.js'
 import { guestOffset, hostOffset } from '../base/units.js'
 import { addStats } from '../queue/add-stats.js'
@@ -38,7 +38,7 @@ import { type OpenMetadata, openMetadata } from './open-metadata.js'
 import { alone, type Parts, refuseUnsound } from './parts.js'
 import { type Preallocation, preallocate } from './preallocate.js'
 import { RangeLocks } from './range-locks.js'
-import { readGuest } from './read.js'
+import { anyPlain, readAtOnce, readGuest } from './read.js'
 import { RefcountGrowth } from './refcount-growth.js'
 import { RefcountTable } from './refcount-table.js'
 import { defaultReservation } from './reservation.js'
@@ -212,13 +212,20 @@ export class Qcow2Image implements FormatImage {
     return this.#parts.geometry.clusterSize
   }
 
-  async read(bytes: Uint8Array, offset: number): Promise<void> {
+  read(bytes: Uint8Array, offset: number): Promise<void> {
+    const isInside = offset + bytes.byteLength <= this.#size
+    return isInside && readAtOnce(this.#parts, bytes, guestOffset(offset))
+      ? Promise.resolve()
+      : this.#read(bytes, offset)
+  }
+
+  async #read(bytes: Uint8Array, offset: number): Promise<void> {
     const { active, l2, data, unsyncedData } = this.#parts
     while (active.gate !== undefined) await active.gate
     this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
     try {
-      const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, { inPlace: false })
+      const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, anyPlain)
       if (host >= 0) {
         await data.read(bytes, host, offset)
         unsyncedData.refuse(host, bytes.byteLength)
@@ -412,7 +419,7 @@ export class Qcow2Image implements FormatImage {
       await this.#marks.set()
       await alone(this.#parts, async () => {
         if (backend.poisoned !== undefined) throw poisonedError(backend.poisoned, backend.path)
-        if (this.#readOnly) throw readOnlyError(backend.path)
+        if (this.#readOnly) throw readOnly(`The image '${backend.path}' is read-only`, { path: backend.path })
         damage.refuse()
         await work()
       })
@@ -462,7 +469,7 @@ export class Qcow2Image implements FormatImage {
   /** @returns the ticket of a request that changes the image; undefined when it has to wait first */
   #beginChange(offset: number, length: number): number | undefined {
     const { active, backend } = this.#parts
-    if (this.#readOnly) throw readOnlyError(backend.path)
+    if (this.#readOnly) throw readOnly(`The image '${backend.path}' is read-only`, { path: backend.path })
     if (this.#marks.due || this.bitmaps.due || active.gate !== undefined) return undefined
     refuseUnsound(this.#parts)
     this.#refuseOutside(offset, length)
@@ -490,8 +497,4 @@ export class Qcow2Image implements FormatImage {
     if (ticket !== undefined) this.#parts.active.end(ticket)
     if (this.#parts.frees.pending) this.#parts.frees.release()
   }
-}
-
-function readOnlyError(path: string): Qcow2Error {
-  return new Qcow2Error('ERR_READ_ONLY', `The image '${path}' is read-only`, { path })
 }

@@ -2,6 +2,26 @@ import { type GuestOffset, guestOffset } from '../base/units.js'
 import type { MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 
+/**
+ * Fill `bytes` if that needs no wait: plain clusters whose place is in memory, as their bytes are in the host's. Nothing can come in between, so no ticket is needed.
+ * @returns whether they are filled; false says nothing, also of failures, which the other way meets again
+ */
+export function readAtOnce(parts: Parts, bytes: Uint8Array, guest: GuestOffset): boolean {
+  const { active, data, l2, unsyncedData } = parts
+  if (data.readAtOnce === undefined || active.gate !== undefined) return false
+  try {
+    const host = l2.contiguousHost(guest, bytes.byteLength, anyPlain)
+    if (host < 0 || !data.readAtOnce(bytes, host)) return false
+    unsyncedData.refuse(host, bytes.byteLength)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** For `contiguousHost`. */
+export const anyPlain = { inPlace: false } as const
+
 /** Fill `bytes` with what the guest sees at `guest`. The caller holds a ticket of ActiveRequests, which keeps the clusters. */
 export async function readGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
   const reads: Promise<void>[] = []

@@ -1,4 +1,4 @@
-import { Qcow2Error } from '../base/errors.js'
+import { readOnly } from '../base/errors.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { checkOnly } from './check-only.js'
 import { checkCopiedFlags } from './check-flags.js'
@@ -34,9 +34,7 @@ type Fixed = { corruptions: number; leaks: number }
  */
 export async function repairQcow2(backend: BlockBackend, options: CheckOptions): Promise<CheckResult> {
   if (backend.readOnly) {
-    throw new Qcow2Error('ERR_READ_ONLY', 'Cannot repair a file that is open read-only', {
-      path: backend.path,
-    })
+    throw readOnly('Cannot repair a file that is open read-only', { path: backend.path })
   }
   const { header, firstCluster } = await readHeader(backend)
   checkTablePlaces(header, { readOnly: false, repairing: true, path: backend.path })

@@ -6,6 +6,7 @@ import { Admission } from './admission.js'
 import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
 import { FileLog } from './file-log.js'
 import { QueueState } from './queue-state.js'
+import { ReadAhead } from './read-ahead.js'
 import { type Requester, requests } from './requests.js'
 import {
   closedError,
@@ -66,6 +67,8 @@ const verbs: Readonly<Record<NativeOperation, string>> = {
   durable: 'flush',
 }
 
+const over = Promise.resolve()
+
 /** One file and its queue, on the addon. */
 export class BlockQueue implements BlockBackend, Requester {
   readonly path: string
@@ -87,6 +90,7 @@ export class BlockQueue implements BlockBackend, Requester {
   /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
   readonly #longestReadAtOnce: number
   readonly #longestWriteAtOnce: number
+  readonly #ahead = new ReadAhead((bytes, offset) => this.#native.readAtOnce(bytes, offset))
   #alignment = 1
   #length = 0
   #isDevice = false
@@ -193,14 +197,23 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
-    if (bytes.length === 0) return Promise.resolve()
+    if (bytes.length === 0 || this.readAtOnce(bytes, offset)) return over
     if (this.#closing === undefined) {
       this.#dataReads++
       this.#dataReadBytes += bytes.length
-      const mayBeNow = bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce
-      if (mayBeNow && this.#native.readAtOnce(bytes, offset)) return this.#requests.ranAtOnce()
     }
     return this.#send('read', offset, bytes.length, bytes)
+  }
+
+  readAtOnce(bytes: Uint8Array, offset: number): boolean {
+    const mayBe = bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce
+    if (!mayBe || this.#closing !== undefined) return false
+    const isAhead = this.#ahead.read(bytes, offset, this.#length, this.#requests)
+    if (!isAhead && !this.#native.readAtOnce(bytes, offset)) return false
+    this.#requests.ranAtOnce()
+    this.#dataReads++
+    this.#dataReadBytes += bytes.length
+    return true
   }
 
   readQueued(bytes: Uint8Array, offset: number): Promise<void> {
@@ -372,8 +385,11 @@ export class BlockQueue implements BlockBackend, Requester {
       this.#dataWrites++
       this.#dataWriteBytes += length
       const mayBeNow = length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce
-      if (bytes !== undefined && mayBeNow && this.#native.writeAtOnce(bytes, offset))
-        return this.#requests.ranAtOnce()
+      if (bytes !== undefined && mayBeNow && this.#native.writeAtOnce(bytes, offset)) {
+        this.#requests.ranAtOnce()
+        this.#requests.changedAtOnce()
+        return over
+      }
     }
     return this.#send(operation, offset, length, bytes)
   }

@@ -23,8 +23,6 @@ type Request = {
   readonly reject: (error: Error) => void
 }
 
-const settled = Promise.resolve()
-
 /**
  * The requests of all files of this thread on their way to the addon and back. Those of one turn of the event loop go over as
  * one batch, rung in by process.nextTick; results come back as one batch for each wake-up. Small ones that the page cache serves are done on
@@ -54,7 +52,13 @@ class Requests {
   /** What may still be done on this thread before the event loop has a turn. */
   #atOnceLeft: number
   readonly #mostAtOnce: number
+  #moment = 0
+  #momentEnds = false
   readonly #ring = (): void => this.#submit()
+  readonly #endMoment = (): void => {
+    this.#moment++
+    this.#momentEnds = false
+  }
   readonly #ringAfterTurn = (): void => {
     this.#atOnceLeft = this.#mostAtOnce
     this.#submit()
@@ -103,10 +107,29 @@ class Requests {
     return this.#atOnceLeft > 0
   }
 
-  /** One was. @returns what its caller waits for: it is over */
-  ranAtOnce(): Promise<void> {
+  /** One was. */
+  ranAtOnce(): void {
     this.#atOnceLeft--
-    return settled
+  }
+
+  /**
+   * Another number as soon as anybody on this thread may know of a change of any file that came after `beginMoment`: when something was written on
+   * this thread, or promises no longer go on from one to the next. All else that is over is told in a later turn of the event loop.
+   */
+  get moment(): number {
+    return this.#moment
+  }
+
+  beginMoment(): number {
+    if (!this.#momentEnds) {
+      this.#momentEnds = true
+      process.nextTick(this.#endMoment)
+    }
+    return this.#moment
+  }
+
+  changedAtOnce(): void {
+    this.#moment++
   }
 
   /**
