@@ -7,6 +7,7 @@
 #include "guard.h"
 #include "inflate.h"
 #include "job.h"
+#include "large_pages.h"
 #include "queued_file.h"
 #include "request_queue_binding.h"
 
@@ -20,7 +21,7 @@ using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 8;
+constexpr int kAbi = 9;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -96,7 +97,7 @@ void shut_down(const Napi::CallbackInfo& info) {
 Napi::Value misalignment(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const double alignment = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : 0;
-  if (!info[0].IsTypedArray() || !(alignment >= 1 && alignment <= 1 << 20) || std::floor(alignment) != alignment) {
+  if (!info[0].IsTypedArray() || !(alignment >= 1 && alignment <= 1 << 21) || std::floor(alignment) != alignment) {
     Napi::TypeError::New(env, "misalignment(bytes, alignment) takes a Uint8Array and a count")
         .ThrowAsJavaScriptException();
     return {};
@@ -105,6 +106,19 @@ Napi::Value misalignment(const Napi::CallbackInfo& info) {
   napi_get_typedarray_info(env, info[0], nullptr, nullptr, &data, nullptr, nullptr);
   return Napi::Number::New(env,
                            static_cast<double>(reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(alignment)));
+}
+
+// (bytes)
+Napi::Value use_large_pages(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsTypedArray()) {
+    Napi::TypeError::New(env, "useLargePages(bytes) takes a Uint8Array").ThrowAsJavaScriptException();
+    return {};
+  }
+  void* data = nullptr;
+  napi_get_typedarray_info(env, info[0], nullptr, nullptr, &data, nullptr, nullptr);
+  block_queue::use_large_pages(data, info[0].As<Napi::TypedArray>().ByteLength());
+  return {};
 }
 
 Napi::Object define(Napi::Env env, Napi::Object exports) {
@@ -116,6 +130,7 @@ Napi::Object define(Napi::Env env, Napi::Object exports) {
   exports.Set("submit", Napi::Function::New<submit>(env, "submit"));
   exports.Set("shutDown", Napi::Function::New<shut_down>(env, "shutDown"));
   exports.Set("misalignment", Napi::Function::New<misalignment>(env, "misalignment"));
+  exports.Set("useLargePages", Napi::Function::New<use_large_pages>(env, "useLargePages"));
   return exports;
 }
 

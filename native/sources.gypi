@@ -13,6 +13,7 @@
       "native/io_log.cc",
       "native/io_pool.cc",
       "native/io_ring.cc",
+      "native/large_pages.cc",
       "native/loop_watch.cc",
       "native/queued_file.cc",
       "native/request_queue.cc",

@@ -37,6 +37,8 @@ export type NativeAddon = {
   shutDown(): void
   /** How many bytes the memory begins behind a multiple of `alignment`. */
   misalignment(bytes: Uint8Array, alignment: number): number
+  /** Ask the system to back memory that nobody has touched yet with pages of 2 MiB, where it has such and `bytes` cover them. */
+  useLargePages(bytes: Uint8Array): void
 }
 
 export type NativeOperation =
