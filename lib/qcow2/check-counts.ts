@@ -2,7 +2,7 @@ import { Qcow2Error } from '../base/errors.js'
 
 /** Counts of neighbouring clusters stand together: one entry of the index for this many. */
 const clustersPerChunk = 256
-const chunksPerSlab = 4096
+const chunksPerSlab = 1024
 /** What one chunk costs: its counts, and its entry in the index. */
 const bytesPerChunk = clustersPerChunk + 48
 /** Held in the byte of a cluster whose count stands in the overflow map. */

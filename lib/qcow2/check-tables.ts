@@ -1,7 +1,7 @@
 import type { BlockBackend } from '../queue/backend.js'
 
-/** Tables are read this much at a time: enough to keep a disk busy, and bounded. */
-const batchBytes = 2 * 1024 * 1024
+/** Tables are read this much at a time: what is read in larger pieces is not read faster. */
+const batchBytes = 256 * 1024
 /** Requests under way at once. */
 const batchTables = 128
 

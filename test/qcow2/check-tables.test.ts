@@ -71,13 +71,13 @@ test('what lies past the end has no bytes, however far; a last table that is sho
 
 test('a long table is read piece by piece', async (t) => {
   const pieces: unknown[] = []
-  for await (const { first, count, view } of readEntries(numbered(), 8, 600_000)) {
+  for await (const { first, count, view } of readEntries(numbered(), 8, 75_000)) {
     pieces.push([first, count, Number(view.getBigUint64(0))])
   }
   t.deepEqual(pieces, [
-    [0, 262144, 1],
-    [262144, 262144, 0],
-    [524288, 75712, 0],
+    [0, 32768, 1],
+    [32768, 32768, 0],
+    [65536, 9464, 0],
   ])
 })
 
