@@ -237,36 +237,34 @@ export class Qcow2Image implements FormatImage {
     }
   }
 
-  async write(bytes: Uint8Array, offset: number): Promise<void> {
-    const guest = guestOffset(offset)
-    await this.#change(
-      offset,
-      bytes.byteLength,
-      () => writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest),
-    )
+  write(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.#change(offset, bytes.byteLength, () => {
+      const guest = guestOffset(offset)
+      return writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest)
+    })
   }
 
-  async writeCompressed(bytes: Uint8Array, offset: number): Promise<void> {
-    await this.#change(offset, bytes.byteLength, () =>
+  writeCompressed(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.#change(offset, bytes.byteLength, () =>
       writeCompressedGuest(this.#parts, bytes, guestOffset(offset)),
     )
   }
 
-  async writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
-    await this.#change(offset, length, () =>
+  writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
+    return this.#change(offset, length, () =>
       writeZeroesGuest(this.#parts, guestOffset(offset), length, { ...options, size: this.#size }),
     )
   }
 
   /** Make whole clusters or subclusters read as zeros, on this backing file and on any other. */
-  async hideBacking(offset: number, length: number): Promise<void> {
-    await this.#change(offset, length, () =>
+  hideBacking(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, () =>
       hideBacking(this.#parts, guestOffset(offset), length, { size: this.#size }),
     )
   }
 
-  async discard(offset: number, length: number): Promise<void> {
-    await this.#change(offset, length, () =>
+  discard(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, () =>
       discardGuest(this.#parts, guestOffset(offset), length, { size: this.#size }),
     )
   }
