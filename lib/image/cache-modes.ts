@@ -7,16 +7,17 @@ import { type Aio, aioNames } from '../queue/block-queue.js'
  * Two independent choices: whether the host's page cache is used, and when things are made durable.
  * The names are QEMU's; 'unsafe-direct' is the sixth, which it has no name for.
  */
-const cacheModes = {
-  writeback: { direct: false, syncPolicy: 'flush' },
-  none: { direct: true, syncPolicy: 'flush' },
-  writethrough: { direct: false, syncPolicy: 'write' },
-  directsync: { direct: true, syncPolicy: 'write' },
-  unsafe: { direct: false, syncPolicy: 'never' },
-  'unsafe-direct': { direct: true, syncPolicy: 'never' },
-} as const satisfies Record<string, { direct: boolean; syncPolicy: SyncPolicy }>
+export type CacheMode = 'writeback' | 'none' | 'writethrough' | 'directsync' | 'unsafe' | 'unsafe-direct'
 
-export type CacheMode = keyof typeof cacheModes
+const cacheModes: Readonly<Record<CacheMode, { readonly direct: boolean; readonly syncPolicy: SyncPolicy }>> =
+  {
+    writeback: { direct: false, syncPolicy: 'flush' },
+    none: { direct: true, syncPolicy: 'flush' },
+    writethrough: { direct: false, syncPolicy: 'write' },
+    directsync: { direct: true, syncPolicy: 'write' },
+    unsafe: { direct: false, syncPolicy: 'never' },
+    'unsafe-direct': { direct: true, syncPolicy: 'never' },
+  }
 
 export const cacheModeNames = Object.keys(cacheModes) as CacheMode[]
 

@@ -31,7 +31,8 @@ import {
   type WriteStreamOptions,
 } from './streams.js'
 
-type Range = { readonly offset: number; readonly length: number }
+/** Bytes of the guest's disk. */
+export type DiskRange = { readonly offset: number; readonly length: number }
 
 /** Where the magic stands that probing looks at. */
 const magicBytes = 4
@@ -83,10 +84,10 @@ export class DiskImage implements AsyncDisposable {
   /** The persistent dirty bitmaps of the image. */
   readonly bitmaps: DiskBitmaps
 
-  /** The layers of a disk, for what stands another disk on it and for what copies it. */
+  /** The layers of a disk, for what stands another disk on it and for what copies it. @internal */
   static layersOf: (image: DiskImage) => readonly [Layer, ...Layer[]]
 
-  /** Put a layer that stands on those of a disk in the place of its top, as `createOverlay` does. */
+  /** Put a layer that stands on those of a disk in the place of its top, as `createOverlay` does. @internal */
   static putOnTop: (image: DiskImage, layer: Layer, path: string, locking: boolean) => Promise<void>
 
   static {
@@ -94,7 +95,7 @@ export class DiskImage implements AsyncDisposable {
     DiskImage.putOnTop = (image, layer, path, locking) => image.#putOnTop(layer, path, locking)
   }
 
-  /** Use `openImage`. */
+  /** Use `openImage`. @internal */
   constructor(parts: DiskParts) {
     this.#path = parts.path
     this.readOnly = parts.readOnly
@@ -143,7 +144,7 @@ export class DiskImage implements AsyncDisposable {
   }
 
   /** Read into new memory. */
-  async read(range: Range): Promise<Uint8Array> {
+  async read(range: DiskRange): Promise<Uint8Array> {
     this.#checkOpen()
     this.#checkRange(range)
     const bytes = newBytes(range.length, this.direct)
@@ -223,7 +224,7 @@ export class DiskImage implements AsyncDisposable {
    * @param request.unmap  give the space back to the host where possible; otherwise it stays allocated where it is
    * @param request.fua    durable when the promise resolves
    */
-  writeZeroes(request: Range & { readonly unmap?: boolean; readonly fua?: boolean }): Promise<void> {
+  writeZeroes(request: DiskRange & { readonly unmap?: boolean; readonly fua?: boolean }): Promise<void> {
     let checked: Checked<typeof zeroesSchema>
     try {
       this.#checkWritable()
@@ -239,7 +240,7 @@ export class DiskImage implements AsyncDisposable {
   }
 
   /** Tell that the guest no longer needs a range. Whole clusters read as zeros afterwards; for parts of clusters it does nothing. */
-  discard(range: Range): Promise<void> {
+  discard(range: DiskRange): Promise<void> {
     try {
       this.#checkWritable()
       this.#checkRange(range)
@@ -478,7 +479,7 @@ export class DiskImage implements AsyncDisposable {
     if (this.readOnly) throw readOnly(`The image '${this.path}' was opened read-only`, { path: this.path })
   }
 
-  #checkRange(range: Range): void {
+  #checkRange(range: DiskRange): void {
     if (typeof range !== 'object' || range === null)
       throw invalid('a range must be an object { offset, length }')
     this.#checkSpan(range.offset, range.length)

@@ -11,13 +11,17 @@ export const cipherAlgs = [
   'twofish-192',
   'twofish-256',
 ] as const
+/** @useDeclaredType */
 export type CipherAlg = (typeof cipherAlgs)[number]
 
 export const cipherModes = ['xts', 'cbc', 'ctr', 'ecb'] as const
+/** @useDeclaredType */
 export type CipherMode = (typeof cipherModes)[number]
 
 export const ivgenAlgs = ['plain', 'plain64', 'essiv'] as const
+/** @useDeclaredType */
 export type IvgenAlg = (typeof ivgenAlgs)[number]
 
 export const hashAlgs = ['md5', 'sha1', 'sha224', 'sha256', 'sha384', 'sha512', 'ripemd160'] as const
+/** @useDeclaredType */
 export type HashAlg = (typeof hashAlgs)[number]

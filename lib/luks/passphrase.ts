@@ -1,7 +1,8 @@
 import { invalid } from '../base/errors.js'
 import type { OptionCheck } from '../base/options.js'
 
-type PassphraseValue = string | Uint8Array
+/** Text, or bytes. */
+export type PassphraseValue = string | Uint8Array
 
 /** The image that a passphrase is for. `depth`: 0 is the image that was named, 1 its backing file, ... */
 export type PassphraseFor = { readonly path: string; readonly depth: number }

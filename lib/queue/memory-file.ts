@@ -77,7 +77,7 @@ export class MemoryFile {
     }
   }
 
-  /** For this package: open it as a file is opened. There is no page cache that could be bypassed. */
+  /** Open it as a file is opened. There is no page cache that could be bypassed. @internal */
   openBackend(options: {
     readonly readOnly: boolean
     readonly syncPolicy: SyncPolicy

@@ -1,0 +1,10 @@
+// The reference of the API, made of the comments in lib/:  npm run docs   -> out/docs/index.html
+//
+// What typedoc.json says: a type that is referred to but not exported is an error, as is a link that leads nowhere.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { tools } from './tools.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const typedoc = tools('typedoc', 'typescript')('typedoc', 'bin/typedoc')
+process.exitCode = spawnSync(process.execPath, [typedoc], { cwd: root, stdio: 'inherit' }).status ?? 1
