@@ -134,7 +134,7 @@ async function inArchive() {
   rmSync(archive)
   renameSync(join(resources, 'contents'), archive)
   run('find', archive, '-name', '*.node', '-delete')
-  const said = run(process.execPath, join(archive, 'program.mjs'))
+  const said = run('env', '-C', resources, process.execPath, join(archive, 'program.mjs'))
   const [, addon = ''] = /^addon: (.*)$/m.exec(said) ?? []
   expect(said.startsWith(program.prints), said)
   expect(addon.startsWith(`${archive}.unpacked/node_modules/qcow2/prebuilds/`), `loaded from ${addon}`)

@@ -15,6 +15,7 @@ const forTesting = {
   'clang-format': ['/usr/bin/clang-format'],
   'qemu-utils': ['/usr/bin/qemu-img', '/usr/bin/qemu-io'],
   strace: ['/usr/bin/strace'],
+  chromium: ['/usr/bin/chromium'],
   'grub-rescue-pc': ['/usr/lib/grub-rescue/grub-rescue-cdrom.iso'],
 }
 

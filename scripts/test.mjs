@@ -20,7 +20,17 @@ const steps = {
   'native build': () => nativeBuildIsFresh() || run('npm', 'run', '--silent', 'build:native'),
   lint: () => run('npx', 'eslint', '--max-warnings=0', 'lib', 'test'),
   format: () =>
-    run('npx', 'prettier', '--check', '--log-level=warn', 'lib', 'test', 'scripts', 'eslint.config.js'),
+    run(
+      'npx',
+      'prettier',
+      '--check',
+      '--log-level=warn',
+      'lib',
+      'test',
+      'scripts',
+      'examples',
+      'eslint.config.js',
+    ),
   'native format': formatNative,
   tests: () => runAva([], {}),
   'failing memory': failingMemory,

@@ -25,7 +25,8 @@ const lib = filesBelow('lib', /\.ts$/)
 const tests = filesBelow('test', /\.ts$/)
 const scripts = filesBelow('scripts', /\.(mjs|sh)$/)
 const native = filesBelow('native', /\.(cc|h)$/)
-const everything = [...lib, ...tests, ...scripts, ...native]
+const examples = filesBelow('examples', /^(?!.*node_modules).*\.(mjs|cjs|js|css|html)$/)
+const everything = [...lib, ...tests, ...scripts, ...native, ...examples]
 
 /** Every `path:line: text` that matches, apart from lines that `allowed` lets pass. */
 function linesMatching(sources: readonly Source[], pattern: RegExp, allowed?: RegExp): string[] {
@@ -45,6 +46,7 @@ test('there is something to look at', (t) => {
   t.true(lib.length > 50)
   t.true(tests.length > 30)
   t.true(native.length > 10)
+  t.true(examples.length > 5)
 })
 
 /** The layers, from the ground up. A file imports from its own folder or from a lower layer. */
