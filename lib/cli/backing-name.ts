@@ -1,5 +1,5 @@
-import { dirname, relative, resolve } from 'node:path'
-import { hasProtocol } from '../image/backing-gate.js'
+import { dirname, isAbsolute, resolve } from 'node:path'
+import { hasProtocol, nameSeenFrom } from '../image/path-names.js'
 import { parseImageName } from './image-name.js'
 import { UsageError } from './usage-error.js'
 
@@ -27,9 +27,6 @@ export function storedBackingName(text: string, image: string, format: string | 
       `The backing file's format is '${name.format}' in its name and '${format}' beside it`,
     )
   }
-  if (name.path.startsWith('/')) return name.path
-  const path = relative(resolve(dirname(image)), resolve(name.path))
-  // Upwards it depends on where both stay; and a colon would make it a protocol.
-  if (path.startsWith('..')) return resolve(name.path)
-  return hasProtocol(path) ? `./${path}` : path
+  if (isAbsolute(name.path)) return name.path
+  return nameSeenFrom(resolve(dirname(image)), resolve(name.path))
 }

@@ -1,3 +1,4 @@
+import { protocolOf } from '../image/path-names.js'
 import type { ImageFormat } from '../image/probe.js'
 import type { NamedFile } from './named-files.js'
 import { parseOptionList } from './option-list.js'
@@ -59,11 +60,11 @@ function plainPath(text: string): string {
 }
 
 /**
- * The path that a plain name stands for. QEMU's rule: what stands before a colon that no slash precedes is a protocol.
+ * The path that a plain name stands for.
  * @throws what `failure` makes of the reason: a protocol other than `file:`
  */
 export function pathOf(text: string, failure: (why: string) => UsageError): string {
-  const protocol = /^([^/:]*):/.exec(text)?.[1]
+  const protocol = protocolOf(text)
   if (protocol === undefined) return text
   if (protocol === 'file') return text.slice('file:'.length)
   throw failure(`Unknown protocol '${protocol}'`)

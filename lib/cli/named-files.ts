@@ -18,7 +18,7 @@ export type Gates = { readonly backing: BackingGate; readonly dataFile: DataFile
 export async function gatesOf(...names: readonly ImageName[]): Promise<Gates> {
   if (names.every(({ chain, dataFile }) => chain.length === 0 && dataFile === undefined))
     return { backing: 'allow', dataFile: 'allow' }
-  const { hasProtocol } = await import('../image/backing-gate.js')
+  const { hasProtocol } = await import('../image/path-names.js')
   const backing = new Map<string, NamedFile>()
   const dataFiles = new Map<string, string>()
   for (const name of names) {

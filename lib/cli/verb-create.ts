@@ -1,4 +1,4 @@
-import { besideImage } from '../image/backing-gate.js'
+import { besideImage } from '../image/path-names.js'
 import type { CreateOptions } from '../operations/create.js'
 import type { ImageFormat } from '../image/probe.js'
 import { parseCommandLine } from './command-line.js'

@@ -4,10 +4,11 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { Qcow2Error } from '../base/errors.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
-import { systemError } from '../queue/system-error.js'
+import { errnoOf, systemError } from '../queue/system-error.js'
 import { defaultCache } from './cache-modes.js'
 import { couldNotOpen, openFile } from './image-file.js'
 import { takeLocks } from './locks.js'
+import { isWindows } from './path-names.js'
 
 /** Longest file name of the usual file systems, in bytes. */
 const longestName = 255
@@ -42,9 +43,14 @@ export async function writeTarget<T>(
       const result = await write(temporary)
       await makeDurable(temporary)
       options.signal?.throwIfAborted()
-      if (replaced === undefined) await renameNew(temporary, target)
-      else await rename(temporary, target)
-      await makeDurable(dirname(target))
+      if (replaced === undefined) {
+        await renameNew(temporary, target)
+      } else {
+        // There an open file cannot be replaced. Nor can one that somebody opens now: then the rename fails.
+        if (isWindows) await replaced.backend.close()
+        await rename(temporary, target)
+      }
+      await makeNamesDurable(dirname(target))
       return result
     } catch (error) {
       await unlink(temporary).catch(() => undefined)
@@ -135,8 +141,9 @@ function renamedIn(error: unknown, temporary: string, path: string): unknown {
 
 async function createEmpty(temporary: string, mode: number, path: string): Promise<void> {
   const file = await open(temporary, 'wx', mode).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.errno === undefined) throw cause
-    throw couldNotOpen(systemError(-cause.errno, 'create', { path, cause }), 'create')
+    const errno = errnoOf(cause)
+    if (errno === undefined) throw cause
+    throw couldNotOpen(systemError(errno, 'create', { path, cause }), 'create')
   })
   try {
     // The mode of a file that is replaced counts, whatever the umask is.
@@ -146,9 +153,15 @@ async function createEmpty(temporary: string, mode: number, path: string): Promi
   }
 }
 
+/** What a folder says of its files. Windows has no call for this: NTFS writes it to its journal first, as part of what it does. */
+export async function makeNamesDurable(folder: string): Promise<void> {
+  if (!isWindows) await makeDurable(folder)
+}
+
 /** fsync of a file or a folder. */
 export async function makeDurable(path: string): Promise<void> {
-  const file = await open(path, 'r')
+  // Windows asks for the right to write.
+  const file = await open(path, isWindows ? 'r+' : 'r')
   try {
     await file.sync()
   } finally {

@@ -4,6 +4,7 @@ import { invalid, Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import type { DiskImage } from './disk-image.js'
+import { besideImage, hasProtocol, isNetworkName } from './path-names.js'
 import { type ImageFormat, imageFormats } from './probe.js'
 
 /** What an image says about its backing file. Any of it may be a stranger's text. */
@@ -95,6 +96,8 @@ export async function inSameFolder(image: string, path: string, refusal: Refusal
   const spelt = resolve(path)
   // By its name alone, before anything is looked at; a folder of another name may still be the same one.
   const isSpeltHere = dirname(spelt) === resolve(dirname(image)) || dirname(spelt) === folder
+  // Looking there would tell the server who looks.
+  if (!isSpeltHere && isNetworkName(spelt)) throw outside()
   // Not by way of folders elsewhere, which may be there or not.
   const real = await realpath(isSpeltHere ? spelt : path).catch(async (cause: NodeJS.ErrnoException) => {
     // What is no link leads nowhere else.
@@ -138,16 +141,6 @@ function checkAnswer(answer: unknown): void {
     'backing: the answer must be a path, { path, format }, an image or undefined',
     'ERR_INVALID_OPTION',
   )
-}
-
-/** A relative name is relative to the image that has it: the name spelt with the image's folder, as QEMU shows it. */
-export function besideImage(image: string, name: string): string {
-  return name.startsWith('/') || hasProtocol(name) ? name : image.slice(0, image.lastIndexOf('/') + 1) + name
-}
-
-/** QEMU's rule: a colon in front of the first slash makes a protocol, `json:` among them. */
-export function hasProtocol(name: string): boolean {
-  return /^[^/]*:/.test(name)
 }
 
 function knownFormat({ format, image, name }: BackingReference): ImageFormat | undefined {

@@ -2,7 +2,8 @@ import { dirname, resolve } from 'node:path'
 import { invalid, Qcow2Error } from '../base/errors.js'
 import { enumOption } from '../base/options.js'
 import { escapeName } from '../qcow2/header-extensions.js'
-import { besideImage, hasProtocol, inSameFolder } from './backing-gate.js'
+import { inSameFolder } from './backing-gate.js'
+import { besideImage, hasProtocol } from './path-names.js'
 
 /** What an image says about its external data file. Any of it may be a stranger's text. */
 export type DataFileReference = {

@@ -1,10 +1,9 @@
 import { stat } from 'node:fs/promises'
-import { getSystemErrorMap } from 'node:util'
 import { Qcow2Error } from '../base/errors.js'
 import { escapeName } from '../qcow2/header-extensions.js'
 import type { BlockBackend } from '../queue/backend.js'
 import { BlockQueue } from '../queue/block-queue.js'
-import { systemError } from '../queue/system-error.js'
+import { describeErrno, errnoOf, systemError } from '../queue/system-error.js'
 import type { CacheSettings } from './cache-modes.js'
 import type { ImageLocation } from './location.js'
 
@@ -18,7 +17,8 @@ export type FileIdentity = string
 export async function identifyFile(path: string): Promise<FileIdentity> {
   // As bigint: inode numbers may need all 64 bits.
   const stats = await stat(path, { bigint: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw cause.errno === undefined ? cause : couldNotOpen(systemError(-cause.errno, 'stat', { path, cause }))
+    const errno = errnoOf(cause)
+    throw errno === undefined ? cause : couldNotOpen(systemError(errno, 'stat', { path, cause }))
   })
   if (stats.isDirectory()) {
     throw new Qcow2Error('ERR_IS_A_DIRECTORY', `Could not open '${escapeName(path)}': Is a directory`, {
@@ -50,7 +50,7 @@ export async function openFile(
 /** The operating system's refusals in the words that qemu-img's users know; other failures say more by themselves. */
 export function couldNotOpen(error: unknown, what: 'open' | 'create' = 'open'): unknown {
   if (!(error instanceof Qcow2Error) || error.errno === undefined || error.path === undefined) return error
-  const [name, text] = getSystemErrorMap().get(-error.errno) ?? ['', '']
+  const { name, text } = describeErrno(error.errno) ?? { name: '', text: '' }
   if (!['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'EROFS', 'ETXTBSY', 'ELOOP', 'ENAMETOOLONG'].includes(name))
     return error
   const { code, path, errno } = error

@@ -1,6 +1,6 @@
 import { link, realpath, rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { makeDurable, temporaryName } from './atomic-target.js'
+import { makeNamesDurable, temporaryName } from './atomic-target.js'
 
 /** A file that is about to be replaced, under a name of its own as well until it is known whether the new one is kept. */
 export type KeptFile = {
@@ -25,7 +25,7 @@ export async function keepFile(path: string): Promise<KeptFile | undefined> {
     await rename(kept, target)
     // Where it was never replaced, renaming it has done nothing.
     await letGo()
-    await makeDurable(dirname(target))
+    await makeNamesDurable(dirname(target))
   }
   return { putBack, letGo }
 }

@@ -1,12 +1,11 @@
 import { realpath, unlink } from 'node:fs/promises'
-import { dirname, relative, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { type Checked, booleanOption, enumOption, powerOfTwoOption, stringOption } from '../base/options.js'
 import { invalid } from '../base/errors.js'
 import type { Encryption } from '../qcow2/encryption.js'
 import { Qcow2Image } from '../qcow2/image.js'
 import { checkCreateOptions, createQcow2 } from '../qcow2/create.js'
 import { writeTarget } from './atomic-target.js'
-import { hasProtocol } from './backing-gate.js'
 import { type Encrypting, encryptOption, type EncryptOptions } from './encrypt-option.js'
 import { type NewEncryption, withNewEncryption } from './new-encryption.js'
 import { type CacheSettings, defaultCache } from './cache-modes.js'
@@ -16,6 +15,7 @@ import { keepFile } from './kept-file.js'
 import type { Layer } from './layers.js'
 import { takeLocks } from './locks.js'
 import { openSuited } from './open-suited.js'
+import { nameSeenFrom } from './path-names.js'
 
 export type OverlayOptions = {
   /** Replace a file that exists. */
@@ -158,9 +158,5 @@ async function openTop(
 /** How an image in one place names one in another: alone if they are neighbours. */
 async function nameFrom(path: string, backing: string): Promise<string> {
   const folder = await realpath(dirname(resolve(path))).catch(() => dirname(resolve(path)))
-  const real = await realpath(backing)
-  const name = relative(folder, real)
-  // Upwards it depends on where both stay; and a colon would make it a protocol.
-  if (name.startsWith('..')) return real
-  return hasProtocol(name) ? `./${name}` : name
+  return nameSeenFrom(folder, await realpath(backing))
 }

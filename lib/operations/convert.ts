@@ -1,4 +1,3 @@
-import { open } from 'node:fs/promises'
 import { type LongWork, ProgressReporter } from '../base/abort.js'
 import { invalid, notSupported, outOfRange } from '../base/errors.js'
 import {
@@ -9,6 +8,7 @@ import {
   longWorkSchema,
   required,
 } from '../base/options.js'
+import { makeDurable } from '../image/atomic-target.js'
 import { type BackingGate, backingOption } from '../image/backing-gate.js'
 import { type DataFileGate, dataFileOption } from '../image/data-file-gate.js'
 import {
@@ -306,14 +306,7 @@ async function copyInto(input: Concatenation, target: ImageLocation, work: Work)
   const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
   if (isInMemory(target)) return written
   // With cache 'unsafe', closing does not make it durable.
-  for (const path of data === undefined ? [target] : [data, target]) {
-    const file = await open(path, 'r')
-    try {
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-  }
+  for (const path of data === undefined ? [target] : [data, target]) await makeDurable(path)
   return written
 }
 

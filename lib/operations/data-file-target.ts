@@ -2,7 +2,7 @@ import { realpath } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { invalid } from '../base/errors.js'
 import { type TargetOptions, writeTarget } from '../image/atomic-target.js'
-import { besideImage, hasProtocol } from '../image/backing-gate.js'
+import { besideImage, hasProtocol } from '../image/path-names.js'
 import { type ImageLocation, isInMemory } from '../image/location.js'
 import { writeMemoryTarget } from '../image/memory-target.js'
 

@@ -3,17 +3,12 @@ import { Qcow2Error } from '../base/errors.js'
 import { alignUp } from '../base/integers.js'
 import { booleanOption, checkOptions, checkPath, enumOption, signalOption } from '../base/options.js'
 import { sectorSize } from '../base/units.js'
-import {
-  type BackingGate,
-  backingOption,
-  besideImage,
-  maxBackingDepth,
-  passGate,
-} from '../image/backing-gate.js'
+import { type BackingGate, backingOption, maxBackingDepth, passGate } from '../image/backing-gate.js'
 import { defaultCache } from '../image/cache-modes.js'
 import { identifyFile, openFile } from '../image/image-file.js'
 import { takeLocks } from '../image/locks.js'
 import { openFailure } from '../image/open-failure.js'
+import { besideImage } from '../image/path-names.js'
 import { checkLocation, type ImageLocation, nameOf } from '../image/location.js'
 import { type ImageFormat, imageFormats, probeFormat } from '../image/probe.js'
 import type { Header } from '../qcow2/header.js'

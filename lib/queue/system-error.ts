@@ -33,6 +33,18 @@ for (const [name, number] of Object.entries(constants.errno)) {
   if (descriptions.has(name)) names.set(number, name)
 }
 
+/** The number of a failure of Node's own file functions, as this system has it. @returns undefined where it is none of the system's */
+export function errnoOf({ code, errno }: NodeJS.ErrnoException): number | undefined {
+  if (errno === undefined) return undefined
+  return constants.errno[code as keyof typeof constants.errno] ?? -errno
+}
+
+/** @returns its name and what it means, undefined for a number that the system does not have */
+export function describeErrno(errno: number): { name: string; text: string } | undefined {
+  const name = names.get(errno)
+  return name === undefined ? undefined : { name, text: descriptions.get(name) ?? '' }
+}
+
 /**
  * A failure of the operating system, in Node's words: 'ENOSPC: no space left on device, write'.
  * @param errno      positive
@@ -96,6 +108,14 @@ export function openError(errno: number, path: string, options: { readonly direc
       `'${path}' cannot be opened past the page cache (cache modes none, directsync, unsafe-direct): its file system does not support O_DIRECT`,
       { path, errno, cause: error },
     )
+  }
+  // Windows: a program that lets nobody else open what it has open.
+  if (error.message.startsWith('EBUSY')) {
+    return new Qcow2Error('ERR_IMAGE_LOCKED', `'${path}' is kept from others by a program that has it open`, {
+      path,
+      errno,
+      cause: error,
+    })
   }
   if (error.message.startsWith('ENODEV')) {
     return new Qcow2Error('ERR_NOT_SUPPORTED', `'${path}' is neither a regular file nor a block device`, {

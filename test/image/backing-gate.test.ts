@@ -1,13 +1,7 @@
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import {
-  type BackingGate,
-  backingOption,
-  besideImage,
-  hasProtocol,
-  passGate,
-} from '../../lib/image/backing-gate.js'
+import { type BackingGate, backingOption, passGate } from '../../lib/image/backing-gate.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 const denied = { code: 'ERR_BACKING_DENIED' }
@@ -20,20 +14,6 @@ test('the gate is one of three names or a function', (t) => {
     code: 'ERR_INVALID_OPTION',
     message: /did you mean "deny"\?/,
   })
-})
-
-test('a colon in front of the first slash makes a protocol', (t) => {
-  for (const name of ['json:{"driver":"raw"}', 'nbd://host/x', 'file:base', 'http://h/i', 'c:disk', ':']) {
-    t.true(hasProtocol(name), name)
-  }
-  for (const name of ['base.qcow2', '/a:b', './a:b', 'dir/c:d']) t.false(hasProtocol(name), name)
-})
-
-test('a relative name stands beside the image, spelt as the image is', (t) => {
-  t.is(besideImage('disk.qcow2', 'base'), 'base')
-  t.is(besideImage('sub/../disk.qcow2', 'base'), 'sub/../base')
-  t.is(besideImage('sub/disk.qcow2', '/base'), '/base')
-  t.is(besideImage('sub/disk.qcow2', 'json:{}'), 'json:{}')
 })
 
 test('names with a protocol pass no named gate', async (t) => {

@@ -3,6 +3,8 @@ import test from 'ava'
 import { Qcow2Error } from '../../lib/base/errors.js'
 import {
   closedError,
+  describeErrno,
+  errnoOf,
   errorOfAddon,
   openError,
   poisonedError,
@@ -64,4 +66,20 @@ test('what the addon throws for lack of memory becomes a failure of the file, an
   t.like(error, { code: 'ERR_OUT_OF_MEMORY', path: '/disk', errno: errno.ENOMEM, cause: thrown })
   const other = new TypeError('misuse')
   t.is(errorOfAddon(other, 'lock', '/disk'), other)
+})
+
+test("a failure of Node's file functions has the number of the system, whatever number Node gives it", (t) => {
+  const failure = (code: string, number?: number): NodeJS.ErrnoException =>
+    Object.assign(new Error(code), { code, errno: number })
+  t.is(errnoOf(failure('ENOENT', -errno.ENOENT)), errno.ENOENT)
+  // As on Windows.
+  t.is(errnoOf(failure('ENOENT', -4058)), errno.ENOENT)
+  t.is(errnoOf(failure('EUNHEARD', -4999)), 4999)
+  t.is(errnoOf(failure('ERR_INVALID_ARG_VALUE')), undefined)
+  t.deepEqual(describeErrno(errno.ENOENT), { name: 'ENOENT', text: 'no such file or directory' })
+  t.is(describeErrno(4000), undefined)
+})
+
+test('a file that another program keeps from everybody is locked', (t) => {
+  t.is(openError(errno.EBUSY, 'C:\\disk', { direct: false }).code, 'ERR_IMAGE_LOCKED')
 })
