@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -21,6 +22,11 @@
 #endif
 #ifdef __APPLE__
 #include <sys/disk.h>
+// The kernel has had them since 10.11; not every SDK names them.
+#ifndef F_OFD_SETLK
+#define F_OFD_SETLK 90
+#define F_OFD_GETLK 92
+#endif
 #endif
 
 namespace block_queue {
@@ -47,6 +53,24 @@ int not_supported(int error) {
                                                                                                           : error;
 }
 
+// 0 or an errno. The C library that release builds are linked with answers -1 without setting errno.
+int status_of(int descriptor, struct stat* status) {
+  errno = EIO;
+  return ::fstat(descriptor, status) == 0 ? 0 : errno;
+}
+
+#ifdef __APPLE__
+// The strongest of the syncs that the file system knows. One that it knows and that fails has failed.
+int sync_to_the_medium(int descriptor) {
+  // To the medium itself; else to the drive, which keeps the order of what comes later; else to the drive's cache.
+  for (const int command : {F_FULLFSYNC, F_BARRIERFSYNC}) {
+    if (retried([&] { return ::fcntl(descriptor, command); }) == 0) return 0;
+    if (errno != EINVAL && not_supported(errno) != EOPNOTSUPP) return errno;
+  }
+  return retried([&] { return ::fsync(descriptor); }) == 0 ? 0 : errno;
+}
+#endif
+
 #ifdef __linux__
 int change_allocation(int descriptor, int mode, uint64_t offset, uint64_t length) {
   const int result =
@@ -69,14 +93,15 @@ int File::open(const std::string& path, const OpenOptions& options) {
   descriptor_ = retried([&] { return ::open(path.c_str(), flags, 0666); });
   if (descriptor_ == -1) return errno;
   struct stat status;
-  int error = ::fstat(descriptor_, &status) == 0 ? 0 : errno;
+  int error = status_of(descriptor_, &status);
   if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
   if (error == 0 && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) error = ENODEV;
   if (error == 0 && ::fcntl(descriptor_, F_SETFL, ::fcntl(descriptor_, F_GETFL) & ~O_NONBLOCK) == -1) error = errno;
   block_device_ = error == 0 && S_ISBLK(status.st_mode);
   direct_ = options.direct;
 #ifdef __APPLE__
-  if (error == 0 && direct_ && ::fcntl(descriptor_, F_NOCACHE, 1) == -1) error = errno;
+  // What is not whole pages would still go through the cache: find_alignment asks for those.
+  if (error == 0 && direct_ && ::fcntl(descriptor_, F_NOCACHE, 1) == -1) error = EINVAL;
 #endif
   if (error == 0 && direct_) error = find_alignment();
   if (error != 0) close();
@@ -156,7 +181,8 @@ int File::length(uint64_t* length) const {
   }
 #endif
   struct stat status;
-  if (::fstat(descriptor_, &status) != 0) return errno;
+  const int error = status_of(descriptor_, &status);
+  if (error != 0) return error;
   *length = static_cast<uint64_t>(status.st_size);
   return 0;
 }
@@ -190,9 +216,12 @@ int File::read_pieces(const ReadPiece* pieces, size_t count, uint64_t offset) co
 }
 
 int File::read_at_once(uint8_t* data, size_t length, uint64_t offset) const {
-#if defined(__linux__) && defined(__GLIBC__) && defined(RWF_NOWAIT)
+#if defined(__linux__) && defined(SYS_preadv2) && defined(RWF_NOWAIT)
   struct iovec piece = {data, length};
-  const ssize_t got = ::preadv2(descriptor_, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  // Not every C library has it. The kernel takes the offset in two halves, and the first alone where all of it fits.
+  const auto low = static_cast<unsigned long>(offset);         // NOLINT: the kernel's type
+  const auto high = static_cast<unsigned long>(offset >> 32);  // NOLINT
+  const auto got = ::syscall(SYS_preadv2, descriptor_, &piece, 1UL, low, high, RWF_NOWAIT);
   // A short read is the end of the cached part or of the file: the ordinary way finds out which.
   return got == static_cast<ssize_t>(length) ? 0 : EAGAIN;
 #else
@@ -238,9 +267,7 @@ int File::write_pieces_now(const WritePiece* pieces, size_t count, uint64_t offs
 
 int File::sync_now() const {
 #ifdef __APPLE__
-  // fsync leaves the data in the drive's volatile cache. Some file systems know only fsync.
-  if (retried([&] { return ::fcntl(descriptor_, F_FULLFSYNC); }) == 0) return 0;
-  return retried([&] { return ::fsync(descriptor_); }) == 0 ? 0 : errno;
+  return sync_to_the_medium(descriptor_);
 #else
   return retried([&] { return ::fdatasync(descriptor_); }) == 0 ? 0 : errno;
 #endif

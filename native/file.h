@@ -95,6 +95,7 @@ class File {
   intptr_t descriptor_ = -1;  // or a handle
   bool direct_ = false;
   bool block_device_ = false;
+  bool read_only_ = false;
   size_t memory_alignment_ = 1;
   uint64_t offset_alignment_ = 1;
   IoLog* log_ = nullptr;

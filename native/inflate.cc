@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <zlib.h>  // of Node's own headers: types and constants only
 
-#ifndef _WIN32
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <dlfcn.h>
 #endif
 
@@ -20,16 +22,18 @@ struct Zlib {
   bool is_whole() const { return init != nullptr && run != nullptr && end != nullptr; }
 };
 
-#ifndef _WIN32
 template <typename Function>
 void find(const char* name, Function* function) {
+#ifdef _WIN32
+  // Of the program itself, whatever its name is.
+  *function = reinterpret_cast<Function>(reinterpret_cast<void*>(::GetProcAddress(::GetModuleHandleW(nullptr), name)));
+#else
   *function = reinterpret_cast<Function>(::dlsym(RTLD_DEFAULT, name));
-}
 #endif
+}
 
 Zlib find_zlib() {
   Zlib zlib;
-#ifndef _WIN32
   // Chromium's zlib, which Node is built with, puts a prefix before the names.
   find("Cr_z_inflateInit2_", &zlib.init);
   find("Cr_z_inflate", &zlib.run);
@@ -38,7 +42,6 @@ Zlib find_zlib() {
   find("inflateInit2_", &zlib.init);
   find("inflate", &zlib.run);
   find("inflateEnd", &zlib.end);
-#endif
   return zlib;
 }
 

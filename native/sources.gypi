@@ -9,6 +9,7 @@
       "native/file.cc",
       "native/file_log.cc",
       "native/file_windows.cc",
+      "native/host_windows.cc",
       "native/inflate.cc",
       "native/io_log.cc",
       "native/io_pool.cc",
