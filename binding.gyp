@@ -20,7 +20,10 @@
       },
       "msvs_settings": {
         "VCCLCompilerTool": { "ExceptionHandling": 1, "AdditionalOptions": ["/std:c++17"] }
-      }
+      },
+      "conditions": [
+        ["OS == 'win'", { "defines!": ["_HAS_EXCEPTIONS=0"], "defines": ["_HAS_EXCEPTIONS=1"] }]
+      ]
     }
   ]
 }

@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -19,10 +18,16 @@
 #ifdef __linux__
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <sys/syscall.h>
 #endif
 #ifdef __APPLE__
+// What the kernel has had for long (the locks since 10.11), but not every SDK names.
+#if __has_include(<sys/disk.h>)
 #include <sys/disk.h>
-// The kernel has had them since 10.11; not every SDK names them.
+#else
+#define DKIOCGETBLOCKSIZE _IOR('d', 24, uint32_t)
+#define DKIOCGETBLOCKCOUNT _IOR('d', 25, uint64_t)
+#endif
 #ifndef F_OFD_SETLK
 #define F_OFD_SETLK 90
 #define F_OFD_GETLK 92
@@ -35,7 +40,6 @@ namespace {
 
 // No page is larger where we run, and no disk asks for more.
 constexpr size_t kLargestAlignment = 4096;
-constexpr size_t kSmallestAlignment = 512;
 
 // Linux transfers at most 0x7ffff000 bytes in a call, and macOS refuses more than INT_MAX; this is aligned for all.
 constexpr size_t kMostBytesPerCall = size_t{1} << 30;
@@ -143,6 +147,7 @@ int File::find_alignment() {
     offset_alignment_ = static_cast<uint64_t>(sector);
     return 0;
   }
+  constexpr size_t kSmallestAlignment = 512;
   // Ask by trying. A hole, or a file without anything in it, may accept what its blocks would not: then the largest
   // stands.
   uint64_t data_length = 0;

@@ -2,8 +2,11 @@
 // node-gyp does for Microsoft's compiler, for MinGW, whose prebuilt binary is linked with a delayed import of node.exe.
 #if defined(_WIN32) && !defined(_MSC_VER)
 
-#include <delayimp.h>
+// The second needs the first.
+// clang-format off
 #include <windows.h>
+#include <delayimp.h>
+// clang-format on
 
 namespace {
 

@@ -18,8 +18,8 @@ export function hasProtocol(name: string, windows = isWindows): boolean {
 
 /** A relative name is relative to the image that has it: the name spelt with the image's folder, as QEMU shows it. */
 export function besideImage(image: string, name: string, windows = isWindows): string {
-  const { isAbsolute } = windows ? win32 : posix
-  if (isAbsolute(name) || hasProtocol(name, windows)) return name
+  const paths = windows ? win32 : posix
+  if (paths.isAbsolute(name) || hasProtocol(name, windows)) return name
   const folderEnd = Math.max(image.lastIndexOf('/'), windows ? image.lastIndexOf('\\') : -1)
   return image.slice(0, folderEnd + 1) + name
 }
@@ -29,10 +29,10 @@ export function besideImage(image: string, name: string, windows = isWindows): s
  * @param folder  where the image is
  */
 export function nameSeenFrom(folder: string, file: string, windows = isWindows): string {
-  const { isAbsolute, relative } = windows ? win32 : posix
-  const name = relative(folder, file)
+  const paths = windows ? win32 : posix
+  const name = paths.relative(folder, file)
   // Upwards it depends on where both stay; and to another drive there is no way.
-  if (name.startsWith('..') || isAbsolute(name)) return file
+  if (name.startsWith('..') || paths.isAbsolute(name)) return file
   const portable = windows ? name.replaceAll('\\', '/') : name
   // A colon would make it a protocol.
   return hasProtocol(portable, windows) ? `./${portable}` : portable

@@ -51,6 +51,7 @@ test.before(async (t) => {
     '--no-audit',
     '--no-fund',
     '--prefer-offline',
+    '--build-from-source',
     tarball,
   )
 })
@@ -82,7 +83,9 @@ test('the tarball holds what is pointed at, the sources of the addon, and no tes
   }
   for (const name of variables.native_sources) t.true(files.includes(name), name)
   t.deepEqual(
-    files.filter((name) => /(^|\/)(test|node_modules|build|out|\.ci)\/|\.(node|map)$/.test(name)),
+    files
+      .filter((name) => !/^prebuilds\/[^/]+\/node\.napi\.[^/]*node$/.test(name)) // if they have been made here
+      .filter((name) => /(^|\/)(test|node_modules|build|out|\.ci)\/|\.(node|map)$/.test(name)),
     [],
   )
 })
