@@ -13,7 +13,7 @@ export interface GuestData {
   /** Fill `bytes`; what the file does not have are zeros. */
   read(bytes: Uint8Array, host: number, guest: number): Promise<void>
   /** As `read`, if that needs no wait: false says to `read`. */
-  readAtOnce?(bytes: Uint8Array, host: number): boolean
+  readonly readAtOnce?: ((bytes: Uint8Array, host: number) => boolean) | undefined
   /** Resolves when written, not when durable. */
   write(bytes: Uint8Array, host: number, guest: number): Promise<void>
   /** Make the range read as zeros and, without `unmap`, keep it allocated. */

@@ -38,7 +38,7 @@ import { type OpenMetadata, openMetadata } from './open-metadata.js'
 import { alone, type Parts, refuseUnsound } from './parts.js'
 import { type Preallocation, preallocate } from './preallocate.js'
 import { RangeLocks } from './range-locks.js'
-import { anyPlain, readAtOnce, readGuest } from './read.js'
+import { readGuest, readPlain } from './read.js'
 import { RefcountGrowth } from './refcount-growth.js'
 import { RefcountTable } from './refcount-table.js'
 import { defaultReservation } from './reservation.js'
@@ -213,23 +213,22 @@ export class Qcow2Image implements FormatImage {
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
-    const isInside = offset + bytes.byteLength <= this.#size
-    return isInside && readAtOnce(this.#parts, bytes, guestOffset(offset))
-      ? Promise.resolve()
-      : this.#read(bytes, offset)
+    try {
+      const isInside = offset + bytes.byteLength <= this.#size
+      const plain = isInside ? readPlain(this.#parts, bytes, guestOffset(offset)) : undefined
+      return plain ?? this.#read(bytes, offset)
+    } catch (error) {
+      return Promise.reject(namingFile(error, this.#parts.backend.path))
+    }
   }
 
   async #read(bytes: Uint8Array, offset: number): Promise<void> {
-    const { active, l2, data, unsyncedData } = this.#parts
+    const { active } = this.#parts
     while (active.gate !== undefined) await active.gate
     this.#refuseOutside(offset, bytes.byteLength)
     const ticket = active.begin()
     try {
-      const host = l2.contiguousHost(guestOffset(offset), bytes.byteLength, anyPlain)
-      if (host >= 0) {
-        await data.read(bytes, host, offset)
-        unsyncedData.refuse(host, bytes.byteLength)
-      } else await readGuest(this.#parts, bytes, guestOffset(offset))
+      await readGuest(this.#parts, bytes, guestOffset(offset))
     } catch (error) {
       throw namingFile(error, this.#parts.backend.path)
     } finally {

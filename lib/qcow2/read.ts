@@ -1,26 +1,38 @@
+import { namingFile } from '../base/errors.js'
 import { type GuestOffset, guestOffset } from '../base/units.js'
 import type { MappedRun } from './l2-tables.js'
 import type { Parts } from './parts.js'
 
 /**
- * Fill `bytes` if that needs no wait: plain clusters whose place is in memory, as their bytes are in the host's. Nothing can come in between, so no ticket is needed.
- * @returns whether they are filled; false says nothing, also of failures, which the other way meets again
+ * Fill `bytes` from plain clusters whose place is in memory, the way of most requests: without an async function, and without a ticket where the host has
+ * the bytes in memory too, for then nothing can come in between.
+ * @returns undefined when the range is not of that kind, or the request has to wait before it begins
  */
-export function readAtOnce(parts: Parts, bytes: Uint8Array, guest: GuestOffset): boolean {
-  const { active, data, l2, unsyncedData } = parts
-  if (data.readAtOnce === undefined || active.gate !== undefined) return false
-  try {
-    const host = l2.contiguousHost(guest, bytes.byteLength, anyPlain)
-    if (host < 0 || !data.readAtOnce(bytes, host)) return false
+export function readPlain(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> | undefined {
+  const { active, backend, data, frees, l2, unsyncedData } = parts
+  if (active.gate !== undefined) return undefined
+  const host = l2.contiguousHost(guest, bytes.byteLength, { inPlace: false })
+  if (host < 0) return undefined
+  if (data.readAtOnce?.(bytes, host) === true) {
     unsyncedData.refuse(host, bytes.byteLength)
-    return true
-  } catch {
-    return false
+    return Promise.resolve()
   }
+  const ticket = active.begin()
+  const end = (): void => {
+    active.end(ticket)
+    if (frees.pending) frees.release()
+  }
+  return data.read(bytes, host, guest).then(
+    () => {
+      end()
+      unsyncedData.refuse(host, bytes.byteLength)
+    },
+    (error: unknown) => {
+      end()
+      throw namingFile(error, backend.path)
+    },
+  )
 }
-
-/** For `contiguousHost`. */
-export const anyPlain = { inPlace: false } as const
 
 /** Fill `bytes` with what the guest sees at `guest`. The caller holds a ticket of ActiveRequests, which keeps the clusters. */
 export async function readGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {

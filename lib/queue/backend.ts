@@ -67,7 +67,7 @@ export interface BlockBackend {
   /** Fill `bytes` from the file as it is; past its end are zeros. Does not look at the queue. */
   read(bytes: Uint8Array, offset: number): Promise<void>
   /** As `read`, if the host has it in memory and now is a good time: false says to `read`. Absent where nothing of the kind is there. */
-  readAtOnce?(bytes: Uint8Array, offset: number): boolean
+  readonly readAtOnce?: ((bytes: Uint8Array, offset: number) => boolean) | undefined
   /** Fill `bytes` from the file with all queued and in-flight nodes applied, newest last. */
   readQueued(bytes: Uint8Array, offset: number): Promise<void>
   /**

@@ -87,6 +87,7 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly #admission: Admission
   readonly #listeners: (() => void)[] = []
   readonly readDeflated: BlockBackend['readDeflated']
+  readonly readAtOnce: BlockBackend['readAtOnce']
   /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
   readonly #longestReadAtOnce: number
   readonly #longestWriteAtOnce: number
@@ -143,6 +144,7 @@ export class BlockQueue implements BlockBackend, Requester {
     const needsRing = options.aio === 'io_uring' && options.direct && options.record !== true
     if (needsRing && this.aio === 'threads') throw noRingError(path)
     this.#longestReadAtOnce = options.direct ? 0 : constants.longestAtOnce
+    if (!options.direct) this.readAtOnce = (bytes, offset) => this.#readAtOnce(bytes, offset)
     this.#longestWriteAtOnce = options.inlineWrites === true ? this.#longestReadAtOnce : 0
     if (options.record === true) this.log = new FileLog(this.#native)
     this.#admission = new Admission(
@@ -197,7 +199,7 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   read(bytes: Uint8Array, offset: number): Promise<void> {
-    if (bytes.length === 0 || this.readAtOnce(bytes, offset)) return over
+    if (bytes.length === 0 || this.#readAtOnce(bytes, offset)) return over
     if (this.#closing === undefined) {
       this.#dataReads++
       this.#dataReadBytes += bytes.length
@@ -205,7 +207,7 @@ export class BlockQueue implements BlockBackend, Requester {
     return this.#send('read', offset, bytes.length, bytes)
   }
 
-  readAtOnce(bytes: Uint8Array, offset: number): boolean {
+  #readAtOnce(bytes: Uint8Array, offset: number): boolean {
     const mayBe = bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce
     if (!mayBe || this.#closing !== undefined) return false
     const isAhead = this.#ahead.read(bytes, offset, this.#length, this.#requests)
