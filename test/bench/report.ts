@@ -67,7 +67,7 @@ function table(rows: readonly RowResult[]): string {
   return [columns, rule, ...rows.map(cells)].map((words) => `| ${words.join(' | ')} |`).join('\n')
 }
 
-/** The whole report as a page. @param notes  what is not in the figures: the method, what was tried */
+/** The whole report as a page; docs/speed.md has what is behind the figures. */
 export function page(report: Report): string {
   const { rows } = report
   const reached = (wanted: RowResult['reached']): RowResult[] =>
@@ -93,6 +93,8 @@ ${reached('goal').length} of ${rows.length} rows reach their goal, ${reached('fl
 ## What is not a win
 
 ${lost.length === 0 ? 'Nothing here was slower than QEMU.' : `Slower than QEMU, or larger:\n\n${lost.join('\n')}`}
+
+[speed.md](speed.md) says what limits the rows that miss their goals, what was tried, and what was kept.
 
 Unflushed sequential allocation costs QEMU few syncs too (5 for 1000 writes): what the queue saves shows where writes are flushed. \`lazy_refcounts=on\` halves QEMU's syncs in Q1b.
 `
