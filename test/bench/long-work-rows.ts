@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { SeededRandom } from '../support/seeded-random.js'
 import { type OurProcess, runAlone } from './our-process.js'
 import type { Bench, Prepared, Row, Side } from './row.js'
-import { peakMiB, run, timed } from './stock.js'
+import { idleMiB, peakMiB, run, timed } from './stock.js'
 
 const mebibyte = 2 ** 20
 
@@ -106,7 +106,7 @@ async function memoryOfRequests(bench: Bench): Promise<Prepared> {
     await rm(path, { force: true })
     await run('qemu-img', 'create', '-q', '-f', 'qcow2', path, '1T')
   }
-  const idle = await peakMiB('qemu-img', '--help')
+  const idle = await idleMiB()
   const words = ['-w', '-c', count, '-d', scattered.depth, '-s', scattered.bufferSize, '-S', scattered.step]
   return {
     ours: async () => {
@@ -128,7 +128,7 @@ async function memoryOfRequests(bench: Bench): Promise<Prepared> {
 
 async function memoryOfCheck(bench: Bench): Promise<Prepared> {
   const path = await largeImage(bench)
-  const idle = await peakMiB('qemu-img', '--help')
+  const idle = await idleMiB()
   return {
     ours: () => runAlone({ work: 'memory of check', path }),
     stock: { process: async () => (await peakMiB('qemu-img', 'check', '-q', '-f', 'qcow2', path)) - idle },

@@ -2,16 +2,18 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { curvePicture } from './curve-picture.js'
+import { measureCurves } from './curves.js'
 import { longWorkRows } from './long-work-rows.js'
 import { OurProcess } from './our-process.js'
 import { picture } from './picture.js'
 import { queueRows } from './queue-rows.js'
-import { line, machine, page, type Report } from './report.js'
+import { curveLines, line, machine, page, type Report } from './report.js'
 import { requestRows } from './request-rows.js'
 import { measureRow, type RowResult } from './row.js'
 import { missingTools, stockVersion } from './stock.js'
 
-const usage = `npm run bench -- [--quick] [--only ROW,...] [--pairs N] [--share PART] [--folder DIR] [--json FILE] [--write]
+const usage = `npm run bench -- [--quick] [--only ROW,...] [--pairs N] [--share PART] [--folder DIR] [--json FILE] [--curves] [--write]
 
 Measures each row of the table of targets against QEMU's tools, in pairs, and prints a line for each.
 --quick   a tenth of the work, two pairs: about two minutes
@@ -20,7 +22,8 @@ Measures each row of the table of targets against QEMU's tools, in pairs, and pr
 --share   part of the full amount of work, 1
 --folder  where images are made: the disk that is measured
 --json    writes what was measured to this file
---write   writes docs/performance.md and docs/performance.svg`
+--curves  how costs grow with images, sizes, chains and clusters, as well
+--write   writes docs/performance.md and its pictures, curves among them`
 
 const { values } = parseArgs({
   options: {
@@ -30,6 +33,7 @@ const { values } = parseArgs({
     share: { type: 'string' },
     folder: { type: 'string', default: tmpdir() },
     json: { type: 'string' },
+    curves: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -37,6 +41,15 @@ const { values } = parseArgs({
 
 const say = (text: string): void => {
   process.stdout.write(`${text}\n`)
+}
+
+async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(join(values.folder, 'qcow2-bench-'))
+  try {
+    return await work(folder)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 }
 
 async function main(): Promise<number> {
@@ -55,15 +68,12 @@ async function main(): Promise<number> {
   }
   const rows: RowResult[] = []
   for (const row of all.filter(({ name }) => wanted?.includes(name) ?? true)) {
-    const folder = await mkdtemp(join(values.folder, 'qcow2-bench-'))
-    try {
-      const result = await measureRow(row, { folder, share }, pairs)
-      rows.push(result)
-      say(line(result))
-    } finally {
-      await rm(folder, { recursive: true })
-    }
+    const result = await inFolder((folder) => measureRow(row, { folder, share }, pairs))
+    rows.push(result)
+    say(line(result))
   }
+  const curves = values.curves || values.write ? await measureCurves(ours, share, inFolder) : []
+  for (const curve of curves) say(curveLines(curve))
   const report: Report = {
     date: new Date().toISOString().slice(0, 10),
     machine: machine(),
@@ -72,12 +82,14 @@ async function main(): Promise<number> {
     pairs,
     share,
     rows,
+    curves,
   }
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(report, undefined, 2)}\n`)
   if (values.write) {
     await mkdir('docs', { recursive: true })
     await writeFile('docs/performance.md', page(report))
     await writeFile('docs/performance.svg', picture(rows))
+    await writeFile('docs/performance-curves.svg', curvePicture(curves))
   }
   return 0
 }

@@ -1,4 +1,5 @@
 import { arch, cpus, release, totalmem } from 'node:os'
+import type { Curve } from './curves.js'
 import type { RowResult, Spread } from './row.js'
 
 /** What was measured, where and with what. */
@@ -11,6 +12,7 @@ export type Report = {
   /** Part of the full amount of work. */
   readonly share: number
   readonly rows: readonly RowResult[]
+  readonly curves: readonly Curve[]
 }
 
 export function machine(): string {
@@ -67,6 +69,27 @@ function table(rows: readonly RowResult[]): string {
   return [columns, rule, ...rows.map(cells)].map((words) => `| ${words.join(' | ')} |`).join('\n')
 }
 
+/** A curve for the terminal. */
+export function curveLines({ work, axis, unit, points }: Curve): string {
+  const words = points.map(
+    ({ label, ours, stock }) =>
+      `  ${label.padStart(10)}  ${number(ours)} against ${number(stock)} ${unit}, ${number(stock / ours)} times`,
+  )
+  return [`${work}, by ${axis}`, ...words].join('\n')
+}
+
+function curveTable({ work, axis, unit, points }: Curve): string {
+  const cellsOf = (words: string[]): string => `| ${words.join(' | ')} |`
+  const head = [axis, ...points.map(({ label }) => label)]
+  return [
+    `${work[0]?.toUpperCase()}${work.slice(1)}:\n`,
+    cellsOf(head),
+    cellsOf(head.map(() => '---')),
+    cellsOf([`ours, ${unit}`, ...points.map(({ ours }) => number(ours))]),
+    cellsOf([`QEMU, ${unit}`, ...points.map(({ stock }) => number(stock))]),
+  ].join('\n')
+}
+
 /** The whole report as a page; docs/speed.md has what is behind the figures. */
 export function page(report: Report): string {
   const { rows } = report
@@ -89,6 +112,12 @@ what a program would have to wait for. Both sides of \`convert\` end with a sync
 ${table(rows)}
 
 ${reached('goal').length} of ${rows.length} rows reach their goal, ${reached('floor').length} more their floor, ${reached('neither').length} neither.
+
+## How costs grow
+
+![Curves of costs](performance-curves.svg)
+
+${report.curves.map(curveTable).join('\n\n')}
 
 ## What is not a win
 

@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 const execute = promisify(execFile)
@@ -56,11 +56,18 @@ export async function peakMiB(program: string, ...words: string[]): Promise<numb
   while (child.exitCode === null && child.signalCode === null) {
     const status = await readFile(`/proc/${String(child.pid)}/status`, 'utf8').catch(() => '')
     kibibytes = Math.max(kibibytes, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0))
-    await delay(2)
+    await turn()
   }
   await ended
   if (child.exitCode !== 0) throw new Error(`${program} ended with status ${String(child.exitCode)}`)
   return kibibytes / 1024
+}
+
+/** What such a process takes that does nothing: the median, as the C library's pages are shared with whoever runs. */
+export async function idleMiB(): Promise<number> {
+  const peaks: number[] = []
+  for (let index = 0; index < 5; index++) peaks.push(await peakMiB('qemu-img', '--help'))
+  return peaks.sort((left, right) => left - right)[2] ?? Number.NaN
 }
 
 /** The ways in which the stock tool may make requests. @param direct  only without the page cache is there `native` */

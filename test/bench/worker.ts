@@ -29,9 +29,10 @@ export type Task =
       readonly target: string
       readonly options: ConvertOptions
     }
-  | { readonly work: 'info' | 'map' | 'check'; readonly path: string }
+  | { readonly work: 'info' | 'map' | 'check' | 'open'; readonly path: string }
+  | { readonly work: 'many images'; readonly paths: readonly string[]; readonly options: BenchOptions }
   | { readonly work: 'memory of requests'; readonly path: string; readonly options: BenchOptions }
-  | { readonly work: 'memory of check'; readonly path: string }
+  | { readonly work: 'memory of check' | 'memory of open'; readonly path: string }
   | {
       readonly work: 'read latency'
       readonly path: string
@@ -83,6 +84,11 @@ async function readLatency(task: Task & { work: 'read latency' }): Promise<numbe
   return latencies[Math.floor(latencies.length * 0.99)] ?? Number.NaN
 }
 
+async function openAndClose(path: string): Promise<void> {
+  await using image = await openImage(path, { readOnly: true, backing: 'allow' })
+  assert(image.size > 0, 'a disk has bytes')
+}
+
 async function timed(work: () => Promise<unknown>): Promise<number> {
   const started = performance.now()
   await work()
@@ -114,10 +120,16 @@ async function perform(task: Task): Promise<number> {
       })
     case 'check':
       return await timed(() => checkImage(task.path))
+    case 'open':
+      return await timed(() => openAndClose(task.path))
+    case 'many images':
+      return await timed(() => Promise.all(task.paths.map((path) => benchImage(path, task.options))))
     case 'read latency':
       return await readLatency(task)
     case 'memory of requests':
       return await growth(() => benchImage(task.path, task.options))
+    case 'memory of open':
+      return await growth(() => openAndClose(task.path))
     case 'memory of check':
       return await growth(() => checkImage(task.path))
   }
