@@ -65,6 +65,7 @@ async function prove(folder) {
   })
   done.push('snapshot, discard, overlay')
 
+  const ring = await hasRing(path)
   const locks = await isLocked(path)
   const overlay = join(folder, 'overlay.qcow2')
   const targets = [
@@ -84,6 +85,14 @@ async function prove(folder) {
   const sparse = blocks * 512 < size / 2
   done.push('convert to compressed qcow2 and raw')
 
+  const long = join(folder, ...['a', 'ü', '磁'].map((letter) => letter.repeat(80)))
+  await mkdir(long, { recursive: true })
+  await createImage(join(long, 'disk.qcow2'), { size, backingFile: path, backingFormat: 'qcow2' })
+  await withImage(join(long, 'disk.qcow2'), { backing: 'allow' }, async (image) => {
+    same(await image.read({ offset: 12_345, length: 100_001 }), pattern(100_001, 3), 'the long name')
+  })
+  done.push('a long name')
+
   const abandoned = new Worker(new URL(import.meta.url), { workerData: path })
   await new Promise((resolve, reject) => abandoned.once('message', resolve).once('error', reject))
   await abandoned.terminate()
@@ -102,6 +111,7 @@ async function prove(folder) {
   done.push('exit with an open image')
 
   const has = [
+    ring ? 'io_uring' : 'no io_uring',
     locks ? 'locks' : 'no locks',
     sparse ? 'holes' : 'no holes',
     inflates() ? "the host's zlib" : 'no zlib of the host',
@@ -110,14 +120,14 @@ async function prove(folder) {
 }
 
 async function writeAndReadBack(path, cache) {
-  const seed = cache.length
+  const seed = String(cache).length
   await withImage(path, { cache }, async (image) => {
     await image.write(pattern(300_000, seed), 4 * MiB + 77)
     await image.flush()
   })
   await withImage(
     path,
-    { readOnly: true, cache: cache.startsWith('direct') ? 'none' : 'writeback' },
+    { readOnly: true, cache: cache === 'directsync' ? 'none' : 'writeback' },
     async (image) => {
       same(await image.read({ offset: 4 * MiB + 77, length: 300_000 }), pattern(300_000, seed), cache)
     },
@@ -131,6 +141,18 @@ async function withImage(path, options, work) {
   } finally {
     await image.close()
   }
+}
+
+/** Whether data can go by an io_uring, and does then. */
+async function hasRing(path) {
+  const cache = { mode: 'none', aio: 'io_uring' }
+  const refused = await openImage(path, { cache }).then(
+    (image) => image.close(),
+    (error) => error,
+  )
+  if (refused === undefined) await writeAndReadBack(path, cache)
+  else equal(refused.code, 'ERR_NOT_SUPPORTED', refused.message)
+  return refused === undefined
 }
 
 /** Whether a second writer is refused, as it is wherever there are locks. */

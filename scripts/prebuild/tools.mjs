@@ -50,9 +50,8 @@ export function installed(name) {
 export function needPrograms(wanted) {
   const missing = Object.keys(wanted).filter((name) => !existsSync(wanted[name]))
   if (missing.length === 0) return
-  const root = process.getuid() === 0 ? [] : ['sudo']
-  const apt = [...root, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
-  const [program, ...words] = apt
+  const asRoot = process.getuid() === 0 ? [] : ['sudo']
+  const [program, ...words] = [...asRoot, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
   run(program, [...words, 'update', '-q'])
   run(program, [...words, 'install', '-q', '-y', '--no-install-recommends', ...missing])
 }
