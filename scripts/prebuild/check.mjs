@@ -39,6 +39,7 @@ function look(target) {
     file,
     target,
   )
+  must(!readFileSync(file).includes(root), `has the path ${root} in it`)
   return `${statSync(file).size} bytes, ${found}`
 }
 

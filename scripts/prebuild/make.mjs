@@ -110,8 +110,8 @@ function compile(name, target, file) {
 }
 
 function zigForMac({ zig }) {
-  // Node-API is found in whatever program loads it.
-  const link = ['-Wl,-undefined,dynamic_lookup']
+  // Node-API is found in whatever program loads it. Without a name of its own the file would be called what it is called here.
+  const link = ['-Wl,-undefined,dynamic_lookup', '-Wl,-install_name,@rpath/qcow2.node']
   return { compiler: ['zig', 'c++', '-target', zig, '-fPIC'], environment: zigEnvironment(), link }
 }
 

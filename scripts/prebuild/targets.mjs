@@ -7,8 +7,8 @@ export const glibcFloor = '2.28'
 /** The oldest Node that the package is for; Node-API makes one binary serve all later ones. */
 export const nodeVersion = '20.19.0'
 
-/** Oldest macOS, as in binding.gyp: that of Node 20. */
-const macos = '11.7.1'
+/** Oldest macOS, as in binding.gyp. */
+const macos = '11.0'
 
 export const targets = {
   'linux-x64': {
