@@ -16,11 +16,14 @@ const run = async () => {
 
 /** A program that needs the addon, and what it prints. */
 export const program = {
-  imports: `import { createImage, openImage } from 'qcow2'${body}await run()\n`,
+  imports: `import { createImage, openImage } from 'qcow2'${body}run()\n`,
   requires: `const { createImage, openImage } = require('qcow2')${body}run()\n`,
   prints: '[0,1,2,3,0]\n',
-  showsAddon:
-    "console.log('addon: ' + process.report.getReport().sharedObjects.find((name) => name.endsWith('.node')))\n",
+  /** To be put behind it. */
+  showsAddon: `process.on('exit', () => {
+  console.log('addon: ' + process.report.getReport().sharedObjects.find((name) => name.endsWith('.node')))
+})
+`,
 }
 
 /** Each as the README says. They make a file in `out`, and give its name. */
@@ -46,22 +49,23 @@ export const bundlers = {
     return 'vite.mjs'
   },
 
-  webpack: async ({ entry, out, tools }) => {
-    const { default: webpack } = await import(pathToFileURL(tools('webpack')('webpack', 'lib/index.js')))
-    const stats = await new Promise((resolve, reject) => {
-      webpack(
-        {
-          mode: 'production',
-          target: 'electron-main',
-          entry,
-          output: { path: out, filename: 'webpack.mjs', module: true, chunkFormat: 'module' },
-          experiments: { outputModule: true },
-          externals: { qcow2: 'module qcow2' },
-        },
-        (error, result) => (error ? reject(error) : resolve(result)),
-      )
-    })
-    if (stats.hasErrors() || stats.hasWarnings()) throw new Error(stats.toString())
-    return 'webpack.mjs'
-  },
+  webpack: (where) =>
+    webpack(where, {
+      output: { filename: 'webpack.mjs', module: true, chunkFormat: 'module' },
+      experiments: { outputModule: true },
+      externals: { qcow2: 'module qcow2' },
+    }),
+
+  'webpack, CommonJS': (where) =>
+    webpack(where, { output: { filename: 'webpack.cjs' }, externals: { qcow2: 'commonjs qcow2' } }),
+}
+
+async function webpack({ entry, out, tools }, { output, ...options }) {
+  const { default: build } = await import(pathToFileURL(tools('webpack')('webpack', 'lib/index.js')))
+  const shape = { mode: 'production', target: 'electron-main', entry, output: { path: out, ...output } }
+  const stats = await new Promise((resolve, reject) => {
+    build({ ...shape, ...options }, (error, result) => (error ? reject(error) : resolve(result)))
+  })
+  if (stats.hasErrors() || stats.hasWarnings()) throw new Error(stats.toString())
+  return output.filename
 }

@@ -31,12 +31,14 @@ const folder = mkdtempSync(join(tmpdir(), 'qcow2-package-check-'))
 const newFolder = (name) => mkdtempSync(join(folder, `${name}-`))
 
 const steps = {
+  docs: () => void run('npm', 'run', '--silent', 'docs'),
   types: () => {
     const attw = tools('@arethetypeswrong/cli')('@arethetypeswrong/cli', 'dist/index.js')
     // There is one build: require() gives the ES module, as every Node.js since 20.19 does. The resolution of before Node.js 16 knows no
     // subpaths at all.
     const rules = ['--profile', 'node16', '--ignore-rules', 'cjs-resolves-to-esm']
     run(process.execPath, attw, tarball, ...rules, '--no-emoji', '--no-color')
+    return 'ok, attw finds 0 problems'
   },
   'Node.js 20': () => consume(process.execPath),
   'Node.js 22': () => consume(nodeOf('n22')),

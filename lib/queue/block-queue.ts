@@ -40,6 +40,7 @@ export type BlockQueueOptions = {
 
 /** By threads that wait for each request, or by Linux's io_uring; the names are QEMU's. */
 export const aioNames = ['threads', 'io_uring'] as const
+/** @useDeclaredType */
 export type Aio = (typeof aioNames)[number]
 
 /** Some 1000 nodes of 4 KiB: enough for one sync to serve hundreds of requests, little enough to be written within a blink. */

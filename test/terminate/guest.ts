@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { openBlockQueue } from '../../lib/block-queue.js'
-import { type CacheMode, convertImage, openImage } from '../../lib/index.js'
+import { type CacheOptions, convertImage, openImage } from '../../lib/index.js'
 import { SeededRandom } from '../support/seeded-random.js'
 
 /** What a thread is busy with when it is ended. */
@@ -12,7 +12,7 @@ export type Orders = {
   readonly path: string
   /** A compressed qcow2 image that many read. */
   readonly source: string
-  readonly cache: CacheMode
+  readonly cache: CacheOptions
   readonly seed: number
   /** End by oneself: process.exit() after so many requests. */
   readonly exitAfter: number | undefined

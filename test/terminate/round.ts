@@ -2,12 +2,15 @@ import { constants } from 'node:fs'
 import { mkdir, readdir, readFile, readlink, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { checkImage, convertImage, createImage, openImage } from '../../lib/index.js'
+import { type CacheMode, checkImage, convertImage, createImage, openImage } from '../../lib/index.js'
+import { hasRing } from '../support/io-uring.js'
 import type { SeededRandom } from '../support/seeded-random.js'
 import { cacheModes } from '../stress/image-round.js'
 import type { Orders, Task } from './guest.js'
 
 export const tasks: readonly Task[] = ['opening', 'requests', 'unpacking', 'queue', 'converting']
+
+const bypassesPageCache: readonly CacheMode[] = ['none', 'directsync', 'unsafe-direct']
 
 const guest = new URL('./guest.js', import.meta.url)
 const mebibyte = 2 ** 20
@@ -69,11 +72,13 @@ async function endOne(
   problems: string[],
 ): Promise<void> {
   const [whileLoading, byItself] = [random.chance(0.2), random.chance(0.2)]
+  const mode = random.pick(cacheModes)
+  const usesRing = hasRing && bypassesPageCache.includes(mode) && random.chance(0.7)
   const orders: Orders = {
     task: task ?? random.pick(tasks),
     path,
     source,
-    cache: random.pick(cacheModes),
+    cache: usesRing ? { mode, aio: 'io_uring' } : { mode },
     seed: random.integer(2 ** 30),
     exitAfter: byItself ? 1 + random.integer(40) : undefined,
   }
@@ -90,7 +95,7 @@ async function endOne(
 }
 
 /**
- * What the addon has open in this process: the source, and what is open for both reading and writing. Elsewhere than on Linux nobody lists it.
+ * What the addon has open in this process: the source, an io_uring, and what is open for both reading and writing. Elsewhere than on Linux nobody lists it.
  *
  * Everything else is Node's. A descriptor that `open` of node:fs/promises is just making is lost when its thread ends (seen with 20, 22 and
  * 24); by it we sync folders and whole files, and make empty ones.
@@ -104,7 +109,7 @@ async function openFiles(source: string): Promise<ReadonlyMap<string, string>> {
     const about = await readFile(`/proc/self/fdinfo/${number}`, 'utf8').catch(() => '')
     const flags = Number.parseInt(/^flags:\s*([0-7]+)$/m.exec(about)?.[1] ?? '0', 8)
     const isForBoth = target.startsWith('/') && (flags & accessMode) === constants.O_RDWR
-    if (isForBoth || target === source) found.set(number, target)
+    if (isForBoth || target === source || target === 'anon_inode:[io_uring]') found.set(number, target)
   }
   return found
 }
