@@ -44,6 +44,8 @@ const steps = {
   conformance: ['npx', 'ava', 'dist/test/conformance/*.test.js'],
   schedules: ['npm', 'run', 'schedules'],
   stress: ['npm', 'run', 'stress', '--', '--minutes', count(10), '--seed', seed],
+  terminate: ['npm', 'run', 'terminate', '--', '--count', count(200), '--seed', seed],
+  package: ['npm', 'run', 'package-check'],
   figures: ['node', 'scripts/figures.mjs'],
 }
 /** What tests take from the environment, where they take their numbers from there. */

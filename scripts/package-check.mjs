@@ -54,7 +54,7 @@ try {
   const unknown = wanted.filter((name) => !(name in steps))
   if (unknown.length > 0)
     throw new Error(`no step ${unknown.join(', ')}; there are: ${Object.keys(steps).join(', ')}`)
-  tarball = await packPackage(folder, { prebuilt: true })
+  tarball = await packPackage(folder, 'prebuilt')
   for (const [name, step] of Object.entries(steps)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     const said = await Promise.resolve()
@@ -160,7 +160,7 @@ async function rebuilt() {
 }
 
 function addonOf(consumer) {
-  return run('find', join(installed(consumer), 'prebuilds'), '-name', '*.node').split('\n')[0]
+  return join(installed(consumer), `prebuilds/${process.platform}-${process.arch}/node.napi.node`)
 }
 
 async function bundled(bundle) {

@@ -15,8 +15,8 @@ let sources = ''
 test.before(async (t) => {
   t.timeout(120_000)
   folder = await mkdtemp(join(tmpdir(), 'qcow2-prebuilt-'))
-  prebuilt = await packPackage(await subfolder('with'), { prebuilt: true })
-  sources = await packPackage(await subfolder('without'), { prebuilt: false })
+  prebuilt = await packPackage(await subfolder('with'), 'built')
+  sources = await packPackage(await subfolder('without'), 'none')
 })
 
 test.after.always(async () => {

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, realpathSync } from 'node:fs'
-import { copyFile, mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { transform } from 'esbuild'
@@ -29,22 +29,21 @@ async function pack(from: string, to: string): Promise<string> {
 
 /**
  * The tarball of the package.
- * @param prebuilt  with an addon for this machine in prebuilds/ (the one of build/Release, if there is no better), or without any
+ * @param addons  'prebuilt': what is in prebuilds/, if that fits this machine, else as 'built': that of build/Release alone, which is of this
+ *                version; 'none': the sources alone
  */
-export async function packPackage(folder: string, options: { readonly prebuilt: boolean }): Promise<string> {
-  const work = join(folder, options.prebuilt ? 'prebuilt' : 'sources')
+export async function packPackage(folder: string, addons: 'prebuilt' | 'built' | 'none'): Promise<string> {
+  const work = join(folder, addons)
   await mkdir(work)
   const plain = await pack(root, work)
   await succeed(['tar', 'xzf', plain, '-C', work], work)
   const unpacked = join(work, 'package')
-  if (options.prebuilt) {
-    const place = join(unpacked, thisPlatform)
+  const place = join(unpacked, thisPlatform)
+  const isThere = addons === 'prebuilt' && existsSync(place)
+  if (!isThere) await succeed(['find', join(unpacked, 'prebuilds'), '-name', '*.node', '-delete'], work)
+  if (!isThere && addons !== 'none') {
     await mkdir(place, { recursive: true })
-    if ((await readdir(place)).length === 0) {
-      await copyFile(join(root, 'build/Release/qcow2.node'), join(place, 'node.napi.node'))
-    }
-  } else {
-    await succeed(['find', join(unpacked, 'prebuilds'), '-name', '*.node', '-delete'], work)
+    await copyFile(join(root, 'build/Release/qcow2.node'), join(place, 'node.napi.node'))
   }
   return pack(unpacked, folder)
 }
