@@ -209,6 +209,18 @@ test('in a browser: a disk is made, snapshotted, branched, shown, converted and 
     .click()
   await page.getByRole('heading', { name: 'copy.img' }).waitFor()
   t.true((await compareImages(join(folder, 'guest.qcow2'), join(folder, 'copy.img'))).identical)
+
+  await page
+    .locator('#disks')
+    .getByRole('button', { name: /^guest\.qcow2/ })
+    .click()
+  await page.getByRole('button', { name: /^Delete snapshot/ }).click()
+  await page.getByRole('button', { name: 'Delete', exact: true }).click()
+  await page.getByText(`Snapshot “${title}” is deleted.`).waitFor()
+  await page.getByRole('button', { name: /^Delete snapshot/ }).waitFor({ state: 'hidden' })
+  // The button is gone; the keyboard is not lost.
+  await page.locator('#disk-name:focus').waitFor()
+
   await page.setViewportSize({ width: 360, height: 740 })
   t.is(await page.evaluate('document.documentElement.scrollWidth'), 360)
   t.deepEqual(complaints, [])

@@ -31,8 +31,10 @@ async function refresh() {
     at('folder').textContent = folder
     disks = new Map(found.map((disk) => [disk.name, disk]))
     if (!disks.has(chosen)) chosen = found[0]?.name
+    const hadFocus = document.activeElement !== document.body
     showList()
     await showDisk(current)
+    if (hadFocus && document.activeElement === document.body) at('disk-name').focus()
   } catch (error) {
     say(error.message, true)
   }

@@ -8,6 +8,10 @@ const [title, fields, problem, cancel, submit] = ['title', 'fields', 'problem', 
 let carryOut
 
 cancel.addEventListener('click', () => dialog.close())
+// What had been pressed may be gone by then; the keyboard has to be somewhere.
+dialog.addEventListener('close', () => {
+  if (document.activeElement === document.body) document.getElementById('disk-name').focus()
+})
 dialog.querySelector('form').addEventListener('submit', async (event) => {
   event.preventDefault()
   const values = new FormData(event.target)
