@@ -87,7 +87,11 @@ test("the main process and the preload script work together, on a stand-in for E
   t.truthy((await handlers.get('disks:ask')?.(foreign, 'list'))?.error)
   t.deepEqual(window.opens(), { action: 'deny' })
   let prevented = 0
-  const event = { preventDefault: (): void => void prevented++ }
+  const event = {
+    preventDefault: (): void => {
+      prevented++
+    },
+  }
   window['will-navigate'](event)
   t.is(prevented, 1)
 

@@ -129,7 +129,7 @@ test('in a browser: a disk is made, snapshotted, branched, shown, converted and 
   t.teardown(() => browser.close())
   const { app, folder } = await installExample(t)
   const { serve } = (await import(pathToFileURL(join(app, 'serve.mjs')).href)) as {
-    serve(folder: string): Promise<{ address: string; close(): Promise<void> }>
+    serve: (folder: string) => Promise<{ address: string; close(): Promise<void> }>
   }
   const served = await serve(folder)
   t.teardown(() => served.close())
