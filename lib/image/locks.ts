@@ -111,7 +111,9 @@ function lockWherePossible(
   tested: readonly number[],
 ): number | undefined {
   try {
-    return backend.lock(held, tested)
+    const conflict = backend.lock(held, tested)
+    if (conflict === undefined && held.some((byte) => byte >= unsharedBase)) backend.mayReadAhead?.()
+    return conflict
   } catch (error) {
     if (error instanceof Qcow2Error && error.code === 'ERR_NOT_SUPPORTED') return undefined
     throw error

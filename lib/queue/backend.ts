@@ -129,6 +129,8 @@ export interface BlockBackend {
    */
   lock(held: readonly number[], tested: readonly number[]): number | undefined
   unlock(held: readonly number[]): void
+  /** The locks keep all others from changing the file: bytes may be read a little before they are asked for. Absent where nothing is gained by it. */
+  mayReadAhead?(): void
 
   /**
    * This file's metadata maps data in another one: from now on each sync here is one of `data` first, and either file is synced only where

@@ -92,7 +92,8 @@ export class BlockQueue implements BlockBackend, Requester {
   /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
   readonly #longestReadAtOnce: number
   readonly #longestWriteAtOnce: number
-  readonly #ahead = new ReadAhead((bytes, offset) => this.#native.readAtOnce(bytes, offset))
+  /** Undefined: others may change the file meanwhile. */
+  #ahead: ReadAhead | undefined
   #alignment = 1
   #length = 0
   #isDevice = false
@@ -211,7 +212,7 @@ export class BlockQueue implements BlockBackend, Requester {
   #readAtOnce(bytes: Uint8Array, offset: number): boolean {
     const mayBe = bytes.length <= this.#longestReadAtOnce && this.#requests.mayRunAtOnce
     if (!mayBe || this.#closing !== undefined) return false
-    const isAhead = this.#ahead.read(bytes, offset, this.#length, this.#requests)
+    const isAhead = this.#ahead?.read(bytes, offset, this.#length, this.#requests) === true
     if (!isAhead && !this.#native.readAtOnce(bytes, offset)) return false
     this.#requests.ranAtOnce()
     this.#dataReads++
@@ -313,6 +314,10 @@ export class BlockQueue implements BlockBackend, Requester {
     const answer = this.#inWords('lock', () => this.#native.lock(held, tested))
     if (answer === undefined || answer >= 0) return answer
     throw systemError(-answer, 'lock', { path: this.path })
+  }
+
+  mayReadAhead(): void {
+    this.#ahead ??= new ReadAhead((bytes, offset) => this.#native.readAtOnce(bytes, offset))
   }
 
   unlock(held: readonly number[]): void {

@@ -11,7 +11,8 @@ const readsWithout = 16
 /**
  * Small reads from the page cache that go on where the last one ended: so much is read with one of them that the next need no system call.
  * A window is good for one moment (see `Requests.moment`), in which the event loop does not turn and nobody is told that anything has
- * changed: so nobody can tell that a byte was read a little early.
+ * changed: so nobody can tell that a byte was read a little early. Others who change the file could tell it, by a call that waits for them (Atomics.wait,
+ * execFileSync, fs.writeSync): so this is for files from which locks keep all others.
  */
 export class ReadAhead {
   readonly #readAtOnce: (bytes: Uint8Array, offset: number) => boolean

@@ -88,3 +88,41 @@ test('where there are no such locks, one goes without', (t) => {
   }
   t.notThrows(() => takeLocks(new WithoutLocks(), 'creation'))
 })
+
+test('a file is read ahead where locks keep all others from changing it', (t) => {
+  class Ahead extends MemoryBackend {
+    ahead = 0
+    mayReadAhead(): void {
+      this.ahead++
+    }
+  }
+  const uses = [
+    'qcow2 read-write',
+    'read-only',
+    'raw read-write',
+    'data file read-only',
+    'force-share',
+  ] as const
+  const ahead = uses.map((use) => {
+    const backend = new Ahead()
+    takeLocks(backend, use)
+    return backend.ahead
+  })
+  t.deepEqual(ahead, [1, 1, 1, 1, 0])
+
+  class Refused extends Ahead {
+    override lock(): undefined {
+      return 201 as unknown as undefined
+    }
+  }
+  class Without extends Ahead {
+    override lock(): undefined {
+      throw new Qcow2Error('ERR_NOT_SUPPORTED', 'there are no locks here')
+    }
+  }
+  const refused = new Refused()
+  t.throws(() => takeLocks(refused, 'read-only'), { code: 'ERR_IMAGE_LOCKED' })
+  const without = new Without()
+  takeLocks(without, 'read-only')
+  t.deepEqual([refused.ahead, without.ahead], [0, 0])
+})

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { openImage } from '../../lib/image/open.js'
 import { BlockQueue } from '../../lib/queue/block-queue.js'
 import { ReadAhead } from '../../lib/queue/read-ahead.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -84,16 +85,21 @@ test('where the page cache does not have it, the next reads do without', (t) => 
   t.is(read(20), 20)
 })
 
-async function open(t: ExecutionContext, options: { inlineWrites?: boolean } = {}): Promise<BlockQueue> {
+async function open(
+  t: ExecutionContext,
+  { ahead = true, ...options }: { ahead?: boolean; inlineWrites?: boolean } = {},
+): Promise<BlockQueue> {
   const path = join(await makeFolder(t), 'file')
   await writeFile(path, new Uint8Array(fileLength).fill(1))
-  return BlockQueue.open(path, {
+  const queue = await BlockQueue.open(path, {
     readOnly: false,
     direct: false,
     syncPolicy: 'flush',
     idleMs: 0,
     ...options,
   })
+  if (ahead) queue.mayReadAhead()
+  return queue
 }
 
 async function byteAt(queue: BlockQueue, index: number): Promise<number> {
@@ -140,3 +146,28 @@ test('what others write is seen when the event loop has turned, or promises have
   }
   await queue.close()
 })
+
+test('where others may change the file, what they did before a read is seen by it, whatever told of it', async (t) => {
+  const queue = await open(t, { ahead: false })
+  for (let index = 0; index < 8; index++) t.is(await byteAt(queue, index), 1)
+  writeFileSync(queue.path, new Uint8Array(fileLength).fill(2), { flag: 'r+' })
+  t.is(await byteAt(queue, 8), 2)
+  await queue.close()
+})
+
+for (const options of [
+  { readOnly: true, forceShare: true },
+  { readOnly: true, locking: 'off' },
+] as const) {
+  test(`such are the files of images opened with ${JSON.stringify(options)}`, async (t) => {
+    const path = join(await makeFolder(t), 'disk.raw')
+    await writeFile(path, new Uint8Array(fileLength).fill(1))
+    const image = await openImage(path, { format: 'raw', ...options })
+    const byteOf = async (index: number): Promise<number | undefined> =>
+      (await image.read({ offset: index * unit, length: unit }))[0]
+    for (let index = 0; index < 8; index++) t.is(await byteOf(index), 1)
+    writeFileSync(path, new Uint8Array(fileLength).fill(2), { flag: 'r+' })
+    t.is(await byteOf(8), 2)
+    await image.close()
+  })
+}

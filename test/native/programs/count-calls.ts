@@ -23,6 +23,7 @@ const queue = await BlockQueue.open(path, {
   ...(aio === 'io_uring' ? { aio } : {}),
   idleMs: 0,
 })
+queue.mayReadAhead()
 await queue.truncate(1024 * unit)
 const bytes = new Uint8Array(unit).fill(1)
 
