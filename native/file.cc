@@ -332,7 +332,7 @@ int File::extent(uint64_t offset, uint64_t* length, bool* data) const {
   *length = offset < end ? end - offset : 0;
   *data = offset < end;
   if (offset >= end || block_device_) return 0;
-  // APFS calls holes what was written a while ago: whoever skips those copies zeros. There all is data.
+    // APFS calls holes what was written a while ago: whoever skips those copies zeros. There all is data.
 #if defined(SEEK_DATA) && defined(SEEK_HOLE) && !defined(__APPLE__)
   const off_t from = static_cast<off_t>(offset);
   const off_t next_data = ::lseek(descriptor_, from, SEEK_DATA);
