@@ -282,16 +282,12 @@ void Environment::shut_down() {
 
 bool Environment::has_ring(Napi::Env env) {
   if (is_shut_down_) return false;
-  if (!std::exchange(ring_sought_, true)) {
-    try {
-      ring_ = IoRing::make(env, &direct_pool_, &completions_, [this, env] {
-        ring_->reap();
-        deliver(env, /*from_loop=*/true);
-      });
-    } catch (const std::bad_alloc&) {
-      ring_sought_ = false;
-      throw;
-    }
+  // Asked again each time: a process that has no descriptor left for it may have one later.
+  if (!ring_) {
+    ring_ = IoRing::make(env, &direct_pool_, &completions_, [this, env] {
+      ring_->reap();
+      deliver(env, /*from_loop=*/true);
+    });
   }
   return ring_ != nullptr;
 }

@@ -52,7 +52,7 @@ class Environment {
 
   // Makes the file of that queue, and gives it a number. Throws std::bad_alloc, with nothing changed.
   std::shared_ptr<QueuedFile> add(BlockQueue* queue, QueuedFile::Options options, uint32_t* number);
-  // Whether requests can go by a ring, which is made the first time. Throws std::bad_alloc.
+  // Whether requests can go by a ring, which is made when it is first to be had. Throws std::bad_alloc.
   bool has_ring(Napi::Env env);
   // nullptr: there is none of that number.
   std::shared_ptr<QueuedFile> file(uint64_t number) const;
@@ -74,8 +74,7 @@ class Environment {
   CompletionQueue completions_;
   IoPool cached_pool_;
   IoPool direct_pool_;
-  std::unique_ptr<IoRing> ring_;  // nullptr: not made yet, or not to be had
-  bool ring_sought_ = false;
+  std::unique_ptr<IoRing> ring_;  // nullptr: not made yet, or not to be had so far
   bool is_shut_down_ = false;
 
   uint32_t last_number_ = 0;

@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs'
 import { addon } from '../../../lib/native/addon.js'
 import { BlockQueue, type BlockQueueOptions } from '../../../lib/queue/block-queue.js'
 
-/** Run with a low limit on open files. Usage: PATH. Asks for an io_uring where the kernel refuses it, then for none; prints what becomes of both. */
+/** Run with a low limit on open files. Usage: PATH. Asks for an io_uring where the kernel refuses it, then for none, then where it does not; prints what becomes of all. */
 const [path = ''] = process.argv.slice(2)
 const options: BlockQueueOptions = {
   readOnly: false,
@@ -40,3 +40,8 @@ const back = new Uint8Array(4096)
 await queue.read(back, 4096)
 process.stdout.write(`${queue.aio} ${back[4095]}\n`)
 await queue.close()
+
+// Now there are descriptors for one.
+const later = await BlockQueue.open(`${path}-3`, { ...options, aio: 'io_uring' }).catch(() => undefined)
+process.stdout.write(`${later?.aio ?? 'refused'}\n`)
+await later?.close()
