@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "block_queue.h"
+#include "codec.h"
 #include "environment.h"
 #include "guard.h"
-#include "inflate.h"
 #include "job.h"
 #include "large_pages.h"
 #include "queued_file.h"
@@ -14,6 +14,8 @@
 namespace {
 
 using block_queue::BlockQueue;
+using block_queue::Codec;
+using block_queue::Compression;
 using block_queue::Environment;
 using block_queue::guarded;
 using block_queue::Operation;
@@ -21,7 +23,7 @@ using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 9;
+constexpr int kAbi = 10;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -35,7 +37,10 @@ Napi::Object constants(Napi::Env env) {
   set(&operations, "close", Operation::kClose);
   set(&operations, "read", Operation::kRead);
   set(&operations, "readQueued", Operation::kReadQueued);
-  set(&operations, "readDeflated", Operation::kReadDeflated);
+  set(&operations, "readZlib", Operation::kReadZlib);
+  set(&operations, "readZstd", Operation::kReadZstd);
+  set(&operations, "packZlib", Operation::kPackZlib);
+  set(&operations, "packZstd", Operation::kPackZstd);
   set(&operations, "write", Operation::kWrite);
   set(&operations, "writeZeroes", Operation::kWriteZeroes);
   set(&operations, "unmapZeroes", Operation::kUnmapZeroes);
@@ -66,12 +71,16 @@ Napi::Object constants(Napi::Env env) {
   set(&state, "stalled", BlockQueue::kStalled);
   set(&state, "length", BlockQueue::kStateLength);
 
+  Napi::Object codecs = Napi::Object::New(env);
+  codecs.Set("zlib", Napi::Boolean::New(env, Codec::has(Compression::kZlib)));
+  codecs.Set("zstd", Napi::Boolean::New(env, Codec::has(Compression::kZstd)));
+
   Napi::Object all = Napi::Object::New(env);
   all.Set("operations", operations);
   all.Set("policies", policies);
   all.Set("flags", flags);
   all.Set("state", state);
-  all.Set("canInflate", Napi::Boolean::New(env, block_queue::can_inflate()));
+  all.Set("codecs", codecs);
   set(&all, "numbersPerRequest", Environment::kNumbersPerRequest);
   set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
   set(&all, "mostCompletions", Environment::kMostCompletions);

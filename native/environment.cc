@@ -37,7 +37,8 @@ std::optional<uint64_t> memory_needed(const Job& job) {
     case Operation::kReadQueued:
     case Operation::kWrite:
       return job.length;
-    case Operation::kReadDeflated:
+    case Operation::kReadZlib:
+    case Operation::kReadZstd:
       return 1;
     default:
       return std::nullopt;
@@ -55,6 +56,32 @@ bool find_memory(napi_env env, napi_value buffers, uint32_t index, uint64_t leas
   if (napi_get_typedarray_info(env, buffer, &type, &job->room, &data, nullptr, nullptr) != napi_ok) return false;
   job->data = static_cast<uint8_t*>(data);
   return type == napi_uint8_array && job->room >= least && job->data != nullptr;
+}
+
+bool packs(Operation operation) { return operation == Operation::kPackZlib || operation == Operation::kPackZstd; }
+
+// Whether it is the work of a processor, not of a disk.
+bool is_of_codec(Operation operation) {
+  return packs(operation) || operation == Operation::kReadZlib || operation == Operation::kReadZstd;
+}
+
+// Find the memory of a job that packs: an array of where to, and of what. false if it is none.
+bool find_both(napi_env env, napi_value buffers, uint32_t index, Job* job) {
+  napi_value pair;
+  bool is_array = false;
+  Job source;
+  if (napi_get_element(env, buffers, index, &pair) != napi_ok) return false;
+  if (napi_is_array(env, pair, &is_array) != napi_ok || !is_array) return false;
+  if (!find_memory(env, pair, 0, 1, job) || !find_memory(env, pair, 1, job->length, &source)) return false;
+  job->source = source.data;
+  return true;
+}
+
+// false: it needs memory, and brought none.
+bool find_memory_of(napi_env env, napi_value buffers, uint32_t index, Job* job) {
+  if (packs(job->operation)) return find_both(env, buffers, index, job);
+  const std::optional<uint64_t> needed = memory_needed(*job);
+  return !needed || find_memory(env, buffers, index, *needed, job);
 }
 
 void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
@@ -133,8 +160,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       job.request = static_cast<uint64_t>(number[2]);
       job.offset = static_cast<uint64_t>(number[3]);
       job.length = static_cast<uint64_t>(number[4]);
-      const std::optional<uint64_t> needed = memory_needed(job);
-      if (needed && !find_memory(env, info[1], i, *needed, &job)) error = EFAULT;
+      if (!find_memory_of(env, info[1], i, &job)) error = EFAULT;
     }
     bool is_over = false;
     if (error == 0) error = begin(std::move(job), &is_over);
@@ -169,8 +195,8 @@ int Environment::begin(Job job, bool* is_over) {
       const bool is_flush = job.operation == Operation::kFlush;
       asked_.push_back({file, {job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)}});
     } else {
-      // To unpack is work for many threads, as waiting for a disk is.
-      const bool is_long = file->is_direct() || job.operation == Operation::kReadDeflated;
+      // To pack and to unpack is work for many threads, as waiting for a disk is.
+      const bool is_long = file->is_direct() || is_of_codec(job.operation);
       file->submit(std::move(job), is_long ? &direct_jobs_ : &cached_jobs_);
     }
   } catch (const std::bad_alloc&) {

@@ -95,10 +95,11 @@ size_t IoPool::take(std::array<Job, kMostJobsTogether>* taken) {
   return count;
 }
 
-void IoPool::perform(const Job* jobs, size_t count, Scratch* scratch) {
+void IoPool::perform(const Job* jobs, size_t count, Scratch* scratch, Codec* codec) {
   const bool is_done = count > 1 && QueuedFile::perform_together(jobs, count, scratch);
   for (size_t i = 0; i < count; ++i) {
-    const Completion completion = is_done ? Completion{jobs[i].request, 0, 0} : QueuedFile::perform(jobs[i], scratch);
+    const Completion completion =
+        is_done ? Completion{jobs[i].request, 0, 0} : QueuedFile::perform(jobs[i], scratch, codec);
     // One word about all of them, with the last.
     const bool wake = !gather_ && (!is_done || i + 1 == count);
     if (jobs[i].request != Job::kNobody) completions_->post(completion, wake);
@@ -107,6 +108,7 @@ void IoPool::perform(const Job* jobs, size_t count, Scratch* scratch) {
 
 void IoPool::run() {
   Scratch scratch;
+  Codec codec;
   std::array<Job, kMostJobsTogether> jobs;
   std::unique_lock<std::mutex> lock(mutex_);
   --starting_threads_;
@@ -127,7 +129,7 @@ void IoPool::run() {
     if (is_over()) return;
     const size_t count = take(&jobs);
     lock.unlock();
-    perform(jobs.data(), count, &scratch);
+    perform(jobs.data(), count, &scratch, &codec);
     std::fill_n(jobs.begin(), count, Job());  // a job may be what keeps a file alive
     if (gather_ && !gathering) {
       gathering = true;

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "codec.h"
 #include "completion.h"
 #include "direct_io.h"
 #include "job.h"
@@ -49,7 +50,7 @@ class IoPool {
 
   size_t take(std::array<Job, kMostJobsTogether>* taken);
 
-  void perform(const Job* jobs, size_t count, Scratch* scratch);
+  void perform(const Job* jobs, size_t count, Scratch* scratch, Codec* codec);
   void run();
 
   const size_t most_threads_;

@@ -19,7 +19,10 @@ enum class Operation : uint8_t {
   kClose,
   kRead,
   kReadQueued,
-  kReadDeflated,
+  kReadZlib,
+  kReadZstd,
+  kPackZlib,
+  kPackZstd,
   kWrite,
   kWriteZeroes,
   kUnmapZeroes,
@@ -38,12 +41,13 @@ struct Job {
 
   std::shared_ptr<QueuedFile> file;
   Operation operation = Operation::kRead;
-  uint64_t request = kNobody;  // whom to tell
-  uint64_t offset = 0;         // bytes; kTruncate: the new length
-  uint64_t length = 0;         // bytes
-  uint8_t* data = nullptr;     // memory of V8, pinned by JavaScript until it is told
-  size_t room = 0;             // its bytes
-  uint64_t ticket = 0;         // at the file's gate, 0 without
+  uint64_t request = kNobody;       // whom to tell
+  uint64_t offset = 0;              // bytes; kTruncate: the new length
+  uint64_t length = 0;              // bytes
+  uint8_t* data = nullptr;          // memory of V8, pinned by JavaScript until it is told
+  size_t room = 0;                  // its bytes
+  const uint8_t* source = nullptr;  // kPack...: what to pack, of `length` bytes; as data
+  uint64_t ticket = 0;              // at the file's gate, 0 without
   std::vector<RequestQueue::OverlayPiece> overlay;
 };
 

@@ -8,8 +8,6 @@
 #include <new>
 #include <utility>
 
-#include "inflate.h"
-
 namespace block_queue {
 
 namespace {
@@ -26,6 +24,11 @@ bool changes_file(Operation operation) {
     default:
       return false;
   }
+}
+
+Compression compression_of(Operation operation) {
+  return operation == Operation::kReadZlib || operation == Operation::kPackZlib ? Compression::kZlib
+                                                                                : Compression::kZstd;
 }
 
 void lay_over(const std::vector<RequestQueue::OverlayPiece>& overlay, const Job& job) {
@@ -98,7 +101,7 @@ bool QueuedFile::write_at_once(const uint8_t* data, uint64_t length, uint64_t of
   return succeeded;
 }
 
-Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
+Completion QueuedFile::perform(const Job& job, Scratch* scratch, Codec* codec) {
   QueuedFile& self = *job.file;
   Completion completion{job.request, 0, 0};
   switch (job.operation) {
@@ -118,10 +121,19 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch) {
       completion.error = read_any(self.file_, scratch, job.data, static_cast<size_t>(job.length), job.offset);
       if (completion.error == 0) lay_over(job.overlay, job);
       break;
-    case Operation::kReadDeflated: {
+    case Operation::kReadZlib:
+    case Operation::kReadZstd: {
       int64_t unpacked = 0;
-      completion.error = self.read_deflated(job, scratch, &unpacked);
+      completion.error = self.read_packed(job, scratch, codec, &unpacked);
       completion.value = static_cast<double>(unpacked);
+      break;
+    }
+    case Operation::kPackZlib:
+    case Operation::kPackZstd: {
+      int64_t packed = 0;
+      completion.error = codec->pack(compression_of(job.operation), job.source, static_cast<size_t>(job.length),
+                                     job.data, job.room, &packed);
+      completion.value = static_cast<double>(packed);
       break;
     }
     case Operation::kExtent: {
@@ -253,12 +265,12 @@ int QueuedFile::sync_changes() {
   return file_.sync();
 }
 
-int QueuedFile::read_deflated(const Job& job, Scratch* scratch, int64_t* unpacked) const {
+int QueuedFile::read_packed(const Job& job, Scratch* scratch, Codec* codec, int64_t* unpacked) const {
   AlignedBytes packed = AlignedBytes::allocate(static_cast<size_t>(job.length), 4096);
   if (!packed) return ENOMEM;
   const int error = read_any(file_, scratch, packed.data(), packed.size(), job.offset);
   if (error != 0) return error;
-  return inflate_raw(packed.data(), packed.size(), job.data, job.room, unpacked);
+  return codec->unpack(compression_of(job.operation), packed.data(), packed.size(), job.data, job.room, unpacked);
 }
 
 int QueuedFile::change(const Job& job, Scratch* scratch) {

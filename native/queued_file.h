@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "codec.h"
 #include "completion.h"
 #include "direct_io.h"
 #include "file.h"
@@ -60,7 +61,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   bool is_direct() const { return options_.open.direct; }
 
   // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
-  static Completion perform(const Job& job, Scratch* scratch);
+  static Completion perform(const Job& job, Scratch* scratch, Codec* codec);
   // Whether next may be carried out together with jobs that end with last and are `length` bytes: it goes on where
   // they end.
   static bool continues(const Job& last, uint64_t length, const Job& next);
@@ -100,7 +101,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
  private:
   int open();
   void close();
-  int read_deflated(const Job& job, Scratch* scratch, int64_t* unpacked) const;
+  int read_packed(const Job& job, Scratch* scratch, Codec* codec, int64_t* unpacked) const;
   int change(const Job& job, Scratch* scratch);
   int write_zeroes(const Job& job, Scratch* scratch);
   int allocate(const Job& job, Scratch* scratch);

@@ -3,6 +3,7 @@
     "native_sources": [
       "native/addon.cc",
       "native/block_queue.cc",
+      "native/codec.cc",
       "native/completion.cc",
       "native/direct_io.cc",
       "native/environment.cc",
@@ -10,7 +11,6 @@
       "native/file_log.cc",
       "native/file_windows.cc",
       "native/host_windows.cc",
-      "native/inflate.cc",
       "native/io_log.cc",
       "native/io_pool.cc",
       "native/io_ring.cc",
@@ -21,7 +21,9 @@
       "native/request_queue_binding.cc",
       "native/uring.cc",
       "native/worker.cc",
-      "native/write_gate.cc"
+      "native/write_gate.cc",
+      "native/zlib_codec.cc",
+      "native/zstd_codec.cc"
     ],
     "native_defines": [
       "NAPI_VERSION=9",

@@ -32,7 +32,7 @@ export type NativeAddon = {
    * its operation has any: it has to stay alive, and where it is, until the request is over.
    * @returns how many were over at once: their completions stand in the array of `start`, and are not delivered again
    */
-  submit(requests: Float64Array, buffers: readonly (Uint8Array | undefined)[], count: number): number
+  submit(requests: Float64Array, buffers: readonly (NativeMemory | undefined)[], count: number): number
   /** The process or the thread ends: finish what has begun, carry on for two seconds at most, drop the rest. */
   shutDown(): void
   /** How many bytes the memory begins behind a multiple of `alignment`. */
@@ -41,12 +41,18 @@ export type NativeAddon = {
   useLargePages(bytes: Uint8Array): void
 }
 
+/** What a request reads or writes; of what packs: where to, and what. */
+export type NativeMemory = Uint8Array | readonly [to: Uint8Array, from: Uint8Array]
+
 export type NativeOperation =
   | 'open'
   | 'close'
   | 'read'
   | 'readQueued'
-  | 'readDeflated'
+  | 'readZlib'
+  | 'readZstd'
+  | 'packZlib'
+  | 'packZstd'
   | 'write'
   | 'writeZeroes'
   | 'unmapZeroes'
@@ -66,8 +72,8 @@ export type NativeConstants = {
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
   >
-  /** Whether there is a zlib for `readDeflated`. */
-  readonly canInflate: boolean
+  /** Whether the process has a library for the operations of that name. */
+  readonly codecs: Readonly<Record<'zlib' | 'zstd', boolean>>
   readonly numbersPerRequest: number
   readonly numbersPerCompletion: number
   /** Also of requests in one batch. */

@@ -1,8 +1,9 @@
 import { promisify } from 'node:util'
 import { type ErrorContext, Qcow2Error } from '../base/errors.js'
+import type { BackendCodec, BlockBackend, CompressionType } from '../queue/backend.js'
 import { ZstdCompressor, zstdDecompress } from './zstd.js'
 
-export type CompressionType = 'zlib' | 'zstd'
+export type { CompressionType }
 
 /**
  * Clusters that are at work at a time, of one image: twice what Node's pool of threads works on by default. Each takes some 300 KiB beside its bytes,
@@ -10,20 +11,22 @@ export type CompressionType = 'zlib' | 'zstd'
  */
 const clustersAtWork = 8
 
-/** Packs and unpacks an image's compressed clusters, several at a time, on Node's pool of threads. qcow2 spec, "Compressed Clusters Descriptor". */
+/** Packs and unpacks an image's compressed clusters, several at a time, on threads of the backend or of Node. qcow2 spec, "Compressed Clusters Descriptor". */
 export class ClusterCodec {
   readonly type: CompressionType
   readonly #clusterSize: number
   readonly #path: string
+  /** Where the backend has one. */
+  readonly ofBackend: BackendCodec | undefined
   readonly #zstd: ZstdCompressor
   #free = clustersAtWork
   readonly #waiting: (() => void)[] = []
 
-  /** @param path  for errors */
-  constructor(type: CompressionType, clusterSize: number, path: string) {
+  constructor(type: CompressionType, clusterSize: number, backend: Pick<BlockBackend, 'path' | 'codec'>) {
     this.type = type
     this.#clusterSize = clusterSize
-    this.#path = path
+    this.#path = backend.path
+    this.ofBackend = backend.codec?.(type)
     this.#zstd = new ZstdCompressor(clusterSize)
   }
 
@@ -33,6 +36,12 @@ export class ClusterCodec {
    * @throws ERR_NOT_SUPPORTED  this Node.js writes no zstd
    */
   async compress(cluster: Uint8Array): Promise<Uint8Array | undefined> {
+    const { ofBackend } = this
+    if (ofBackend !== undefined) {
+      const room = Buffer.allocUnsafeSlow(cluster.byteLength - 1)
+      const length = await this.#inTurn(() => ofBackend.pack(room, cluster))
+      return length < 0 ? undefined : room.subarray(0, length)
+    }
     const payload = await this.#inTurn(() =>
       this.type === 'zlib' ? zlibCompress(cluster) : this.#zstd.compress(cluster),
     )

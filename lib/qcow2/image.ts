@@ -160,7 +160,7 @@ export function assemble(
     header: headerCluster,
     damage: new CorruptMark({ ...refcounts, header: headerCluster }, header.version),
     backing: options.backing,
-    codec: new ClusterCodec(header.compressionType, geometry.clusterSize, backend.path),
+    codec: new ClusterCodec(header.compressionType, geometry.clusterSize, backend),
   }
 }
 

@@ -90,9 +90,9 @@ async function unpack(
   { host, bytes: length }: { readonly host: number; readonly bytes: number },
   memory: Uint8Array | undefined,
 ): Promise<Uint8Array> {
-  if (codec.type === 'zlib' && backend.readDeflated !== undefined) {
+  if (codec.ofBackend !== undefined) {
     const cluster = memory ?? new Uint8Array(geometry.clusterSize)
-    const unpacked = await backend.readDeflated(cluster, host, length)
+    const unpacked = await codec.ofBackend.read(cluster, host, length)
     unsynced.refuse(host, length)
     codec.refuseLength(unpacked, host)
     return cluster

@@ -37,6 +37,20 @@ export type QueueStats = {
   dataWriteBytes: number
 }
 
+/** How clusters are compressed: raw deflate streams, or zstd's frames. */
+export type CompressionType = 'zlib' | 'zstd'
+
+/** Memory of pending requests belongs to the backend, as that of `read` and `write`. */
+export type BackendCodec = {
+  /**
+   * Read `length` bytes, which begin with a compressed cluster and may end anywhere in it, and unpack that into `bytes`.
+   * @returns the bytes that came out, or -1 where it is damaged or holds more than `bytes` does
+   */
+  read(bytes: Uint8Array, offset: number, length: number): Promise<number>
+  /** Compress all of `from`. @returns the bytes that came out in `to`, or -1 where it has no room for them */
+  pack(to: Uint8Array, from: Uint8Array): Promise<number>
+}
+
 /** A part of a file that is stored alike. */
 export type FileExtent = { readonly length: number; readonly data: boolean }
 
@@ -70,11 +84,8 @@ export interface BlockBackend {
   readonly readAtOnce?: ((bytes: Uint8Array, offset: number) => boolean) | undefined
   /** Fill `bytes` from the file with all queued and in-flight nodes applied, newest last. */
   readQueued(bytes: Uint8Array, offset: number): Promise<void>
-  /**
-   * Read `length` bytes, which begin with a raw deflate stream, and unpack that into `bytes`. Absent where nothing of the kind is there.
-   * @returns the bytes that came out, or -1 where the stream is damaged or holds more than `bytes` does
-   */
-  readonly readDeflated?: ((bytes: Uint8Array, offset: number, length: number) => Promise<number>) | undefined
+  /** @returns what packs and unpacks clusters of that kind on the backend's own threads. Absent, or undefined, where nothing of the kind is there. */
+  codec?(type: CompressionType): BackendCodec | undefined
   /** Write data. Resolves when written, not when durable. */
   write(bytes: Uint8Array, offset: number): Promise<void>
   /** Make the range read as zeros and, without `unmap`, keep it allocated. Extends the file as a write would. */

@@ -3,7 +3,14 @@ import { section, type Section } from '../base/units.js'
 import { addon } from '../native/addon.js'
 import type { NativeBlockQueue, NativeCounters, NativeOperation } from '../native/types.js'
 import { Admission } from './admission.js'
-import type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './backend.js'
+import type {
+  BackendCodec,
+  BlockBackend,
+  CompressionType,
+  FileExtent,
+  QueueStats,
+  SyncPolicy,
+} from './backend.js'
 import { FileLog } from './file-log.js'
 import { QueueState } from './queue-state.js'
 import { ReadAhead } from './read-ahead.js'
@@ -56,7 +63,10 @@ const verbs: Readonly<Record<NativeOperation, string>> = {
   close: 'close',
   read: 'read',
   readQueued: 'read',
-  readDeflated: 'read',
+  readZlib: 'read',
+  readZstd: 'read',
+  packZlib: 'compress',
+  packZstd: 'compress',
   write: 'write',
   writeZeroes: 'write zeroes',
   unmapZeroes: 'write zeroes',
@@ -87,7 +97,6 @@ export class BlockQueue implements BlockBackend, Requester {
   readonly #state: QueueState
   readonly #admission: Admission
   readonly #listeners: (() => void)[] = []
-  readonly readDeflated: BlockBackend['readDeflated']
   readonly readAtOnce: BlockBackend['readAtOnce']
   /** Longest reads and writes that are tried on this thread; 0: none. Bytes. */
   readonly #longestReadAtOnce: number
@@ -140,8 +149,6 @@ export class BlockQueue implements BlockBackend, Requester {
       () => new Native(path, flags, policy, options.idleMs ?? defaultIdleMs, this.#state.numbers),
     )
     this.number = this.#native.number
-    if (constants.canInflate)
-      this.readDeflated = (bytes, offset, length) => this.#readDeflated(bytes, offset, length)
     this.aio = this.#native.usesRing ? 'io_uring' : 'threads'
     const needsRing = options.aio === 'io_uring' && options.direct && options.record !== true
     if (needsRing && this.aio === 'threads') throw noRingError(path)
@@ -225,12 +232,24 @@ export class BlockQueue implements BlockBackend, Requester {
     return this.#send('readQueued', offset, bytes.length, bytes)
   }
 
-  #readDeflated(bytes: Uint8Array, offset: number, length: number): Promise<number> {
-    if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
-    this.#dataReads++
-    this.#dataReadBytes += length
-    this.#requestsOut++
-    return this.#requests.askInflated(this, offset, length, bytes)
+  codec(type: CompressionType): BackendCodec | undefined {
+    if (!addon().constants.codecs[type]) return undefined
+    const [read, pack] =
+      type === 'zlib' ? (['readZlib', 'packZlib'] as const) : (['readZstd', 'packZstd'] as const)
+    return {
+      read: (bytes, offset, length) => {
+        if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
+        this.#dataReads++
+        this.#dataReadBytes += length
+        this.#requestsOut++
+        return this.#requests.askCodec(this, read, offset, length, bytes)
+      },
+      pack: (to, from) => {
+        if (this.#closing !== undefined) return Promise.reject(closedError(this.path))
+        this.#requestsOut++
+        return this.#requests.askCodec(this, pack, 0, from.byteLength, [to, from])
+      },
+    }
   }
 
   write(bytes: Uint8Array, offset: number): Promise<void> {

@@ -1,5 +1,5 @@
 import { addon } from '../native/addon.js'
-import type { NativeAddon, NativeOperation } from '../native/types.js'
+import type { NativeAddon, NativeMemory, NativeOperation } from '../native/types.js'
 
 /** Whose requests they are. */
 export type Requester = {
@@ -18,7 +18,7 @@ type Request = {
   readonly operation: NativeOperation
   readonly offset: number
   /** Kept here so that the memory lives until the addon is through with it. */
-  readonly bytes: Uint8Array | undefined
+  readonly memory: NativeMemory | undefined
   readonly resolve: (value: number) => void
   readonly reject: (error: Error) => void
 }
@@ -38,7 +38,7 @@ class Requests {
   readonly #freeNumbers: number[] = []
   /** The batch being collected. */
   readonly #batch: Float64Array
-  readonly #buffers: (Uint8Array | undefined)[]
+  readonly #buffers: (NativeMemory | undefined)[]
   #collected = 0
   readonly #completions: Float64Array
   readonly #files: Float64Array
@@ -72,7 +72,7 @@ class Requests {
     this.#numbersPerRequest = numbersPerRequest
     this.#numbersPerCompletion = numbersPerCompletion
     this.#batch = new Float64Array(mostCompletions * numbersPerRequest)
-    this.#buffers = new Array<Uint8Array | undefined>(mostCompletions).fill(undefined)
+    this.#buffers = new Array<NativeMemory | undefined>(mostCompletions).fill(undefined)
     this.#completions = new Float64Array(mostCompletions * numbersPerCompletion)
     this.#files = new Float64Array(mostFiles)
     this.#mostAtOnce = mostAtOnce
@@ -151,9 +151,15 @@ class Requests {
     return this.#send(requester, 'extent', offset, 0, undefined)
   }
 
-  /** @returns bytes that came out, or -1 for what is damaged or too long for `bytes` */
-  askInflated(requester: Requester, offset: number, length: number, bytes: Uint8Array): Promise<number> {
-    return this.#send(requester, 'readDeflated', offset, length, bytes)
+  /** @returns bytes that came out, or -1 for what is damaged or has no room */
+  askCodec(
+    requester: Requester,
+    operation: 'readZlib' | 'readZstd' | 'packZlib' | 'packZstd',
+    offset: number,
+    length: number,
+    memory: NativeMemory,
+  ): Promise<number> {
+    return this.#send(requester, operation, offset, length, memory)
   }
 
   #send(
@@ -161,11 +167,11 @@ class Requests {
     operation: NativeOperation,
     offset: number,
     length: number,
-    bytes: Uint8Array | undefined,
+    memory: NativeMemory | undefined,
   ): Promise<number> {
     return new Promise((resolve, reject) => {
       const number = this.#freeNumbers.pop() ?? this.#out.length
-      this.#out[number] = { requester, operation, offset, bytes, resolve, reject }
+      this.#out[number] = { requester, operation, offset, memory, resolve, reject }
       const index = this.#collected++
       const at = index * this.#numbersPerRequest
       const batch = this.#batch
@@ -174,7 +180,7 @@ class Requests {
       batch[at + 2] = number
       batch[at + 3] = offset
       batch[at + 4] = length
-      this.#buffers[index] = bytes
+      this.#buffers[index] = memory
       if (this.#collected === this.#buffers.length) this.#submit()
       else if (index > 0) return
       else if (this.#atOnceLeft > 0) process.nextTick(this.#ring)

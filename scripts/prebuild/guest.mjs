@@ -193,5 +193,5 @@ function addonPath() {
 }
 
 function inflates() {
-  return createRequire(import.meta.url)(addonPath()).constants.canInflate
+  return createRequire(import.meta.url)(addonPath()).constants.codecs.zlib
 }

@@ -6,7 +6,7 @@ import { checkedClean, diskByQemu, readAll, readDisk } from '../support/qcow2-di
 
 const cluster = Uint8Array.from({ length: 4096 }, (_, at) => (at * at) % 199)
 const payload = new Uint8Array(deflateRawSync(cluster, { windowBits: 12 }))
-const codec = new ClusterCodec('zlib', 4096, 'disk.qcow2')
+const codec = new ClusterCodec('zlib', 4096, { path: 'disk.qcow2' })
 const unpack = async (bytes: Uint8Array): Promise<Uint8Array> =>
   new Uint8Array(await codec.decompress(bytes, 0x50123))
 
