@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "process_symbol.h"
+#include "process_library.h"
 
 namespace block_queue {
 
@@ -24,13 +24,14 @@ struct Zstd {
 
 Zstd find_zstd() {
   Zstd zstd;
-  zstd.is_whole =
-      find_in_process("ZSTD_createDCtx", &zstd.create_unpacker) &&
-      find_in_process("ZSTD_freeDCtx", &zstd.free_unpacker) && find_in_process("ZSTD_decompressDCtx", &zstd.unpack) &&
-      find_in_process("ZSTD_findFrameCompressedSize", &zstd.frame_length) &&
-      find_in_process("ZSTD_createCCtx", &zstd.create_packer) && find_in_process("ZSTD_freeCCtx", &zstd.free_packer) &&
-      find_in_process("ZSTD_compress2", &zstd.pack) && find_in_process("ZSTD_isError", &zstd.is_error) &&
-      find_in_process("ZSTD_getErrorCode", &zstd.error_code);
+  ProcessLibrary library;
+  zstd.is_whole = library.find("ZSTD_createDCtx", &zstd.create_unpacker) &&
+                  library.find("ZSTD_freeDCtx", &zstd.free_unpacker) &&
+                  library.find("ZSTD_decompressDCtx", &zstd.unpack) &&
+                  library.find("ZSTD_findFrameCompressedSize", &zstd.frame_length) &&
+                  library.find("ZSTD_createCCtx", &zstd.create_packer) &&
+                  library.find("ZSTD_freeCCtx", &zstd.free_packer) && library.find("ZSTD_compress2", &zstd.pack) &&
+                  library.find("ZSTD_isError", &zstd.is_error) && library.find("ZSTD_getErrorCode", &zstd.error_code);
   return zstd;
 }
 
