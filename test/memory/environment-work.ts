@@ -2,6 +2,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { Worker, workerData } from 'node:worker_threads'
 import { noSection, section } from '../../lib/base/units.js'
 import { addon } from '../../lib/native/addon.js'
+import type { CompressionType } from '../../lib/queue/backend.js'
 import { BlockQueue } from '../../lib/queue/block-queue.js'
 import { Attempts, descriptorsOf, type Outcome } from './attempts.js'
 import type { FailingMemory } from './failing-memory.js'
@@ -50,10 +51,26 @@ async function useAddon({ path, closes }: Orders): Promise<string[]> {
   const written = attempts.succeeds('write', () => queue.write(fill(3), 2 * unit))
   if (!closes) return attempts.problems
   await written
+  for (const type of ['zlib', 'zstd'] as const) await useCodec(queue, type, attempts)
   const flushed = await attempts.succeeds('flush', () => queue.flush())
   if (flushed && first !== undefined && readFileSync(path)[0] !== 1) attempts.problems.push('a flush lied')
   await attempts.succeeds('close', () => queue.close())
   return attempts.problems
+}
+
+/** Its threads are new ones, which have set up nothing. */
+async function useCodec(queue: BlockQueue, type: CompressionType, attempts: Attempts): Promise<void> {
+  const codec = queue.codec(type)
+  if (codec === undefined) return
+  const payload = new Uint8Array(unit)
+  const packed = await attempts.result('pack', () => codec.pack(payload, fill(7)))
+  if (packed === undefined) return
+  const stored = await attempts.succeeds('write', () => queue.write(payload, 4 * unit))
+  const back = fill(0)
+  const read = await attempts.result('read', () => codec.read(back, 4 * unit, packed.value))
+  const isThere = read?.value === unit && back.every((byte) => byte === 7)
+  if (stored && read !== undefined && !isThere)
+    attempts.problems.push(`a cluster of ${type} is not what it was`)
 }
 
 const given = (workerData as { environmentWork?: Orders } | null)?.environmentWork
