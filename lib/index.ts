@@ -57,7 +57,14 @@ export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { Encryption } from './qcow2/encryption.js'
 export type { ImageStructure } from './qcow2/inspect-structure.js'
 export type { Section } from './base/units.js'
-export type { BlockBackend, FileExtent, QueueStats, SyncPolicy } from './queue/backend.js'
+export type {
+  BackendCodec,
+  BlockBackend,
+  CompressionType,
+  FileExtent,
+  QueueStats,
+  SyncPolicy,
+} from './queue/backend.js'
 export type { Aio } from './queue/block-queue.js'
 export { MemoryFile } from './queue/memory-file.js'
 export type {
