@@ -20,7 +20,7 @@ import { extentsOf } from './extents.js'
 import type { FailurePolicy } from './failure-policy.js'
 import { freezeTop } from './freeze-top.js'
 import { checkBytes, newBytes } from './guest-bytes.js'
-import type { Extent, Layer } from './layers.js'
+import { type Extent, isWholeClusters, type Layer, writeCompressedOn } from './layers.js'
 import type { Opening, OverlayOptions } from './overlay.js'
 import { hasMagic } from './probe.js'
 import { DiskSnapshots } from './snapshots.js'
@@ -206,17 +206,16 @@ export class DiskImage implements AsyncDisposable {
       if (top.writeCompressed === undefined) {
         throw notSupported(`A ${top.format} image cannot hold compressed clusters`, { path: this.path })
       }
-      const end = offset + bytes.length
-      if (offset % top.clusterSize !== 0 || (end % top.clusterSize !== 0 && end !== this.size)) {
+      if (!isWholeClusters(top, offset, bytes.length)) {
         throw outOfRange(
-          `writeCompressed: bytes ${offset} to ${end} are not whole clusters of ${top.clusterSize} bytes`,
+          `writeCompressed: bytes ${offset} to ${offset + bytes.length} are not whole clusters of ${top.clusterSize} bytes`,
         )
       }
     } catch (error) {
       return Promise.reject(error)
     }
     if (bytes.length === 0) return Promise.resolve()
-    return this.#change(async () => this.#top.writeCompressed?.(bytes, offset), false)
+    return this.#change(() => writeCompressedOn(this.#top, bytes, offset), false)
   }
 
   /**

@@ -159,3 +159,16 @@ export class LayersBelow implements BackingSource {
     return true
   }
 }
+
+/** Up to the end of the disk is whole as well. */
+export function isWholeClusters({ clusterSize, size }: FormatImage, offset: number, length: number): boolean {
+  const end = offset + length
+  return offset % clusterSize === 0 && (end % clusterSize === 0 || end === size)
+}
+
+/** The image may be an overlay that came in between, with larger clusters: what are parts of those is written as it is. */
+export function writeCompressedOn(image: FormatImage, bytes: Uint8Array, offset: number): Promise<void> {
+  return image.writeCompressed !== undefined && isWholeClusters(image, offset, bytes.length)
+    ? image.writeCompressed(bytes, offset)
+    : image.write(bytes, offset)
+}

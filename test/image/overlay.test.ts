@@ -309,6 +309,37 @@ test('internal snapshots are those of the image that is written to', async (t) =
   }
 })
 
+test('compressed clusters that find an overlay with larger ones leave their neighbours alone', async (t) => {
+  const folder = await makeFolder(t)
+  const path = join(folder, 'disk.qcow2')
+  await createImage(path, { size: 1024 * 1024, clusterSize: 4096 })
+  const image = await openImage(path, { readOnly: false })
+  await image.write(Buffer.alloc(image.size, 5), 0)
+  let isOver = false
+  const made = image.createOverlay(join(folder, 'top'), { clusterSize: 65536 }).finally(() => (isOver = true))
+  const writes: Promise<void>[] = []
+  // From before the switch until behind it, where they are no whole clusters any more.
+  while (!isOver) {
+    const offset = (4096 + writes.length * 65536) % image.size
+    const written = image.writeCompressed(Buffer.alloc(4096, 6), offset)
+    writes.push(
+      written.catch((error: unknown) => void t.is((error as { code: string }).code, 'ERR_OUT_OF_RANGE')),
+    )
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await Promise.all([made, ...writes])
+  t.true(writes.length > 1)
+  const seen = await readAll(image)
+  t.deepEqual(
+    [...new Set(seen)].sort((a, b) => a - b),
+    [5, 6],
+  )
+  for (let offset = 0; offset < seen.length; offset += 4096)
+    t.true(seen[offset] === 5 || offset % 65536 === 4096, `another byte at ${offset}`)
+  await image.close()
+  t.is(await qemuCheck(join(folder, 'top')), '')
+})
+
 test('two at once come one after the other, and closing waits for them', async (t) => {
   const [image, folder] = await openDisk(t)
   const made = [
