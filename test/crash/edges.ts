@@ -14,10 +14,7 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       workload: 'sequence/snapshot/512/write,flush,write,flush,write,write,flush/2/7|flush,reserves',
       mutants: ['R1'],
     },
-    {
-      workload: 'sequence/near-block/512/write,write,write,flush,write,flush/2/11|flush,reserves',
-      mutants: ['R2'],
-    },
+    { workload: 'sequence/near-block/512/write,write,write,flush/2/932|flush,reserves', mutants: ['R2'] },
     { workload: 'sequence/empty/512/write,write-fua/1/0|flush,exact', mutants: ['M26'] },
     {
       workload: 'sequence/encrypted+fresh/4096/write,flush,partial-new,flush/1/0|flush,reserves',
