@@ -2,8 +2,9 @@
 
 #if defined(__linux__) && __has_include(<uv.h>)
 #define BLOCK_QUEUE_HAS_UV
-#include <dlfcn.h>
 #include <uv.h>  // of Node's own headers: types only
+
+#include "process_library.h"
 #endif
 
 #include <utility>
@@ -21,24 +22,15 @@ struct Libuv {
   decltype(&::uv_close) close = nullptr;
   decltype(&::uv_unref) unref = nullptr;
   decltype(&::uv_handle_size) size = nullptr;
-
-  bool is_whole() const {
-    return init != nullptr && start != nullptr && close != nullptr && unref != nullptr && size != nullptr;
-  }
+  bool is_whole = false;
 };
-
-template <typename Function>
-void find(const char* name, Function* function) {
-  *function = reinterpret_cast<Function>(::dlsym(RTLD_DEFAULT, name));
-}
 
 Libuv find_libuv() {
   Libuv uv;
-  find("uv_poll_init", &uv.init);
-  find("uv_poll_start", &uv.start);
-  find("uv_close", &uv.close);
-  find("uv_unref", &uv.unref);
-  find("uv_handle_size", &uv.size);
+  ProcessLibrary library;
+  uv.is_whole = library.find("uv_poll_init", &uv.init) && library.find("uv_poll_start", &uv.start) &&
+                library.find("uv_close", &uv.close) && library.find("uv_unref", &uv.unref) &&
+                library.find("uv_handle_size", &uv.size);
   return uv;
 }
 
@@ -72,7 +64,7 @@ std::unique_ptr<LoopWatch> LoopWatch::make(napi_env env, int descriptor, std::fu
   handle->ready = std::move(ready);
   handle->owner = watch.get();
   uv_loop_s* loop = nullptr;
-  if (!handle->uv.is_whole() || handle->uv.size(UV_POLL) != sizeof(handle->poll)) return nullptr;
+  if (!handle->uv.is_whole || handle->uv.size(UV_POLL) != sizeof(handle->poll)) return nullptr;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return nullptr;
   if (handle->uv.init(loop, &handle->poll, descriptor) != 0) return nullptr;
   handle->poll.data = handle.get();

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { spread } from './row.js'
 
 const execute = promisify(execFile)
 
@@ -67,7 +68,7 @@ export async function peakMiB(program: string, ...words: string[]): Promise<numb
 export async function idleMiB(): Promise<number> {
   const peaks: number[] = []
   for (let index = 0; index < 5; index++) peaks.push(await peakMiB('qemu-img', '--help'))
-  return peaks.sort((left, right) => left - right)[2] ?? Number.NaN
+  return spread(peaks).median
 }
 
 /** The ways in which the stock tool may make requests. @param direct  only without the page cache is there `native` */
