@@ -12,6 +12,7 @@
 #endif
 
 #include <cstring>
+#include <utility>
 
 namespace block_queue {
 
@@ -52,8 +53,9 @@ std::unique_ptr<Uring> Uring::make() {
 bool Uring::set_up() {
   struct io_uring_params params = {};
   // Results are put down when this thread asks for them, not whenever it is about to do something else; one request
-  // that cannot be begun does not keep those behind it.
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL;
+  // that cannot be begun does not keep those behind it. The kernel notes whether there are more to put down.
+  params.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_TASKRUN_FLAG;
   descriptor_ = static_cast<int>(::syscall(__NR_io_uring_setup, kMostRequests, &params));
   if (descriptor_ < 0) return false;
   constexpr uint32_t needed = IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_NODROP;
@@ -66,8 +68,8 @@ bool Uring::set_up() {
       !map(params.sq_entries * sizeof(struct io_uring_sqe), IORING_OFF_SQES, &submissions_)) {
     return false;
   }
-  submission_head_ = number_at(requests, params.sq_off.head);
   submission_tail_ = number_at(requests, params.sq_off.tail);
+  submission_flags_ = number_at(requests, params.sq_off.flags);
   submission_mask_ = *number_at(requests, params.sq_off.ring_mask);
   completion_head_ = number_at(results, params.cq_off.head);
   completion_tail_ = number_at(results, params.cq_off.tail);
@@ -136,11 +138,16 @@ uint32_t Uring::take_back() {
 }
 
 void Uring::collect(bool wait) {
-  // First: what is over from here on makes it readable again.
-  uint64_t count = 0;
-  const ssize_t got = ::read(event_, &count, sizeof(count));
-  (void)got;  // nothing, if that was readable before
-  enter(descriptor_, 0, wait ? 1 : 0, IORING_ENTER_GETEVENTS);
+  // The kernel makes the event readable when a request is over and once more when its result is put down. The latter is
+  // taken away again, or each request would wake this thread twice. What was over in between, and whose wake-up went
+  // with it, has its note.
+  uint32_t awaited = wait ? 1 : 0;
+  do {
+    enter(descriptor_, 0, std::exchange(awaited, 0), IORING_ENTER_GETEVENTS);
+    uint64_t count = 0;
+    const ssize_t got = ::read(event_, &count, sizeof(count));
+    (void)got;  // nothing, if that was readable before
+  } while ((__atomic_load_n(submission_flags_, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0);
 }
 
 bool Uring::take(Result* result) {

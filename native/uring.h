@@ -73,9 +73,9 @@ class Uring {
   int event_ = -1;
   std::vector<Mapping> mappings_;  // with room for all three
   uint32_t added_ = 0;             // and not submitted
-  // Shared with the kernel: it moves submission_head_ and completion_tail_, we move the other two.
-  uint32_t* submission_head_ = nullptr;
+  // Shared with the kernel: it moves completion_tail_ and sets the flags, we move the other two.
   uint32_t* submission_tail_ = nullptr;
+  const uint32_t* submission_flags_ = nullptr;
   uint32_t* completion_head_ = nullptr;
   uint32_t* completion_tail_ = nullptr;
   uint32_t submission_mask_ = 0;

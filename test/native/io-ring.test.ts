@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { performance } from 'node:perf_hooks'
 import test, { type ExecutionContext } from 'ava'
 import { alignedBytes } from '../../lib/native/aligned-memory.js'
 import { type Aio, BlockQueue } from '../../lib/queue/block-queue.js'
@@ -57,11 +58,22 @@ if (hasRing) {
     await queue.close()
   })
 
+  test('a request wakes its thread once', async (t) => {
+    const queue = await open(t, new Uint8Array(unit), { aio: 'io_uring' })
+    const bytes = alignedBytes(unit)
+    const before = performance.nodeTiming.uvMetricsInfo.loopCount
+    for (let index = 0; index < 200; index++) await queue.read(bytes, 0)
+    // Nothing else goes on here, but for what the test runner has to say.
+    const turns = performance.nodeTiming.uvMetricsInfo.loopCount - before
+    t.true(turns < 300, `${turns} turns of the event loop for 200 requests`)
+    await queue.close()
+  })
+
   test('more requests at once than the ring has room for, from memory of any alignment, all arrive', async (t) => {
     const seed = seedOfRun()
     t.log(`seed ${seed}`)
     const random = new SeededRandom(seed)
-    const size = 700 * 2 * unit
+    const size = 1000 * 2 * unit
     const queue = await open(t, new Uint8Array(size), { aio: 'io_uring' })
     const model = new Uint8Array(size)
     const memory = (length: number): Uint8Array =>
