@@ -94,10 +94,12 @@ function onFresh(bench: Bench, ours: OurProcess, requests: Requests): Prepared {
   }
 }
 
+type Clients = { readonly clients: number; readonly count: number; readonly aio?: 'io_uring' }
+
 /**
  * Every write durable before its client's next. The stock tool has two ways: a cache mode in which each write is durable when it completes, and, for one client, a flush after each.
  */
-function durable(bench: Bench, ours: OurProcess, clients: number, count: number): Prepared {
+function durable(bench: Bench, ours: OurProcess, { clients, count, ...ways }: Clients): Prepared {
   const path = join(bench.folder, 'fresh.qcow2')
   const writes = scaled(bench, count)
   const shape = { step: cluster, write: true, depth: clients, count: writes }
@@ -112,7 +114,7 @@ function durable(bench: Bench, ours: OurProcess, clients: number, count: number)
         path: await fresh(path),
         clients,
         count: writes,
-        cache: 'none',
+        cache: { mode: 'none', ...ways },
       }),
     stock: Object.fromEntries([
       ...flushed,
@@ -139,6 +141,10 @@ export function requestRows(ours: OurProcess): Row[] {
     row(shape, (bench) => onFilled(bench, ours, requests))
   const allocating = (shape: RowShape, requests: Requests): Row =>
     row(shape, async (bench) => onFresh(bench, ours, requests))
+  const durably = (shape: RowShape, clients: Clients): Row =>
+    row(shape, async (bench) => durable(bench, ours, clients))
+  const lonely = { clients: 1, count: 800 }
+  const crowded = { clients: 32, count: 3200 }
   const inline = { inlineWrites: true } as const
   const lone = { count: 60_000, depth: 1, cache: 'writeback', write: true } as const
   const many = { count: 120_000, depth: 32, cache: 'writeback', write: true } as const
@@ -173,8 +179,10 @@ export function requestRows(ours: OurProcess): Row[] {
     allocating(['9i', 'allocating 4k, writeback, 32 deep, inline', 2.5, 4.5], { ...manyNew, ...inline }),
     allocating(['10', 'allocating 4k, none, 32 deep', 1.4, 3.5], manyDirectNew),
     allocating(['10u', 'allocating 4k, none, 32 deep, io_uring', 1.4, 3.5], { ...manyDirectNew, ...ring }),
-    row(['11', 'durable allocating 4k, 1 client', 1.5, 2], async (bench) => durable(bench, ours, 1, 800)),
-    row(['12', 'durable allocating 4k, 32 clients', 8, 17], async (bench) => durable(bench, ours, 32, 3200)),
+    durably(['11', 'durable allocating 4k, 1 client', 1.5, 2], lonely),
+    durably(['12', 'durable allocating 4k, 32 clients', 8, 17], crowded),
+    durably(['11u', 'durable allocating 4k, 1 client, io_uring', 1.5, 2], { ...lonely, ...ring }),
+    durably(['12u', 'durable allocating 4k, 32 clients, io_uring', 8, 17], { ...crowded, ...ring }),
     allocating(['13', 'allocating 4k, a flush every 32', 2, 3], flushed),
     allocating(['13u', 'allocating 4k, a flush every 32, io_uring', 2, 3], { ...flushed, ...ring }),
     allocating(['14', 'allocating 64k, writeback, 32 deep', 1, 1.4], {

@@ -3,6 +3,7 @@ import {
   benchImage,
   type BenchOptions,
   type CacheMode,
+  type CacheOptions,
   checkImage,
   convertImage,
   type ConvertOptions,
@@ -20,7 +21,7 @@ export type Task =
       readonly path: string
       readonly clients: number
       readonly count: number
-      readonly cache: CacheMode
+      readonly cache: CacheMode | CacheOptions
       readonly overwrite?: boolean
     }
   | {
