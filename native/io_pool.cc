@@ -37,17 +37,17 @@ void IoPool::submit(Job job) { submit(&job, 1); }
 
 void IoPool::submit(Job* jobs, size_t count) {
   if (count == 0) return;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (stop_deadline_) return;
-    start_threads(jobs_.size() + count);
-    if (!threads_.empty()) {
-      for (size_t i = 0; i < count; ++i) jobs_.push(std::move(jobs[i]));
-      const size_t wanted = std::min(jobs_.size(), idle_threads_);
-      for (size_t i = 0; i < wanted; ++i) work_.notify_one();
-      return;
-    }
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (stop_deadline_) return;
+  start_threads(jobs_.size() + count);
+  if (!threads_.empty()) {
+    for (size_t i = 0; i < count; ++i) jobs_.push(std::move(jobs[i]));
+    const size_t wanted = std::min(gather_ ? 1 : jobs_.size(), idle_threads_);
+    lock.unlock();  // or those who are woken would have to wait for it
+    for (size_t i = 0; i < wanted; ++i) work_.notify_one();
+    return;
   }
+  lock.unlock();
   // The system has no thread for us, and never had one. So no file is open yet: all these are to open one.
   for (size_t i = 0; i < count; ++i) completions_->post({jobs[i].request, EAGAIN, 0}, true);
 }
@@ -128,7 +128,10 @@ void IoPool::run() {
     }
     if (is_over()) return;
     const size_t count = take(&jobs);
+    // Of short requests the first thread often takes all: another one is woken for what it leaves.
+    const bool wants_help = gather_ && !jobs_.empty() && idle_threads_ > 0;
     lock.unlock();
+    if (wants_help) work_.notify_one();
     perform(jobs.data(), count, &scratch, &codec);
     std::fill_n(jobs.begin(), count, Job());  // a job may be what keeps a file alive
     if (gather_ && !gathering) {

@@ -28,6 +28,7 @@ constexpr std::chrono::milliseconds kLongestGathering(2);
 Worker::Worker(SyncPolicy policy, size_t memory_alignment, uint64_t idle_limit_ms, Callbacks callbacks)
     : policy_(policy),
       writes_unasked_(policy == SyncPolicy::kEveryWrite || idle_limit_ms != 0),
+      idle_limit_(idle_limit_ms),
       callbacks_(std::move(callbacks)),
       queue_(policy, memory_alignment, idle_limit_ms) {}
 
@@ -36,20 +37,22 @@ Section Worker::enqueue(uint64_t offset, const uint8_t* bytes, size_t length, Se
   // So that a wrong number cannot use up the numbers: they have to stay exact in JavaScript.
   if (earliest > queue_.highest_section() + 2) return kNoSuchSection;
   const Section section = queue_.enqueue(offset, bytes, length, earliest, milliseconds(Clock::now()));
-  if (section != 0 && writes_unasked_ && start_thread()) {
-    // A thread that waits for an older node's time need not hear of a younger one.
-    if (policy_ == SyncPolicy::kEveryWrite || resting_without_deadline_) wake();
-  }
+  // A thread that waits for an older node's time need not hear of a younger one.
+  const bool is_for_thread = section != 0 && writes_unasked_ && start_thread() &&
+                             (policy_ == SyncPolicy::kEveryWrite || resting_without_deadline_);
+  if (is_for_thread) asked_ = true;
   Waiters finished;
   if (section == 0) queue_.give_up(ENOMEM, &finished);
   *state = state_locked();
   lock.unlock();
+  // Without the lock, here and below, or the thread would wake up only to wait for it.
+  if (is_for_thread) wake_up_.notify_one();
   if (section == 0) callbacks_.progress(finished);
   return section;
 }
 
 void Worker::ask(Question* questions, size_t count, Waiters* finished) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   const bool is_running = start_thread();
   for (size_t i = 0; i < count; ++i) {
     Question& question = questions[i];
@@ -66,16 +69,20 @@ void Worker::ask(Question* questions, size_t count, Waiters* finished) {
       question.refused = ENOMEM;
     }
   }
-  wake();
+  asked_ = true;
+  lock.unlock();
+  wake_up_.notify_one();
 }
 
 bool Worker::drain() {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (queue_.queued_nodes() == 0) return true;
   if (!start_thread()) return false;
   queue_.drain();
   draining_ = true;
-  wake();
+  asked_ = true;
+  lock.unlock();
+  wake_up_.notify_one();
   return true;
 }
 
@@ -121,11 +128,6 @@ QueueState Worker::state_locked() const {
   return state;
 }
 
-void Worker::wake() {
-  asked_ = true;
-  wake_up_.notify_one();
-}
-
 bool Worker::start_thread() {
   if (thread_.joinable()) return true;
   if (stop_deadline_) return false;
@@ -138,13 +140,15 @@ bool Worker::start_thread() {
 }
 
 void Worker::request_stop(Clock::time_point deadline) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (queue_.queued_nodes() > 0) {
     start_thread();
     queue_.drain();
   }
   stop_deadline_ = stop_deadline_ ? std::min(*stop_deadline_, deadline) : deadline;
-  wake();
+  asked_ = true;
+  lock.unlock();
+  wake_up_.notify_one();
 }
 
 void Worker::join() {
@@ -174,6 +178,7 @@ void Worker::run() {
       continue;
     }
     queue_.recycle(&finished);
+    has_worked_ = true;
     lock.unlock();
     if (action.kind == Action::Kind::kWrite) {
       uint64_t merged = 0;
@@ -219,8 +224,15 @@ void Worker::gather(std::unique_lock<std::mutex>* lock) {
 
 void Worker::rest(std::unique_lock<std::mutex>* lock) {
   const auto asked = [this] { return asked_; };
-  const std::optional<uint64_t> deadline_ms = queue_.deadline_ms();
-  resting_without_deadline_ = !deadline_ms;
+  std::optional<uint64_t> until_ms = queue_.deadline_ms();
+  // For as long as no node can come due that is queued from now on, the thread need not hear of any: after work more is
+  // likely to come.
+  const bool is_after_work = std::exchange(has_worked_, false);
+  if (!until_ms && is_after_work && writes_unasked_ && policy_ != SyncPolicy::kEveryWrite &&
+      queue_.queued_nodes() == 0) {
+    until_ms = milliseconds(Clock::now() + idle_limit_);
+  }
+  resting_without_deadline_ = !until_ms;
   draining_ = false;
   // Nodes without a deadline stay until somebody asks for them: JavaScript has to hear that waiting for them is in
   // vain.
@@ -230,8 +242,8 @@ void Worker::rest(std::unique_lock<std::mutex>* lock) {
     callbacks_.progress({});
     lock->lock();
   }
-  if (deadline_ms) {
-    wake_up_.wait_until(*lock, time_point(*deadline_ms), asked);
+  if (until_ms) {
+    wake_up_.wait_until(*lock, time_point(*until_ms), asked);
   } else {
     wake_up_.wait(*lock, asked);
   }

@@ -90,7 +90,6 @@ class Worker {
  private:
   // All with the lock held.
   bool start_thread();  // false: the system has no thread for us
-  void wake();
   QueueState state_locked() const;
   void rest(std::unique_lock<std::mutex>* lock);
   void gather(std::unique_lock<std::mutex>* lock);
@@ -102,6 +101,7 @@ class Worker {
   const SyncPolicy policy_;
   // Whether nodes are written without anybody asking for them.
   const bool writes_unasked_;
+  const std::chrono::milliseconds idle_limit_;
   const Callbacks callbacks_;
 
   std::mutex mutex_;
@@ -113,6 +113,7 @@ class Worker {
   SyncHistogram sync_microseconds_ = {};
   bool asked_ = false;                     // what next() answers may have changed since it was called
   bool resting_without_deadline_ = false;  // the thread waits to be asked
+  bool has_worked_ = false;                // since it rested
   bool draining_ = false;                  // somebody waits for room
   bool untold_ = false;                    // nodes were written and nobody was told
   std::optional<Clock::time_point> stop_deadline_;
