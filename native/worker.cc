@@ -21,7 +21,10 @@ Clock::time_point time_point(uint64_t milliseconds) {
 }
 
 // However slow the disk is.
-constexpr std::chrono::milliseconds kLongestGathering(2);
+constexpr std::chrono::milliseconds kLongestGathering(4);
+// Waiting as long as a sync takes. After so many syncs that nobody was waited for longer, it is tried again.
+constexpr int kPatienceOfOneSync = 4;
+constexpr int kSyncsInImpatience = 64;
 
 }  // namespace
 
@@ -197,8 +200,8 @@ void Worker::run() {
       queue_.synced(error, &finished);
       untold_ = false;
       usual_sync_time_ = (3 * usual_sync_time_ + taken) / 4;
-      flushes_expected_ = flushes_asked_ + finished.size();
-      gather_until_ = Clock::now() + std::min<Clock::duration>(usual_sync_time_ / 2, kLongestGathering);
+      flushes_expected_ = policy_ == SyncPolicy::kOnFlush ? flushes_asked_ + finished.size() : 0;
+      synced_at_ = before + taken;
     }
     if (untold_) continue;
     lock.unlock();
@@ -207,19 +210,30 @@ void Worker::run() {
   }
 }
 
-// Under concurrency, those who were answered by the last sync are about to come back. To start the next one without
-// them would split the writers into ever smaller groups, each with syncs of its own. So wait for as many as were
-// answered, for a fraction of what a sync takes. A lone writer never waits: nobody is there to be answered, or he is
-// all that is waited for.
+// Under concurrency, those who were answered by the last sync are about to come back. To start the next one with the
+// first of them would split the writers into ever smaller groups, each with syncs of its own. So it waits for as many
+// as were answered, for the time of four syncs if that is what it takes to bring all together; but not again
+// and again for those who do not come. A lone writer never waits: he is all that is waited for.
 void Worker::gather(std::unique_lock<std::mutex>* lock) {
-  if (policy_ != SyncPolicy::kOnFlush) return;
-  const auto complete = [this] {
-    return flushes_asked_ >= flushes_expected_ || draining_ || stop_deadline_ || queue_.flushes_waiting() == 0;
-  };
-  while (!complete()) {
-    if (wake_up_.wait_until(*lock, gather_until_) == std::cv_status::timeout) break;
+  const auto complete = [this] { return flushes_asked_ >= flushes_expected_ || draining_ || stop_deadline_; };
+  if (queue_.flushes_waiting() == 0 || complete()) return;
+  const Clock::time_point first = Clock::now();
+  const auto most = std::min<Clock::duration>(usual_sync_time_ * patience_ / kPatienceOfOneSync, kLongestGathering);
+  bool is_late = first - synced_at_ > kLongestGathering;  // whoever it is, he is not one of them
+  if (!is_late) {
+    while (!is_late && !complete()) is_late = wake_up_.wait_until(*lock, first + most) == std::cv_status::timeout;
+    learn_patience(is_late);
   }
   flushes_expected_ = 0;
+}
+
+void Worker::learn_patience(bool in_vain) {
+  if (impatient_syncs_left_ > 0 && --impatient_syncs_left_ == 0) {
+    patience_ = kMostPatience;
+  } else if (in_vain) {
+    patience_ /= 2;
+    if (impatient_syncs_left_ == 0) impatient_syncs_left_ = kSyncsInImpatience;
+  }
 }
 
 void Worker::rest(std::unique_lock<std::mutex>* lock) {

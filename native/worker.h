@@ -88,11 +88,14 @@ class Worker {
   void join();
 
  private:
+  static constexpr int kMostPatience = 16;
+
   // All with the lock held.
   bool start_thread();  // false: the system has no thread for us
   QueueState state_locked() const;
   void rest(std::unique_lock<std::mutex>* lock);
   void gather(std::unique_lock<std::mutex>* lock);
+  void learn_patience(bool in_vain);
   void count_sync(uint64_t microseconds);
 
   void run();
@@ -118,11 +121,14 @@ class Worker {
   bool untold_ = false;                    // nodes were written and nobody was told
   std::optional<Clock::time_point> stop_deadline_;
   // Gathering: how many flushes have been asked for, and how many there will have been when those who were just
-  // answered are back with their next one; until when to wait for them; what a sync takes.
+  // answered are back with their next one; since when they could be, and what a sync takes.
   uint64_t flushes_asked_ = 0;
   uint64_t flushes_expected_ = 0;
-  Clock::time_point gather_until_;
+  Clock::time_point synced_at_;
   Clock::duration usual_sync_time_ = {};
+  // How long to wait for them, in parts of a sync; and for how many syncs not to wait longer again.
+  int patience_ = kMostPatience;
+  int impatient_syncs_left_ = 0;
 };
 
 }  // namespace block_queue
