@@ -23,7 +23,7 @@ using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 10;
+constexpr int kAbi = 11;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -42,6 +42,7 @@ Napi::Object constants(Napi::Env env) {
   set(&operations, "packZlib", Operation::kPackZlib);
   set(&operations, "packZstd", Operation::kPackZstd);
   set(&operations, "write", Operation::kWrite);
+  set(&operations, "writeDurably", Operation::kWriteDurably);
   set(&operations, "writeZeroes", Operation::kWriteZeroes);
   set(&operations, "unmapZeroes", Operation::kUnmapZeroes);
   set(&operations, "punch", Operation::kPunch);

@@ -36,6 +36,7 @@ std::optional<uint64_t> memory_needed(const Job& job) {
     case Operation::kRead:
     case Operation::kReadQueued:
     case Operation::kWrite:
+    case Operation::kWriteDurably:
       return job.length;
     case Operation::kReadZlib:
     case Operation::kReadZstd:

@@ -102,7 +102,7 @@ void IoPool::perform(const Job* jobs, size_t count, Scratch* scratch, Codec* cod
         is_done ? Completion{jobs[i].request, 0, 0} : QueuedFile::perform(jobs[i], scratch, codec);
     // One word about all of them, with the last.
     const bool wake = !gather_ && (!is_done || i + 1 == count);
-    if (jobs[i].request != Job::kNobody) completions_->post(completion, wake);
+    if (completion.request != Job::kNobody) completions_->post(completion, wake);
   }
 }
 

@@ -24,6 +24,7 @@ enum class Operation : uint8_t {
   kPackZlib,
   kPackZstd,
   kWrite,
+  kWriteDurably,
   kWriteZeroes,
   kUnmapZeroes,
   kPunch,

@@ -12,9 +12,12 @@ namespace block_queue {
 
 namespace {
 
+bool writes(Operation operation) { return operation == Operation::kWrite || operation == Operation::kWriteDurably; }
+
 bool changes_file(Operation operation) {
   switch (operation) {
     case Operation::kWrite:
+    case Operation::kWriteDurably:
     case Operation::kWriteZeroes:
     case Operation::kUnmapZeroes:
     case Operation::kPunch:
@@ -62,6 +65,8 @@ void QueuedFile::submit(Job job, std::vector<Job>* jobs_for_pool) {
     // Before the file is read: a node that is written in between is then found in one place at least.
     job.overlay = worker_->collect_overlay(job.offset, job.length);
   }
+  // At the same time as the bytes, as far as that needs no sync: one sync is to do for all.
+  if (job.operation == Operation::kWriteDurably) worker_->write_ahead();
   const bool may_begin = !is_direct() || !changes_file(job.operation) || enter_gate(&job);
   if (may_begin) jobs_for_pool->push_back(std::move(job));
 }
@@ -147,6 +152,11 @@ Completion QueuedFile::perform(const Job& job, Scratch* scratch, Codec* codec) {
       completion.error = self.change(job, scratch);
       self.changed(completion.error == 0);
       self.leave_gate(job, completion.error == 0);
+      if (job.operation == Operation::kWriteDurably && completion.error == 0) {
+        Question question{job.request, std::nullopt};
+        self.submit(&question, 1);
+        completion.request = Job::kNobody;
+      }
   }
   return completion;
 }
@@ -276,6 +286,7 @@ int QueuedFile::read_packed(const Job& job, Scratch* scratch, Codec* codec, int6
 int QueuedFile::change(const Job& job, Scratch* scratch) {
   switch (job.operation) {
     case Operation::kWrite:
+    case Operation::kWriteDurably:
       return write_any(file_, scratch, job.data, static_cast<size_t>(job.length), job.offset);
     case Operation::kWriteZeroes:
     case Operation::kUnmapZeroes:
@@ -359,7 +370,7 @@ WriteSpan QueuedFile::span_of(const Job& job) {
   const bool is_odd = begin != job.offset || rest != 0;
   // What ends within a unit past the end of the file makes it longer than it may be and cuts it again; and what only
   // has to make it longer may have to write the last byte.
-  const bool moves_end = end > certain_length_ && (is_odd || job.operation != Operation::kWrite);
+  const bool moves_end = end > certain_length_ && (is_odd || !writes(job.operation));
   return {begin, moves_end ? WriteSpan::kToTheEnd : end, is_odd || moves_end};
 }
 

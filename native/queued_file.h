@@ -60,7 +60,8 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   bool write_at_once(const uint8_t* data, uint64_t length, uint64_t offset);
   bool is_direct() const { return options_.open.direct; }
 
-  // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript.
+  // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript: of a write that is to
+  // be durable the queue will, and nobody is to be told now.
   static Completion perform(const Job& job, Scratch* scratch, Codec* codec);
   // Whether next may be carried out together with jobs that end with last and are `length` bytes: it goes on where
   // they end.

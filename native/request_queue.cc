@@ -214,6 +214,13 @@ void RequestQueue::drain() {
   drain_target_ = highest_;
 }
 
+bool RequestQueue::write_ahead() {
+  const Section lowest = lowest_pending();
+  if (lowest == kNothingPending || stalled_ != 0 || sync_needed_before(lowest)) return false;
+  drain_target_ = std::max(drain_target_, lowest);
+  return true;
+}
+
 // ---- What comes next ----
 
 Section RequestQueue::lowest_pending() const {

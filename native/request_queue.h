@@ -105,6 +105,8 @@ class RequestQueue {
 
   // Write out what is queued now, without waiting for a final sync (room is needed).
   void drain();
+  // Write the lowest section, if that takes no sync: false if it does, or if there is none.
+  bool write_ahead();
 
   // What the worker does next. kIdle: nothing is wanted, or an action is still out.
   Action next(uint64_t now_ms);

@@ -89,6 +89,14 @@ bool Worker::drain() {
   return true;
 }
 
+void Worker::write_ahead() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (!queue_.write_ahead() || !start_thread()) return;
+  asked_ = true;
+  lock.unlock();
+  wake_up_.notify_one();
+}
+
 Section Worker::section_after_data() {
   const std::lock_guard<std::mutex> lock(mutex_);
   return queue_.section_after_data();

@@ -73,6 +73,8 @@ class Worker {
   void ask(Question* questions, size_t count, Waiters* finished);
   // false: the system has no thread for us.
   bool drain();
+  // Of a flush that is about to come: write what may be written without a sync, if anything.
+  void write_ahead();
 
   Section section_after_data();
   Section pending_section(uint64_t offset, uint64_t length);

@@ -187,8 +187,7 @@ export class DiskImage implements AsyncDisposable {
     }
     if (this.#failurePolicy !== undefined || this.#replacing !== undefined)
       return this.#change(() => this.#top.write(bytes, offset), fua)
-    const written = this.#top.write(bytes, offset)
-    return fua ? this.#track(written.then(() => this.#top.flush())) : written
+    return this.#top.write(bytes, offset, fua)
   }
 
   /**

@@ -54,6 +54,7 @@ export type NativeOperation =
   | 'packZlib'
   | 'packZstd'
   | 'write'
+  | 'writeDurably'
   | 'writeZeroes'
   | 'unmapZeroes'
   | 'punch'

@@ -236,10 +236,10 @@ export class Qcow2Image implements FormatImage {
     }
   }
 
-  write(bytes: Uint8Array, offset: number): Promise<void> {
+  write(bytes: Uint8Array, offset: number, fua = false): Promise<void> {
     return this.#change(offset, bytes.byteLength, () => {
-      const guest = guestOffset(offset)
-      return writeInPlace(this.#parts, bytes, guest) ?? writeGuest(this.#parts, bytes, guest)
+      const write = { bytes, guest: guestOffset(offset), fua }
+      return writeInPlace(this.#parts, write) ?? writeGuest(this.#parts, write)
     })
   }
 

@@ -35,7 +35,7 @@ async function writeCluster(parts: Parts, bytes: Uint8Array, guest: GuestOffset)
   const { geometry, codec, backend, locks } = parts
   const payload = await codec.compress(padded(bytes, geometry.clusterSize))
   if (payload === undefined) {
-    await writeGuest(parts, bytes, guest)
+    await writeGuest(parts, { bytes, guest })
     return
   }
   const cluster = guest / geometry.clusterSize

@@ -9,29 +9,37 @@ import { admissionBytes, type Parts } from './parts.js'
 import { freeReplaced, refuseMetadata } from './replaced-clusters.js'
 import { writeSubclusters } from './write-subclusters.js'
 
+/** What a guest writes, and where. */
+export type GuestWrite = {
+  readonly bytes: Uint8Array
+  readonly guest: GuestOffset
+  /** It is to be durable when it resolves: Force Unit Access. */
+  readonly fua?: boolean
+}
+
 /**
  * Write guest bytes. Resolves when a guest's write would complete: the data is written and mapped in memory, its metadata queued;
- * where every write is synced, all of it is durable. The caller holds a ticket of ActiveRequests.
+ * where every write is synced, and with `fua`, all of it is durable. The caller holds a ticket of ActiveRequests.
  */
-export function writeGuest(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+export function writeGuest(parts: Parts, write: GuestWrite): Promise<void> {
   const sliceCoverage = parts.geometry.l2EntriesPerSlice * parts.geometry.clusterSize
-  if (guest % sliceCoverage <= sliceCoverage - bytes.byteLength) return writeMapped(parts, bytes, guest)
-  return writeSlices(parts, bytes, guest, sliceCoverage)
+  if (write.guest % sliceCoverage <= sliceCoverage - write.bytes.byteLength) return writeMapped(parts, write)
+  return writeSlices(parts, write, sliceCoverage)
 }
 
 async function writeSlices(
   parts: Parts,
-  bytes: Uint8Array,
-  guest: GuestOffset,
+  { bytes, guest, fua = false }: GuestWrite,
   sliceCoverage: number,
 ): Promise<void> {
   for (let done = 0; done < bytes.byteLength;) {
     const at = guestOffset(guest + done)
     const length = Math.min(bytes.byteLength - done, sliceCoverage - (at % sliceCoverage))
-    const piece = bytes.subarray(done, done + length)
-    await (writeInPlace(parts, piece, at) ?? writeMapped(parts, piece, at))
+    const piece = { bytes: bytes.subarray(done, done + length), guest: at }
+    await (writeInPlace(parts, piece) ?? writeMapped(parts, piece))
     done += length
   }
+  if (fua && parts.backend.syncPolicy !== 'write') await parts.backend.flush()
 }
 
 /**
@@ -39,17 +47,30 @@ async function writeSlices(
  * one place are theirs to order.
  * @returns undefined when the range is not of that kind, or its mapping is not in memory
  */
-export function writeInPlace(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> | undefined {
+export function writeInPlace(parts: Parts, write: GuestWrite): Promise<void> | undefined {
+  const { bytes, guest, fua = false } = write
   const host = parts.l2.contiguousHost(guest, bytes.byteLength, { inPlace: true })
   if (host < 0 || isMappingRaw(parts)) return undefined
   refuseTables(parts, host, bytes.byteLength)
-  const written = parts.data.write(bytes, host, guest)
-  return parts.backend.syncPolicy === 'write' ? written.then(() => parts.ordering.dataWritten()) : written
+  if (parts.backend.syncPolicy === 'write')
+    return parts.data.write(bytes, host, guest).then(() => parts.ordering.dataWritten())
+  return fua ? writeDurably(parts, bytes, host, guest) : parts.data.write(bytes, host, guest)
+}
+
+/** Write to clusters that are mapped, and make that durable with all that is queued. */
+function writeDurably(parts: Parts, bytes: Uint8Array, host: number, guest: number): Promise<void> {
+  const { backend, data } = parts
+  if (data === backend) return backend.writeDurably(bytes, host)
+  return data.write(bytes, host, guest).then(() => backend.flush())
 }
 
 /** Write a range within one slice of mappings, run by run, with its guest clusters locked. */
-async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<void> {
+async function writeMapped(parts: Parts, { bytes, guest, fua = false }: GuestWrite): Promise<void> {
   const { geometry, locks, backend } = parts
+  const makes = {
+    durable: fua && backend.syncPolicy !== 'write',
+    byNow: undefined as Promise<void> | undefined,
+  }
   const first = Math.floor(guest / geometry.clusterSize)
   const last = Math.floor((guest + bytes.byteLength - 1) / geometry.clusterSize)
   const acquired = locks.acquire(first, last)
@@ -60,7 +81,7 @@ async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset):
     if (room !== undefined) await room
     try {
       for (let done = 0; done < bytes.byteLength;) {
-        done += await writeRun(parts, bytes.subarray(done), guestOffset(guest + done))
+        done += await writeRun(parts, bytes.subarray(done), guestOffset(guest + done), makes)
       }
     } finally {
       backend.release(credit)
@@ -68,10 +89,20 @@ async function writeMapped(parts: Parts, bytes: Uint8Array, guest: GuestOffset):
   } finally {
     locks.release(lock)
   }
+  // What is mapped needs no lock: see `writeInPlace`.
+  if (makes.durable) await (makes.byNow ?? backend.flush())
 }
 
-/** Write the first run of `bytes`. @returns how many bytes it was */
-async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Promise<number> {
+/**
+ * Write the first run of `bytes`. Where all is to become durable and this is the last of it, that may have begun when it resolves: `makes.byNow`.
+ * @returns how many bytes it was
+ */
+async function writeRun(
+  parts: Parts,
+  bytes: Uint8Array,
+  guest: GuestOffset,
+  makes: { readonly durable: boolean; byNow: Promise<void> | undefined },
+): Promise<number> {
   const { l2, geometry } = parts
   let place = l2.writablePlace(guest)
   for (; place === undefined; place = l2.writablePlace(guest)) await l2.prepareWritable(guest)
@@ -106,6 +137,13 @@ async function writeRun(parts: Parts, bytes: Uint8Array, guest: GuestOffset): Pr
     const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
     // What shows zeros until it is written, in place of what shows zeros: the mapping may come before the bytes.
     const isBlank = allocation.blank && !hasOldBytes(parts, run, guestOffset(guest - within))
+    if (isBlank && makes.durable && piece.byteLength === bytes.byteLength) {
+      // So its bytes, its entry and the sync are one request. If the bytes cannot be written it shows zeros, as before.
+      const linked = link(parts, place, allocation, isBlank)
+      if (kept === undefined) freeReplaced(parts, entry, allocation.clusters, linked)
+      makes.byNow = writeDurably(parts, piece, allocation.host + within, guest)
+      return piece.byteLength
+    }
     try {
       await fillClusters(parts, { guest, bytes: piece, run, allocation })
       const synced = isBlank ? undefined : ordering.dataWritten()

@@ -41,7 +41,7 @@ export async function hideBacking(
   else {
     for (let done = 0; done < length; done += zeroPieceBytes) {
       const piece = new Uint8Array(Math.min(zeroPieceBytes, length - done))
-      await writeGuest(parts, piece, guestOffset(guest + done))
+      await writeGuest(parts, { bytes: piece, guest: guestOffset(guest + done) })
     }
   }
   await parts.ordering.unchanged()
@@ -125,7 +125,8 @@ async function writeZeroBytes(parts: Parts, guest: GuestOffset, length: number, 
   for (let done = 0; done < length;) {
     const at = guestOffset(guest + done)
     const run = await parts.l2.find(at, Math.min(length - done, zeroPieceBytes))
-    if (!readsAsZeros(parts, run, at)) await writeGuest(parts, new Uint8Array(run.length), at)
+    if (!readsAsZeros(parts, run, at))
+      await writeGuest(parts, { bytes: new Uint8Array(run.length), guest: at })
     done += run.length
   }
 }

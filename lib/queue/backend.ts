@@ -88,6 +88,8 @@ export interface BlockBackend {
   codec?(type: CompressionType): BackendCodec | undefined
   /** Write data. Resolves when written, not when durable. */
   write(bytes: Uint8Array, offset: number): Promise<void>
+  /** As `write`, then `flush`. Where nothing else is under way it is quicker than the two: it goes over to the file's threads once. */
+  writeDurably(bytes: Uint8Array, offset: number): Promise<void>
   /** Make the range read as zeros and, without `unmap`, keep it allocated. Extends the file as a write would. */
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void>
   /** Give the range back to the host; it reads as zeros where that is possible. Never changes the file's length. Advisory. */

@@ -68,6 +68,7 @@ const verbs: Readonly<Record<NativeOperation, string>> = {
   packZlib: 'compress',
   packZstd: 'compress',
   write: 'write',
+  writeDurably: 'write',
   writeZeroes: 'write zeroes',
   unmapZeroes: 'write zeroes',
   punch: 'punch hole',
@@ -256,6 +257,17 @@ export class BlockQueue implements BlockBackend, Requester {
     return this.#change('write', offset, bytes.length, bytes)
   }
 
+  writeDurably(bytes: Uint8Array, offset: number): Promise<void> {
+    const isLone = this.#requestsOut === 0 && this.syncPolicy === 'flush' && bytes.length > 0
+    const refused = this.#refusal('write')
+    if (!isLone || refused !== undefined || bytes.length <= this.#longestWriteAtOnce)
+      return this.write(bytes, offset).then(() => this.flush())
+    this.#reach(offset + bytes.length)
+    this.#dataWrites++
+    this.#dataWriteBytes += bytes.length
+    return this.#send('writeDurably', offset, bytes.length, bytes)
+  }
+
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
     return this.#change(options.unmap ? 'unmapZeroes' : 'writeZeroes', offset, length)
   }
@@ -388,7 +400,8 @@ export class BlockQueue implements BlockBackend, Requester {
 
   failure(errno: number, operation: NativeOperation, offset: number): Error {
     const isOfQueue = operation === 'flush' || operation === 'durable'
-    if (isOfQueue && this.poisoned !== undefined) return poisonedError(this.poisoned, this.path)
+    if ((isOfQueue || operation === 'writeDurably') && this.poisoned !== undefined)
+      return poisonedError(this.poisoned, this.path)
     if (operation === 'open') return openError(errno, this.path, { direct: this.direct })
     const place = isOfQueue || operation === 'close' ? {} : { offset }
     return systemError(errno, verbs[operation], { path: this.path, ...place })

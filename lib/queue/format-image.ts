@@ -140,8 +140,8 @@ export interface FormatImage {
   readonly bitmaps?: FormatBitmaps
   /** Fill `bytes` with what the guest sees. */
   read(bytes: Uint8Array, offset: number): Promise<void>
-  /** Resolves when a guest's write would complete in this cache mode. */
-  write(bytes: Uint8Array, offset: number): Promise<void>
+  /** Resolves when a guest's write would complete in this cache mode; with `fua` when it is durable. */
+  write(bytes: Uint8Array, offset: number, fua?: boolean): Promise<void>
   /** Whole clusters, each compressed by itself. Absent where the format has no such thing. */
   writeCompressed?(bytes: Uint8Array, offset: number): Promise<void>
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void>

@@ -163,6 +163,10 @@ export class MemoryBackend implements BlockBackend {
     return this.#change('write', 'write', offset, bytes.length, bytes)
   }
 
+  writeDurably(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.write(bytes, offset).then(() => this.flush())
+  }
+
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
     // Memory has no holes that are kept: what is zero takes no room, with and without `unmap`.
     return this.#change('zero', options.unmap ? 'unmap zeroes' : 'write zeroes', offset, length)

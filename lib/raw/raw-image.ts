@@ -40,9 +40,11 @@ export class RawImage implements FormatImage {
     return this.#backend.read(bytes, offset)
   }
 
-  write(bytes: Uint8Array, offset: number): Promise<void> {
+  write(bytes: Uint8Array, offset: number, fua = false): Promise<void> {
     this.#reach(offset + bytes.length)
-    return this.#change(this.#backend.write(bytes, offset))
+    const backend = this.#backend
+    if (fua && backend.syncPolicy !== 'write') return this.#change(backend.writeDurably(bytes, offset))
+    return this.#change(backend.write(bytes, offset))
   }
 
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {

@@ -228,6 +228,27 @@ void a_drain_makes_room_without_a_last_sync() {
   check_equal(bench.run(), "S W{200} S");
 }
 
+void what_takes_no_sync_is_written_ahead_of_a_flush() {
+  Bench bench;
+  check(!bench.queue.write_ahead(), "there is nothing");
+  bench.put(0);
+  bench.put(100, 2);
+  check(bench.queue.write_ahead(), "the first section");
+  check_equal(bench.run(), "W{0}");
+  check(!bench.queue.write_ahead(), "the second one needs a sync");
+  check_equal(bench.step(), "-");
+  bench.flush(1);
+  check_equal(bench.run(), "S W{100} S");
+  // What refers to data has to wait for its sync.
+  bench.queue.data_written();
+  const Section behind = bench.queue.section_after_data();
+  bench.put(200, behind);
+  check(!bench.queue.write_ahead(), "it comes behind data");
+  check_equal(bench.step(), "-");
+  bench.flush(2);
+  check_equal(bench.run(), "S W{200} S");
+}
+
 void nodes_that_waited_too_long_are_made_durable_unasked() {
   Bench bench;
   check(!bench.queue.deadline_ms(), "nothing waits");
@@ -447,6 +468,7 @@ int main() {
       {"a flush of data rides on the sync between sections", a_flush_of_data_rides_on_the_sync_between_sections},
       {"waiting for something durable costs nothing", waiting_for_something_durable_costs_nothing},
       {"waiting for a section is served by a running sync", waiting_for_a_section_is_served_by_a_running_sync},
+      {"what takes no sync is written ahead of a flush", what_takes_no_sync_is_written_ahead_of_a_flush},
       {"a drain makes room without a last sync", a_drain_makes_room_without_a_last_sync},
       {"nodes that waited too long are made durable unasked", nodes_that_waited_too_long_are_made_durable_unasked},
       {"nodes that are written but not durable keep their age", nodes_that_are_written_but_not_durable_keep_their_age},

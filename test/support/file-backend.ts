@@ -55,6 +55,10 @@ export class FileBackend implements BlockBackend {
     this.#put(bytes, offset)
   }
 
+  async writeDurably(bytes: Uint8Array, offset: number): Promise<void> {
+    this.#put(bytes, offset)
+  }
+
   async writeZeroes(offset: number, length: number): Promise<void> {
     this.#put(new Uint8Array(length), offset)
   }

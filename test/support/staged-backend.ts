@@ -148,6 +148,9 @@ export class StagedBackend implements BlockBackend {
   write(bytes: Uint8Array, offset: number): Promise<void> {
     return this.#pass({ kind: 'write', offset, length: bytes.length }, () => this.inner.write(bytes, offset))
   }
+  writeDurably(bytes: Uint8Array, offset: number): Promise<void> {
+    return this.write(bytes, offset).then(() => this.flush())
+  }
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
     return this.#pass({ kind: 'writeZeroes', offset, length }, () =>
       this.inner.writeZeroes(offset, length, options),
