@@ -72,16 +72,11 @@ Napi::Object constants(Napi::Env env) {
   set(&state, "stalled", BlockQueue::kStalled);
   set(&state, "length", BlockQueue::kStateLength);
 
-  Napi::Object codecs = Napi::Object::New(env);
-  codecs.Set("zlib", Napi::Boolean::New(env, Codec::has(Compression::kZlib)));
-  codecs.Set("zstd", Napi::Boolean::New(env, Codec::has(Compression::kZstd)));
-
   Napi::Object all = Napi::Object::New(env);
   all.Set("operations", operations);
   all.Set("policies", policies);
   all.Set("flags", flags);
   all.Set("state", state);
-  all.Set("codecs", codecs);
   set(&all, "numbersPerRequest", Environment::kNumbersPerRequest);
   set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
   set(&all, "mostCompletions", Environment::kMostCompletions);
@@ -89,6 +84,12 @@ Napi::Object constants(Napi::Env env) {
   set(&all, "mostAtOnce", Environment::kMostReadsAtOnce);
   set(&all, "longestAtOnce", QueuedFile::kLongestAtOnce);
   return all;
+}
+
+// -> whether there is a library for it. Only asked for when it is needed: it may have to be loaded.
+template <Compression type>
+Napi::Value has_codec(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Codec::has(type));
 }
 
 Napi::Value start(const Napi::CallbackInfo& info) {
@@ -136,6 +137,10 @@ Napi::Object define(Napi::Env env, Napi::Object exports) {
   exports.Set("constants", constants(env));
   exports.Set("RequestQueue", block_queue::define_request_queue(env));
   exports.Set("BlockQueue", BlockQueue::define(env));
+  Napi::Object codecs = Napi::Object::New(env);
+  codecs.Set("zlib", Napi::Function::New<has_codec<Compression::kZlib>>(env, "zlib"));
+  codecs.Set("zstd", Napi::Function::New<has_codec<Compression::kZstd>>(env, "zstd"));
+  exports.Set("codecs", codecs);
   exports.Set("start", Napi::Function::New<start>(env, "start"));
   exports.Set("submit", Napi::Function::New<submit>(env, "submit"));
   exports.Set("shutDown", Napi::Function::New<shut_down>(env, "shutDown"));

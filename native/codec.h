@@ -12,8 +12,8 @@ namespace block_queue {
 
 enum class Compression : uint8_t { kZlib, kZstd };
 
-// Packs and unpacks compressed clusters with the libraries that the process has. What they ask to be set up is kept for
-// the next cluster: 2 MiB at most.
+// Packs and unpacks compressed clusters with the libraries that the process has, or for zstd the system. What they ask
+// to be set up is kept for the next cluster: 2 MiB at most.
 class Codec {
  public:
   // Whether there is a library for it. If not nothing below is called.

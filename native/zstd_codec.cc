@@ -9,7 +9,11 @@ namespace block_queue {
 namespace {
 
 // Node's headers lack zstd's. All these are of its stable interface, since version 1.4.
+constexpr unsigned kOldestVersion = 10400;
+constexpr int kFunctions = 10;
+
 struct Zstd {
+  unsigned (*version)() = nullptr;
   ZSTD_DCtx_s* (*create_unpacker)() = nullptr;
   size_t (*free_unpacker)(ZSTD_DCtx_s* unpacker) = nullptr;
   size_t (*unpack)(ZSTD_DCtx_s* unpacker, void* data, size_t room, const void* frame, size_t length) = nullptr;
@@ -22,16 +26,24 @@ struct Zstd {
   bool is_whole = false;
 };
 
+// How many of the functions are there.
+int find_functions(ProcessLibrary library, Zstd* zstd) {
+  const int found =
+      library.find("ZSTD_versionNumber", &zstd->version) + library.find("ZSTD_createDCtx", &zstd->create_unpacker) +
+      library.find("ZSTD_freeDCtx", &zstd->free_unpacker) + library.find("ZSTD_decompressDCtx", &zstd->unpack) +
+      library.find("ZSTD_findFrameCompressedSize", &zstd->frame_length) +
+      library.find("ZSTD_createCCtx", &zstd->create_packer) + library.find("ZSTD_freeCCtx", &zstd->free_packer) +
+      library.find("ZSTD_compress2", &zstd->pack) + library.find("ZSTD_isError", &zstd->is_error) +
+      library.find("ZSTD_getErrorCode", &zstd->error_code);
+  zstd->is_whole = found == kFunctions && zstd->version() >= kOldestVersion;
+  return found;
+}
+
+// Node has it from 22.15 on. The system's is for programs that show none of it: the calls within that library would
+// find the program's functions, which may be of another version.
 Zstd find_zstd() {
   Zstd zstd;
-  ProcessLibrary library;
-  zstd.is_whole = library.find("ZSTD_createDCtx", &zstd.create_unpacker) &&
-                  library.find("ZSTD_freeDCtx", &zstd.free_unpacker) &&
-                  library.find("ZSTD_decompressDCtx", &zstd.unpack) &&
-                  library.find("ZSTD_findFrameCompressedSize", &zstd.frame_length) &&
-                  library.find("ZSTD_createCCtx", &zstd.create_packer) &&
-                  library.find("ZSTD_freeCCtx", &zstd.free_packer) && library.find("ZSTD_compress2", &zstd.pack) &&
-                  library.find("ZSTD_isError", &zstd.is_error) && library.find("ZSTD_getErrorCode", &zstd.error_code);
+  if (find_functions(ProcessLibrary(), &zstd) == 0) find_functions(ProcessLibrary("libzstd.so.1"), &zstd);
   return zstd;
 }
 

@@ -18,6 +18,9 @@ export type NativeAddon = {
     state: Float64Array,
   ) => NativeBlockQueue
 
+  /** Whether the process, or for zstd the system, has a library for the operations of that name. */
+  readonly codecs: Readonly<Record<'zlib' | 'zstd', () => boolean>>
+
   /**
    * Once in each environment, before `submit`. `deliver` is called when that many completions and numbers of files whose state
    * has changed stand in the two arrays; a completion is { request, errno or 0, value }.
@@ -73,8 +76,6 @@ export type NativeConstants = {
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
   >
-  /** Whether the process has a library for the operations of that name. */
-  readonly codecs: Readonly<Record<'zlib' | 'zstd', boolean>>
   readonly numbersPerRequest: number
   readonly numbersPerCompletion: number
   /** Also of requests in one batch. */

@@ -77,7 +77,7 @@ export type ConvertOptions = Omit<ImageShape, 'format'> &
     readonly requests?: number
     /** The most bytes of data that are copied in a second; default, and 0: no limit. */
     readonly rateLimit?: number
-    /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer. */
+    /** Compress every cluster of the target, which must be qcow2; with compressionType 'zstd' it takes Node.js 22.15 or newer, or for a file on Linux libzstd.so.1. */
     readonly compress?: boolean
     /** Copy the persistent bitmaps of the source, which must be one, into a target that can hold them. */
     readonly bitmaps?: boolean
@@ -141,7 +141,7 @@ const unsafeCache: CacheSettings = { direct: false, syncPolicy: 'never' }
  * @param source  a path or a file in memory, or several: their disks are put one behind the other
  * @throws ERR_EXISTS        there is a target, and `overwrite` is not set
  * @throws ERR_IMAGE_LOCKED  a source is being written, or the target is in use
- * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not by this Node.js; one that cannot hold bitmaps
+ * @throws ERR_NOT_SUPPORTED  a target that cannot be compressed, or not here; one that cannot hold bitmaps
  * @throws ERR_BITMAP_INCONSISTENT  a bitmap that cannot be copied
  * @throws as openImage and createImage; the signal's reason
  */
@@ -160,7 +160,9 @@ export async function convertImage(
   }
   const shape = resolveShape('convertImage', given)
   if (given.compress === true && shape.encrypting !== undefined) throw notSupported(compressionAndEncryption)
-  if (given.compress === true && shape.compressionType === 'zstd') await requireZstdWriter()
+  if (given.compress === true && shape.compressionType === 'zstd') {
+    await requireZstdWriter({ inMemory: isInMemory(location) })
+  }
   if (given.compress === true && shape.dataFile !== undefined) {
     throw notSupported('convertImage: an image with an external data file cannot hold compressed clusters')
   }

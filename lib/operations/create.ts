@@ -42,7 +42,7 @@ export type ImageShape = {
   readonly lazyRefcounts?: boolean
   /** Each cluster has 32 subclusters, which are allocated by themselves; compat 1.1, clusters of at least 16 KiB. Default false. */
   readonly extendedL2?: boolean
-  /** What compressed clusters of the image are packed with. 'zstd' is read by every Node.js, and written by 22.15, 23.8 and newer. Default 'zlib'. */
+  /** What compressed clusters of the image are packed with. 'zstd' is read by every Node.js, and written by 22.15, 23.8 and newer, into files on Linux also where there is libzstd.so.1. Default 'zlib'. */
   readonly compressionType?: 'zlib' | 'zstd'
   readonly preallocation?: PreallocationMode
   /** Stored as given; a relative name is relative to the new image's folder. */

@@ -1,5 +1,6 @@
 import type { Transform } from 'node:stream'
 import { notSupported } from '../base/errors.js'
+import { addon } from '../native/addon.js'
 import { limitWindow, measureFrame } from './zstd-frames.js'
 
 /** What node:zlib has from Node.js 22.15 and 23.8 on. */
@@ -27,12 +28,16 @@ async function zstdOfNode(): Promise<ZstdOfNode | undefined> {
   return zlib.zstdDecompress === undefined ? undefined : (zlib as ZstdOfNode)
 }
 
-/** @throws ERR_NOT_SUPPORTED  this Node.js reads zstd only */
-export async function requireZstdWriter(): Promise<ZstdOfNode> {
+/** @param image.inMemory  nothing of it goes through the addon  @throws ERR_NOT_SUPPORTED  its clusters can only be read here */
+export async function requireZstdWriter(image: { readonly inMemory: boolean }): Promise<void> {
+  if (image.inMemory || !addon().codecs.zstd()) await zstdWriter()
+}
+
+async function zstdWriter(): Promise<ZstdOfNode> {
   const zlib = await zstdOfNode()
   if (zlib !== undefined) return zlib
   throw notSupported(
-    `Writing zstd compressed clusters takes Node.js 22.15, 23.8, 24 or newer; this is ${process.version}`,
+    `Writing zstd compressed clusters takes Node.js 22.15, 23.8, 24 or newer, or for a file on Linux the library libzstd.so.1; this is ${process.version}`,
   )
 }
 
@@ -48,9 +53,9 @@ export class ZstdCompressor {
     this.#clusterSize = clusterSize
   }
 
-  /** @throws ERR_NOT_SUPPORTED  as requireZstdWriter */
+  /** @throws ERR_NOT_SUPPORTED  this Node.js reads zstd only */
   async compress(cluster: Uint8Array): Promise<Uint8Array> {
-    const zlib = await requireZstdWriter()
+    const zlib = await zstdWriter()
     const stream = this.#idle.pop() ?? this.#open(zlib)
     const frame = await nextFrame(stream, cluster, zlib.constants.ZSTD_e_end)
     this.#idle.push(stream)
@@ -136,7 +141,7 @@ async function decodeByNode(zlib: ZstdOfNode, frame: Uint8Array, room: number): 
   })
 }
 
-/** For Node.js 20. It does not look at checksums, which QEMU writes none of. */
+/** For Node.js 20 where there is no library. It does not look at checksums, which QEMU writes none of. */
 async function decodeInJavaScript(frame: Uint8Array, room: number): Promise<Uint8Array> {
   const { Decompress } = await import('fzstd')
   const content = new Uint8Array(room)

@@ -234,7 +234,7 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   codec(type: CompressionType): BackendCodec | undefined {
-    if (!addon().constants.codecs[type]) return undefined
+    if (!addon().codecs[type]()) return undefined
     const [read, pack] =
       type === 'zlib' ? (['readZlib', 'packZlib'] as const) : (['readZstd', 'packZstd'] as const)
     return {

@@ -1,5 +1,6 @@
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { addon } from '../../lib/native/addon.js'
 import { SeededRandom } from '../support/seeded-random.js'
 import { type OurProcess, runAlone } from './our-process.js'
 import type { Bench, Prepared, Row, Side } from './row.js'
@@ -145,7 +146,7 @@ export function longWorkRows(ours: OurProcess): Row[] {
     unit: Row['unit'] = 'ms',
   ): Row => ({ name, work, unit, measure: 'stock / ours', floor, goal, prepare })
   const few = { mostPairs: 5 }
-  const hasZstd = 'zstd' in process.versions
+  const hasZstd = addon().codecs.zstd()
   return [
     {
       ...row('16w', 'convert raw to qcow2, 2 GiB mixed', [0.9, 1.3], (bench) =>

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as zlib from 'node:zlib'
 import test from 'ava'
-import { cliPath, runCli } from '../support/cli.js'
+import { addon } from '../../lib/native/addon.js'
+import { cliPath, runCli, runCommand } from '../support/cli.js'
 import { placesOf } from '../support/image-bytes.js'
 import { run } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
@@ -40,16 +41,19 @@ test('several sources are put one behind the other', async (t) => {
   t.true(Buffer.concat([bytes, bytes]).equals(await readFile(join(folder, 'two.raw'))))
 })
 
-test('with -c the target is compressed, with zstd where Node.js writes it', async (t) => {
+const compressing = (type: string): string[] => [
+  'convert',
+  ...['-c', '-O', 'qcow2', '-o', `compression_type=${type}`],
+  ...['source.raw', `${type}.qcow2`],
+]
+
+test('with -c the target is compressed, with zstd where there is a library for it', async (t) => {
   const folder = await makeFolder(t)
   const bytes = await makeSource(folder)
-  for (const type of ['zlib', 'zstd']) {
-    const args = ['-c', '-O', 'qcow2', '-o', `compression_type=${type}`, 'source.raw', `${type}.qcow2`]
-    const outcome = await runCli(['convert', ...args], folder)
-    if (type === 'zstd' && !('zstdCompress' in zlib)) {
+  for (const type of ['zlib', 'zstd'] as const) {
+    const outcome = await runCli(compressing(type), folder)
+    if (!addon().codecs[type]()) {
       t.is(outcome.code, 1)
-      t.regex(outcome.stderr, /^\S+: Writing zstd compressed clusters takes Node\.js 22\.15, [^\n]*\n$/)
-      t.false((await readdir(folder)).includes('zstd.qcow2'))
       continue
     }
     t.deepEqual(outcome, { code: 0, stdout: '', stderr: '' })
@@ -57,6 +61,33 @@ test('with -c the target is compressed, with zstd where Node.js writes it', asyn
     t.is((await runCli(['compare', 'source.raw', `${type}.qcow2`], folder)).code, 0)
     t.regex((await runCli(['info', `${type}.qcow2`], folder)).stdout, new RegExp(`compression type: ${type}`))
   }
+})
+
+// Where the system keeps its libraries elsewhere, or has none of it.
+const testWithLibrary = process.platform === 'linux' && addon().codecs.zstd() ? test : test.skip
+
+testWithLibrary('without a library, zstd is written by node:zlib alone and read all the same', async (t) => {
+  const folder = await makeFolder(t)
+  const bytes = await makeSource(folder)
+  t.is((await runCli(compressing('zstd'), folder)).code, 0)
+  await rename(join(folder, 'zstd.qcow2'), join(folder, 'read.qcow2'))
+  await mkdir(join(folder, 'libraries'))
+  await writeFile(join(folder, 'libraries/libzstd.so.1'), 'this is no library')
+  const program = ['env', 'LD_LIBRARY_PATH=libraries', process.execPath, cliPath]
+  const read = await runCommand([...program, 'convert', '-O', 'raw', 'read.qcow2', 'back.raw'], folder)
+  t.deepEqual(read, { code: 0, stdout: '', stderr: '' })
+  t.true(bytes.equals(await readFile(join(folder, 'back.raw'))))
+  const written = await runCommand([...program, ...compressing('zstd')], folder)
+  if ('zstdCompress' in zlib) {
+    t.is(written.code, 0)
+    return
+  }
+  t.is(written.code, 1)
+  t.regex(
+    written.stderr,
+    /^\S+: Writing zstd compressed clusters takes Node\.js 22\.15, [^\n]*libzstd\.so\.1; [^\n]*\n$/,
+  )
+  t.false((await readdir(folder)).includes('zstd.qcow2'))
 })
 
 test('with -B only the difference is written', async (t) => {

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { checkImage, createImage, type DiskImage, imageInfo, openImage } from '../../lib/index.js'
+import { addon } from '../../lib/native/addon.js'
 import { makeBacking, shownOver } from '../support/image-shapes.js'
 import { qemuCheckOf, qemuImg, qemuIoOn, qemuReadOf } from '../support/qemu.js'
 import type { SeededRandom } from '../support/seeded-random.js'
@@ -10,8 +11,8 @@ type Change =
   | { readonly kind: 'write' | 'compress'; readonly offset: number; readonly bytes: Buffer }
   | { readonly kind: 'zero' | 'unmap' | 'discard'; readonly offset: number; readonly length: number }
 
-/** Zstandard: an older Node writes none, and must not lose what there is either. */
-const writesZstd = 'zstdCompressSync' in (await import('node:zlib'))
+/** Without a library none is written, and what there is must not be lost either. */
+const writesZstd = addon().codecs.zstd()
 
 class Image {
   readonly #path: string

@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { createImage, imageInfo, openImage, type OpenOptions } from '../../lib/index.js'
+import { addon } from '../../lib/native/addon.js'
 import { qemuCheck, qemuImg, qemuIo, qemuRead } from '../support/qemu.js'
 import { makeFolder } from '../support/temp-folder.js'
 
@@ -61,7 +62,7 @@ for (const type of ['zlib', 'zstd'] as const) {
     await qemuIo(theirs, [`write -c -P 0xaa ${cluster} ${cluster}`])
     t.deepEqual(await bytesOf(theirs, cluster), [0xaa, 0xaa])
     t.deepEqual(await bytesOf(theirs, 0), [0, 0])
-    if (type === 'zstd' && !('zstdCompressSync' in (await import('node:zlib')))) return
+    if (!addon().codecs[type]()) return
     await createImage(ours, { size, compressionType: type })
     {
       await using image = await openImage(ours)

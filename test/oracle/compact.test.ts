@@ -170,7 +170,7 @@ class UsedImage {
     const commands: string[] = []
     for (let left = this.#random.between(1, this.#isZstd ? 30 : 10); left > 0; left--) {
       if (this.#isZstd && this.#random.chance(0.5)) {
-        // Whoever runs this may have a Node.js that reads zstd and does not write it.
+        // Whoever runs this may have nothing that writes zstd.
         const { offset, length } = this.#range(this.#shape.clusterSize, 1)
         commands.push(`write -c -P ${this.#random.between(1, 9)} ${offset} ${length}`)
         continue
