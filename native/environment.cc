@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "block_queue.h"
@@ -16,10 +17,13 @@ namespace block_queue {
 
 namespace {
 
-// Two threads keep the page cache busy; more only fight for the processor. A disk wants many requests at once, and
-// what is unpacked wants all processors.
+// Two threads keep the page cache busy; more only fight for the processor. A disk wants many requests at once.
 constexpr size_t kMostCachedThreads = 2;
 constexpr size_t kMostDirectThreads = 16;
+
+// What packs and unpacks wants all processors, and one of its threads may wait for the disk. More of them only fight
+// for the processors' caches: each has a megabyte of its own.
+size_t most_codec_threads() { return std::min(size_t{std::thread::hardware_concurrency()} + 1, kMostDirectThreads); }
 
 // Requests that are out; for more than these, memory is asked for.
 constexpr size_t kLeastRoom = 64;
@@ -98,9 +102,11 @@ bool is_float64_array(const Napi::Value& value, size_t least_length) {
 Environment::Environment(Napi::Env env)
     : completions_(env, [this](Napi::Env environment) { deliver(environment, /*from_loop=*/false); }),
       cached_pool_(kMostCachedThreads, /*gather=*/true, &completions_),
-      direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_) {
+      direct_pool_(kMostDirectThreads, /*gather=*/false, &completions_),
+      codec_pool_(most_codec_threads(), /*gather=*/false, &completions_) {
   cached_jobs_.reserve(kMostCompletions);
   direct_jobs_.reserve(kMostCompletions);
+  codec_jobs_.reserve(kMostCompletions);
   asked_.reserve(kMostCompletions);
   questions_.reserve(kMostCompletions);
   delivered_.reserve(kMostCompletions);
@@ -178,6 +184,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   cached_pool_.submit(&cached_jobs_);
   if (ring_) ring_->submit(&direct_jobs_);
   direct_pool_.submit(&direct_jobs_);
+  codec_pool_.submit(&codec_jobs_);
   hold();
   return Napi::Number::New(env, over_count);
 }
@@ -196,9 +203,8 @@ int Environment::begin(Job job, bool* is_over) {
       const bool is_flush = job.operation == Operation::kFlush;
       asked_.push_back({file, {job.request, is_flush ? std::nullopt : std::optional<Section>(job.offset)}});
     } else {
-      // To pack and to unpack is work for many threads, as waiting for a disk is.
-      const bool is_long = file->is_direct() || is_of_codec(job.operation);
-      file->submit(std::move(job), is_long ? &direct_jobs_ : &cached_jobs_);
+      std::vector<Job>* const plain = file->is_direct() ? &direct_jobs_ : &cached_jobs_;
+      file->submit(std::move(job), is_of_codec(job.operation) ? &codec_jobs_ : plain);
     }
   } catch (const std::bad_alloc&) {
     return ENOMEM;
@@ -237,6 +243,7 @@ void Environment::make_room(size_t more) {
   completions_.make_room(room, files_.size());
   cached_pool_.make_room(room);
   direct_pool_.make_room(room);
+  codec_pool_.make_room(room);
   room_ = room;
 }
 
@@ -295,8 +302,10 @@ void Environment::shut_down() {
   if (ring_) ring_->finish();
   cached_pool_.request_stop(deadline);
   direct_pool_.request_stop(deadline);
+  codec_pool_.request_stop(deadline);
   cached_pool_.join();
   direct_pool_.join();
+  codec_pool_.join();
   for (const auto& file : ending_files_) {
     file->abandon_gate();
     file->request_stop(deadline);  // once more for those that a pool has just opened

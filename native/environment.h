@@ -74,6 +74,7 @@ class Environment {
   CompletionQueue completions_;
   IoPool cached_pool_;
   IoPool direct_pool_;
+  IoPool codec_pool_;
   std::unique_ptr<IoRing> ring_;  // nullptr: not made yet, or not to be had so far
   bool is_shut_down_ = false;
 
@@ -102,6 +103,7 @@ class Environment {
   };
   std::vector<Job> cached_jobs_;
   std::vector<Job> direct_jobs_;
+  std::vector<Job> codec_jobs_;
   std::vector<Asked> asked_;
   std::vector<Question> questions_;  // those of asked_ to one file
   std::vector<Completion> delivered_;

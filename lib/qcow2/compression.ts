@@ -11,6 +11,9 @@ export type { CompressionType }
  */
 const clustersAtWork = 8
 
+/** Bytes of memory that an image keeps to pack into: new one for each cluster costs the garbage collector more than it saves. */
+const keptRoom = 2 ** 20
+
 /** Packs and unpacks an image's compressed clusters, several at a time, on threads of the backend or of Node. qcow2 spec, "Compressed Clusters Descriptor". */
 export class ClusterCodec {
   readonly type: CompressionType
@@ -19,6 +22,8 @@ export class ClusterCodec {
   /** Where the backend has one. */
   readonly ofBackend: BackendCodec | undefined
   readonly #zstd: ZstdCompressor
+  /** Memory to pack into that nobody uses. */
+  readonly #rooms: Uint8Array[] = []
   #free = clustersAtWork
   readonly #waiting: (() => void)[] = []
 
@@ -32,20 +37,31 @@ export class ClusterCodec {
 
   /**
    * @param cluster  as many bytes as a cluster has
-   * @returns undefined when it does not get smaller
-   * @throws ERR_NOT_SUPPORTED  this Node.js writes no zstd
+   * @returns undefined when it does not get smaller; the memory is to be given back by `reuse`
+   * @throws ERR_NOT_SUPPORTED  nothing here writes zstd
    */
   async compress(cluster: Uint8Array): Promise<Uint8Array | undefined> {
     const { ofBackend } = this
     if (ofBackend !== undefined) {
-      const room = Buffer.allocUnsafeSlow(cluster.byteLength - 1)
-      const length = await this.#inTurn(() => ofBackend.pack(room, cluster))
-      return length < 0 ? undefined : room.subarray(0, length)
+      const [room, length] = await this.#inTurn(async () => {
+        const taken = this.#rooms.pop() ?? Buffer.allocUnsafeSlow(cluster.byteLength - 1)
+        return [taken, await ofBackend.pack(taken, cluster)] as const
+      })
+      if (length >= 0) return room.subarray(0, length)
+      this.reuse(room)
+      return undefined
     }
     const payload = await this.#inTurn(() =>
       this.type === 'zlib' ? zlibCompress(cluster) : this.#zstd.compress(cluster),
     )
     return payload.byteLength < cluster.byteLength ? payload : undefined
+  }
+
+  /** @param payload  what `compress` has answered: it is written, and nobody needs it any more */
+  reuse(payload: Uint8Array): void {
+    if (this.ofBackend === undefined) return
+    const isRoom = (this.#rooms.length + 1) * this.#clusterSize <= keptRoom
+    if (isRoom) this.#rooms.push(new Uint8Array(payload.buffer))
   }
 
   /**

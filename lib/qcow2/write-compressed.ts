@@ -51,6 +51,7 @@ async function writeCluster(parts: Parts, bytes: Uint8Array, guest: GuestOffset)
     }
   } finally {
     locks.release(lock)
+    codec.reuse(payload)
   }
 }
 

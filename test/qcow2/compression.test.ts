@@ -50,6 +50,25 @@ test('many clusters at once are packed and unpacked in turn, and a failure holds
   }
 })
 
+test('memory that payloads were made in is used again, up to 1 MiB, when it is given back and not before', async (t) => {
+  const used: ArrayBufferLike[] = []
+  const pack = (to: Uint8Array, from: Uint8Array): Promise<number> => {
+    used.push(to.buffer)
+    return Promise.resolve(from[0] === 0 ? 1 : -1)
+  }
+  const read = (): Promise<number> => Promise.reject(new Error('nothing is read'))
+  const packer = new ClusterCodec('zlib', 65536, { path: 'file', codec: () => ({ pack, read }) })
+  const packTwenty = (): Promise<(Uint8Array | undefined)[]> =>
+    Promise.all(Array.from({ length: 20 }, () => packer.compress(new Uint8Array(65536))))
+  for (const payload of await packTwenty()) packer.reuse(payload as Uint8Array)
+  const first = new Set(used.splice(0))
+  t.is(first.size, 20, 'each has its own')
+  await packTwenty()
+  t.is(used.splice(0).filter((buffer) => first.has(buffer)).length, 16)
+  for (const _ of [1, 2]) t.is(await packer.compress(new Uint8Array(65536).fill(1)), undefined)
+  t.is(used[0], used[1], 'of what does not get smaller, at once')
+})
+
 test('what does not get smaller is not compressed', async (t) => {
   const noise = createHash('shake256', { outputLength: 4096 }).update('seed').digest()
   t.is(await codec.compress(noise), undefined)
