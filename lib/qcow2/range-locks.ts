@@ -1,5 +1,9 @@
 /** A run of guest clusters that one request has for itself. */
-export type RangeLock = { readonly first: number; readonly last: number; readonly granted: () => void }
+export type RangeLock = {
+  readonly first: number
+  readonly last: number
+  readonly granted: (() => void) | undefined
+}
 
 /**
  * Exclusive locks on runs of guest clusters, first come first served. Whoever changes the mapping of clusters holds one from before it looks
@@ -14,10 +18,14 @@ export class RangeLocks {
   /** @returns the lock, or a promise of it; hand it to `release` */
   acquire(first: number, last: number): RangeLock | Promise<RangeLock> {
     if (this.#isFree(first, last, this.#waiting.length)) {
-      const lock: RangeLock = { first, last, granted: () => undefined }
+      const lock: RangeLock = { first, last, granted: undefined }
       this.#held.add(lock)
       return lock
     }
+    return this.#wait(first, last)
+  }
+
+  #wait(first: number, last: number): Promise<RangeLock> {
     return new Promise((resolve) => {
       const lock: RangeLock = { first, last, granted: () => resolve(lock) }
       this.#waiting.push(lock)
@@ -34,7 +42,7 @@ export class RangeLocks {
       // Behind whoever came earlier and still waits: a stream of small requests does not starve a large one.
       if (this.#isFree(waiter.first, waiter.last, still.length)) {
         this.#held.add(waiter)
-        waiter.granted()
+        waiter.granted?.()
       } else still.push(waiter)
     }
   }

@@ -80,7 +80,11 @@ export class Reservation {
 
   /** Reserve more if half is gone. Counts are queued at once, and wait for the next flush; the file is extended meanwhile. */
   renew(): void {
-    if (this.#clusters === 0 || this.#extending !== undefined || this.#left() * 2 > this.#clusters) return
+    if (this.#clusters > 0 && this.#extending === undefined && this.#left() * 2 <= this.#clusters)
+      this.#reserve()
+  }
+
+  #reserve(): void {
     const { backend, geometry, table, cache, ordering } = this.#parts
     const end = Math.ceil(backend.length / geometry.clusterSize)
     const place = table.place(end)

@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.js'
 import { isAligned } from '../base/integers.js'
+import { NumberMap } from '../base/number-map.js'
 import { type HostOffset, hostOffset } from '../base/units.js'
 import type { BlockBackend } from '../queue/backend.js'
 
@@ -22,8 +23,8 @@ export type Slice = {
 /** A read under way. `dropped`: nobody wants it any more. */
 type Load = { dropped: boolean; done: Promise<void> }
 
-/** Slices are cut from buffers of this many, so that a cache costs few objects outside the heap. */
-const slicesPerSlab = 64
+/** Slices are cut from buffers of so many, so that a cache costs few objects outside the heap; the first ones are smaller, as most images need few. */
+const slicesPerSlab = { least: 8, most: 64 }
 
 /**
  * A bounded cache of table slices. What is changed here is queued in the same step, so that evicting a slice loses
@@ -36,14 +37,16 @@ export class TableCache {
   readonly #sliceSize: number
   readonly #maxSlices: number
   readonly #loaded: (host: number, length: number) => void
-  readonly #slices = new Map<number, Slice>()
+  readonly #slices = new NumberMap<Slice>()
   /** The evictor's round, which its hand goes: second chance for what was looked at since it last came by. */
   readonly #round: (Slice | undefined)[] = []
   readonly #freePlaces: number[] = []
   #hand = 0
-  readonly #loads = new Map<number, Load>()
+  readonly #loads = new NumberMap<Load>()
   /** Slices that have left the cache, for re-use: a cache that turns over makes no garbage. */
   readonly #spare: Slice[] = []
+  /** Slices cut so far. */
+  #cut = 0
 
   /**
    * @param limitBytes  kept below this but for pinned slices and loads under way; at least 16 slices
@@ -123,7 +126,7 @@ export class TableCache {
   clear(): void {
     for (const load of this.#loads.values()) load.dropped = true
     this.#loads.clear()
-    for (const slice of [...this.#slices.values()]) {
+    for (const slice of this.#slices.values()) {
       assert(slice.pins === 0, 'a table in use is not forgotten')
       this.#remove(slice)
     }
@@ -162,8 +165,10 @@ export class TableCache {
 
   #takeSpare(host: HostOffset): Slice {
     if (this.#spare.length === 0) {
-      const slab = new ArrayBuffer(slicesPerSlab * this.#sliceSize)
-      for (let index = 0; index < slicesPerSlab; index++)
+      const slices = Math.min(Math.max(slicesPerSlab.least, this.#cut), slicesPerSlab.most)
+      const slab = new ArrayBuffer(slices * this.#sliceSize)
+      this.#cut += slices
+      for (let index = 0; index < slices; index++)
         this.#spare.push(newSlice(slab, index * this.#sliceSize, this.#sliceSize))
     }
     const slice = this.#spare.pop()

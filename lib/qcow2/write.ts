@@ -67,10 +67,8 @@ function writeDurably(parts: Parts, bytes: Uint8Array, host: number, guest: numb
 /** Write a range within one slice of mappings, run by run, with its guest clusters locked. */
 async function writeMapped(parts: Parts, { bytes, guest, fua = false }: GuestWrite): Promise<void> {
   const { geometry, locks, backend } = parts
-  const makes = {
-    durable: fua && backend.syncPolicy !== 'write',
-    byNow: undefined as Promise<void> | undefined,
-  }
+  const durable: Durable | undefined =
+    fua && backend.syncPolicy !== 'write' ? { byNow: undefined } : undefined
   const first = Math.floor(guest / geometry.clusterSize)
   const last = Math.floor((guest + bytes.byteLength - 1) / geometry.clusterSize)
   const acquired = locks.acquire(first, last)
@@ -81,7 +79,8 @@ async function writeMapped(parts: Parts, { bytes, guest, fua = false }: GuestWri
     if (room !== undefined) await room
     try {
       for (let done = 0; done < bytes.byteLength;) {
-        done += await writeRun(parts, bytes.subarray(done), guestOffset(guest + done), makes)
+        const piece = done === 0 ? bytes : bytes.subarray(done)
+        done += await writeRun(parts, piece, guestOffset(guest + done), durable)
       }
     } finally {
       backend.release(credit)
@@ -90,18 +89,21 @@ async function writeMapped(parts: Parts, { bytes, guest, fua = false }: GuestWri
     locks.release(lock)
   }
   // What is mapped needs no lock: see `writeInPlace`.
-  if (makes.durable) await (makes.byNow ?? backend.flush())
+  if (durable !== undefined) await (durable.byNow ?? backend.flush())
 }
 
+/** What makes all of a write durable, where that has begun with its last run. */
+type Durable = { byNow: Promise<void> | undefined }
+
 /**
- * Write the first run of `bytes`. Where all is to become durable and this is the last of it, that may have begun when it resolves: `makes.byNow`.
+ * Write the first run of `bytes`. Where all is to become durable, and this is the last of it, that may have begun when it resolves.
  * @returns how many bytes it was
  */
 async function writeRun(
   parts: Parts,
   bytes: Uint8Array,
   guest: GuestOffset,
-  makes: { readonly durable: boolean; byNow: Promise<void> | undefined },
+  durable: Durable | undefined,
 ): Promise<number> {
   const { l2, geometry } = parts
   let place = l2.writablePlace(guest)
@@ -134,14 +136,15 @@ async function writeRun(
     const kept = keptClusters(parts, entry, guest - within, clusters)
     const { allocator, ordering } = parts
     const allocation = kept ?? allocator.tryAllocate(clusters) ?? (await allocator.allocate(clusters))
-    const piece = bytes.subarray(0, Math.min(length, allocation.clusters * geometry.clusterSize - within))
+    const most = Math.min(length, allocation.clusters * geometry.clusterSize - within)
+    const piece = most < bytes.byteLength ? bytes.subarray(0, most) : bytes
     // What shows zeros until it is written, in place of what shows zeros: the mapping may come before the bytes.
     const isBlank = allocation.blank && !hasOldBytes(parts, run, guestOffset(guest - within))
-    if (isBlank && makes.durable && piece.byteLength === bytes.byteLength) {
+    if (isBlank && durable !== undefined && piece.byteLength === bytes.byteLength) {
       // So its bytes, its entry and the sync are one request. If the bytes cannot be written it shows zeros, as before.
       const linked = link(parts, place, allocation, isBlank)
       if (kept === undefined) freeReplaced(parts, entry, allocation.clusters, linked)
-      makes.byNow = writeDurably(parts, piece, allocation.host + within, guest)
+      durable.byNow = writeDurably(parts, piece, allocation.host + within, guest)
       return piece.byteLength
     }
     try {

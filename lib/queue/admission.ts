@@ -50,6 +50,10 @@ export class Admission {
       this.#taken += bytes
       return undefined
     }
+    return this.#wait(bytes)
+  }
+
+  #wait(bytes: number): Promise<void> {
     const failure = this.#queue.failure()
     if (failure?.forGood) return Promise.reject(failure.error)
     this.waits++

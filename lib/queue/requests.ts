@@ -23,6 +23,9 @@ type Request = {
   readonly reject: (error: Error) => void
 }
 
+/** How many wait for what one file does. */
+type Kept = { count: number; readonly over: () => void }
+
 /**
  * The requests of all files of this thread on their way to the addon and back. Those of one turn of the event loop go over as
  * one batch, rung in by process.nextTick; results come back as one batch for each wake-up. Small ones that the page cache serves are done on
@@ -47,7 +50,7 @@ class Requests {
    * `keep` for those who wait for something else.
    */
   readonly #requesters = new Map<number, WeakRef<Requester>>()
-  readonly #kept = new Map<Promise<void>, Requester>()
+  readonly #kept = new Map<Requester, Kept>()
   readonly #forgotten = new FinalizationRegistry<number>((number) => this.#requesters.delete(number))
   /** What may still be done on this thread before the event loop has a turn. */
   #atOnceLeft: number
@@ -97,9 +100,18 @@ class Requests {
    * and would be collected with it.
    */
   keep(requester: Requester, until: Promise<void>): void {
-    this.#kept.set(until, requester)
-    const over = (): void => void this.#kept.delete(until)
-    until.then(over, over)
+    let kept = this.#kept.get(requester)
+    if (kept === undefined) {
+      const waits: Kept = {
+        count: 0,
+        over: () => {
+          if (--waits.count === 0) this.#kept.delete(requester)
+        },
+      }
+      this.#kept.set(requester, (kept = waits))
+    }
+    kept.count++
+    until.then(kept.over, kept.over)
   }
 
   /** Whether a request may be done on this thread: doing so for ever would starve all that waits for the event loop. */
