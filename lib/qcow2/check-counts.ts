@@ -2,7 +2,8 @@ import { Qcow2Error } from '../base/errors.js'
 
 /** Counts of neighbouring clusters stand together: one entry of the index for this many. */
 const clustersPerChunk = 256
-const chunksPerSlab = 1024
+/** Few: a small image's counts are not worth pages of their own. */
+const chunksPerSlab = 64
 /** What one chunk costs: its counts, and its entry in the index. */
 const bytesPerChunk = clustersPerChunk + 48
 /** Held in the byte of a cluster whose count stands in the overflow map. */
@@ -67,6 +68,27 @@ export class ReferenceCounts {
     if (exact >= max) return false
     this.set(cluster, exact + 1)
     return true
+  }
+
+  /**
+   * Count one more of each of a run of clusters.
+   * @returns how many of them, from the first on: up to one that has `max` already, or more than its byte can say. That and those behind it are `increment`'s
+   * @throws as `set`
+   */
+  incrementRun(first: number, clusters: number, max: number): number {
+    const most = Math.min(max, standsApart - 1)
+    for (let done = 0; done < clusters;) {
+      const chunk = this.#ownChunkOf(first + done)
+      const from = first + done - this.#base
+      const to = Math.min(clustersPerChunk, from + clusters - done)
+      for (let at = from; at < to; at++) {
+        const count = chunk[at] as number
+        if (count >= most) return done + at - from
+        chunk[at] = count + 1
+      }
+      done += to - from
+    }
+    return clusters
   }
 
   /**

@@ -47,7 +47,7 @@ export async function* readL2Tables(
     if (named > state.fileBytes + repeatedBytes) {
       throw corrupt('L1 table', offset, 'it names the same L2 tables again and again')
     }
-    for await (const batch of readTables(state.backend, tables, clusterSize)) {
+    for await (const batch of readTables(state.backend, tables, clusterSize, state.tableMemory)) {
       step(first + (batch[0]?.index ?? 0))
       for (const table of batch) {
         const at = table.index * entryBytes

@@ -35,7 +35,11 @@ export function checkL2Table(
   const format = l2FormatOf(state)
   const { view } = table
   for (let at = 0; at < view.byteLength; at += format.entryBytes) {
-    if (!format.extended && countPlain(state, view, at, format, fragmentation)) continue
+    const plain = format.extended ? 0 : countPlain(state, view, at, format, fragmentation)
+    if (plain > 0) {
+      at += (plain - 1) * format.entryBytes
+      continue
+    }
     const high = view.getUint32(at)
     const low = view.getUint32(at + 4)
     const bitmap = format.extended
@@ -50,9 +54,9 @@ export function checkL2Table(
 }
 
 /**
- * Count what a sound, plain entry refers to: most are of this kind, and nothing need be made for them. A number of more than 31 bits that goes from one
- * function to another is an object for V8: here are none.
- * @returns false, and nothing is done: it is of another kind, or not sound
+ * Count what a run of sound, plain entries refers to that go on one from the other, or of empty ones: nearly all are of this kind, and nothing need be made for
+ * them. A number of more than 31 bits that goes from one function to another is an object for V8: there is one for a run.
+ * @returns how many entries it was; 0, and nothing is done: the first is of another kind, or not sound
  */
 function countPlain(
   state: CheckState,
@@ -60,23 +64,35 @@ function countPlain(
   at: number,
   format: L2Format,
   fragmentation: Fragmentation | undefined,
-): boolean {
+): number {
   const high = view.getInt32(at)
   const low = view.getInt32(at + 4)
   const { clusterSize } = state.geometry
-  if ((high & (compressedBit | reservedHigh)) !== 0 || (low & (clusterSize - 1)) !== 0) return false
+  if ((high & (compressedBit | reservedHigh)) !== 0 || (low & (clusterSize - 1)) !== 0) return 0
+  const isEmpty = high === 0 && low === 0
   const cluster = hostOf(high, low) / clusterSize
-  if (cluster === 0) return high === 0
-  if (!format.dataFile && !state.countCluster(cluster)) return false
-  if (fragmentation !== undefined) countPlace(state, cluster, fragmentation)
-  return true
+  if (cluster === 0 && !isEmpty) return 0
+  const step = isEmpty ? 0 : clusterSize
+  // A carry into the upper half ends the run.
+  const inHalf = isEmpty ? Infinity : (2 ** 32 - (low >>> 0)) / clusterSize
+  const most = Math.min((view.byteLength - at) / 8, inHalf)
+  let entries = 1
+  for (let next = at + 8; entries < most; next += 8, entries++) {
+    if (view.getInt32(next) !== high || view.getInt32(next + 4) !== ((low + entries * step) | 0)) break
+  }
+  if (isEmpty) return entries
+  const counted = format.dataFile ? entries : state.countRun(cluster, entries)
+  if (counted === 0) return 0
+  if ((high & copiedBit) === 0) state.allCopied = false
+  if (fragmentation !== undefined) countPlaces(state, cluster, counted, fragmentation)
+  return counted
 }
 
-/** @param place  in clusters, of the file */
-function countPlace(state: CheckState, place: number, fragmentation: Fragmentation): void {
-  state.result.allocatedClusters++
+/** @param place  of the first, in clusters, of the file */
+function countPlaces(state: CheckState, place: number, clusters: number, fragmentation: Fragmentation): void {
+  state.result.allocatedClusters += clusters
   if (fragmentation.next !== 0 && place !== fragmentation.next) state.result.fragmentedClusters++
-  fragmentation.next = place + 1
+  fragmentation.next = place + clusters
 }
 
 /** In a data file, host offset 0 is a place like any other; COPIED tells it from nothing. */
@@ -151,6 +167,7 @@ function checkStandard(
     if (bitmap?.allocated) fail('ERROR: Unallocated cluster has non-zero subcluster allocation map')
     return
   }
+  if ((high & copiedBit) === 0) state.allCopied = false
   if (bitmap !== undefined && (bitmap.zero & bitmap.allocated) !== 0) {
     fail(`ERROR offset=${host.toString(16)}: Allocated cluster has corrupted subcluster allocation bitmap`)
   }
@@ -159,6 +176,6 @@ function checkStandard(
     const what = `${holdsData ? 'Data' : 'Preallocated'} cluster is not properly aligned; L2 entry corrupted.`
     fail(`ERROR offset=${host.toString(16)}: ${what}`)
   }
-  if (fragmentation !== undefined) countPlace(state, host / clusterSize, fragmentation)
+  if (fragmentation !== undefined) countPlaces(state, host / clusterSize, 1, fragmentation)
   if (!format.dataFile) state.count(host, clusterSize)
 }

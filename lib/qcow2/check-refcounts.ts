@@ -3,7 +3,7 @@ import { ReferenceCounts, standsApart } from './check-counts.js'
 import { findingsKept } from './check-result.js'
 import type { CheckState } from './check-state.js'
 import { type ReadTable, readEntries, readTables, TableChanges } from './check-tables.js'
-import { entryBytes } from './geometry.js'
+import { entryBytes, type Geometry } from './geometry.js'
 import { loadRefcount, storeRefcount } from './refcount-entry.js'
 
 /** What to do about a difference. */
@@ -103,7 +103,7 @@ async function walkRefcounts(
   }
 
   for await (const piece of readRefcountTable(state)) {
-    for await (const batch of readTables(state.backend, piece, geometry.clusterSize)) {
+    for await (const batch of readTables(state.backend, piece, geometry.clusterSize, state.tableMemory)) {
       state.step('refcounts', next * geometry.clusterSize, state.fileBytes)
       for (const block of batch) {
         const from = block.index * perBlock
@@ -129,23 +129,36 @@ async function walkRefcounts(
 
 /** Compare the counts of one block, a chunk of those that were counted at a time. @param range  the clusters, from the block's first one on */
 function compareBlock(
-  { counts, geometry }: CheckState,
+  state: CheckState,
   block: ReadTable,
   { from, to }: { readonly from: number; readonly to: number },
   used: (cluster: number) => void,
   difference: Difference,
 ): void {
+  const { counts, geometry } = state
   const { perChunk } = ReferenceCounts
+  const { view } = block
+  const ones = storedOnes(geometry)
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
   for (let first = from; first < to;) {
     const base = first - (first % perChunk)
     const end = Math.min(base + perChunk, to)
     const chunk = counts.chunkOf(first)
+    const at = ((first - from) / perChunk) * ones.length
+    // All referred to once, and counted so: most are.
+    const isWhole = end - first === perChunk
+    if (isWhole && oneEach.compare(chunk) === 0 && ones.compare(bytes, at, at + ones.length) === 0) {
+      used(end - 1)
+      first = end
+      continue
+    }
     let highest = -1
     for (let cluster = first; cluster < end; cluster++) {
       const stored = loadRefcount(block.view, cluster - from, geometry)
       const held = chunk[cluster - base] as number
       if (stored === 0 && held === 0) continue
       highest = cluster
+      if (held > 1) state.anyShared = true
       if (stored === held && held < standsApart) continue
       const counted = counts.get(cluster)
       if (stored !== counted) difference(cluster, stored, counted, block)
@@ -153,6 +166,16 @@ function compareBlock(
     if (highest >= 0) used(highest)
     first = end
   }
+}
+
+const oneEach = Buffer.alloc(ReferenceCounts.perChunk, 1)
+
+/** The bytes of a chunk's refcounts that are all 1. */
+function storedOnes(geometry: Geometry): Buffer {
+  const eight = Buffer.alloc(geometry.refcountBits)
+  const view = new DataView(eight.buffer, eight.byteOffset, eight.byteLength)
+  for (let index = 0; index < 8; index++) storeRefcount(view, index, geometry, 1)
+  return Buffer.alloc((ReferenceCounts.perChunk * geometry.refcountBits) / 8, eight)
 }
 
 /** Whether a refcount block may stand there: aligned, and at an offset that a file can have (signed 64 bits). */

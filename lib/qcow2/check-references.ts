@@ -14,6 +14,7 @@ import { encryptionExtension, extensionHeader, extensionTypes } from './spec.js'
 /** Bits 0 to 8 of a refcount table entry are reserved, and bits 0 to 8 and 56 to 62 of an L1 entry. */
 const reservedLow = 0x1ff
 const l1ReservedHigh = 0x7f000000
+const copiedBit = 0x80000000
 /** What version 3 demands of a snapshot's extra data: the size of the VM state and of the disk. */
 const leastSnapshotExtra = 16
 
@@ -89,6 +90,7 @@ function checkL1Entry(state: CheckState, high: number, low: number, at: number):
     const text = `ERROR found L1 entry with reserved bits set: ${hex64(high, low)}`
     state.corruption('invalid-entry', text, { offset: at })
   }
+  if ((high & copiedBit) === 0) state.allCopied = false
   const host = hostOf(high, low)
   state.count(host, state.geometry.clusterSize)
   if (!isAligned(host, state.geometry.clusterSize)) {

@@ -9,6 +9,7 @@ import {
   type FindingKind,
   findingsKept,
 } from './check-result.js'
+import type { TableMemory } from './check-tables.js'
 import { entryBytes, type Geometry, geometryOf } from './geometry.js'
 import type { Header } from './header.js'
 import { limits } from './spec.js'
@@ -50,6 +51,8 @@ export class CheckState {
   readonly counts: ReferenceCounts
   readonly result: CheckResult
   readonly options: CheckOptions
+  /** For all walks through tables, of which there is one at a time. */
+  readonly tableMemory: TableMemory = { bytes: new Uint8Array(0) }
   /** Of the file, as the check began. */
   readonly fileBytes: number
   /** Host clusters to compare: of the file, and of what references stick out of it by less than a cluster. */
@@ -58,6 +61,10 @@ export class CheckState {
   needsRebuild = false
   /** Some refcount is not the number of references, or cannot be read. */
   refcountsDiffer = false
+  /** Every entry that has been looked at and that has a plain cluster, or a table, says that it is its alone. */
+  allCopied = true
+  /** Some cluster has more than one reference. */
+  anyShared = false
   /** Corruptions among those found that right refcounts, or new refcount structures, put an end to. */
   refcountCorruptions = 0
   /** Zero entries that keep a misaligned cluster. */
@@ -148,10 +155,19 @@ export class CheckState {
     }
   }
 
-  /** As `count` for one whole cluster that is in the file. @returns false, and nothing is done: `count` says why */
-  countCluster(cluster: number): boolean {
+  /** As `count` for a run of whole clusters. @returns how many were counted, from the first on; why the next was not, `count` says */
+  countRun(first: number, clusters: number): number {
     const { clusterSize, refcountMax } = this.geometry
-    return cluster * clusterSize < this.fileBytes && this.counts.increment(cluster, refcountMax)
+    const inFile = divideRoundingUp(this.fileBytes, clusterSize) - first
+    return inFile > 0 ? this.counts.incrementRun(first, Math.min(clusters, inFile), refcountMax) : 0
+  }
+
+  /** Whether it is known without another look at the tables that each COPIED flag is as it must be. When the refcounts have been compared. */
+  get flagsAreRight(): boolean {
+    const { corruptions, checkErrors } = this.result
+    return (
+      this.allCopied && !this.anyShared && !this.refcountsDiffer && corruptions === 0 && checkErrors === 0
+    )
   }
 
   /** All references are counted: find the tables that must not be written, because they are something else as well. */

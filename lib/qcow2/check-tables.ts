@@ -5,26 +5,33 @@ const batchBytes = 256 * 1024
 /** Requests under way at once. */
 const batchTables = 128
 
+/** What is no longer is read on this thread if it is cached. */
+const readBytes = 64 * 1024
+
 /** One table of a batch. `index`: its position in the list it came from. `view`: of no bytes where it lies past the end of the file. */
 export type ReadTable = { readonly index: number; readonly offset: number; readonly view: DataView }
+
+/** What one batch after the other stands in, as long as it is kept. */
+export type TableMemory = { bytes: Uint8Array<ArrayBuffer> }
 
 /**
  * Read tables of one size, many at a time, in the order given; neighbours in the file cost one read. A batch is good until the next one is asked
  * for, which stands in the same memory.
  * @param tables  index and byte offset of each
+ * @param memory  for one walk at a time
  */
 export async function* readTables(
   backend: BlockBackend,
   tables: Iterable<readonly [index: number, offset: number]>,
   tableBytes: number,
+  memory: TableMemory = { bytes: new Uint8Array(0) },
 ): AsyncGenerator<ReadTable[]> {
   const most = Math.max(1, Math.min(batchTables, Math.floor(batchBytes / tableBytes)))
   let batch: (readonly [number, number])[] = []
-  let memory = new Uint8Array(0)
   const read = (): Promise<ReadTable[]> => {
     const needed = batch.length * tableBytes
-    if (memory.byteLength < needed) memory = new Uint8Array(needed)
-    return readBatch(backend, batch, tableBytes, memory)
+    if (memory.bytes.byteLength < needed) memory.bytes = new Uint8Array(needed)
+    return readBatch(backend, batch, tableBytes, memory.bytes)
   }
   for (const table of tables) {
     batch.push(table)
@@ -60,7 +67,11 @@ async function readBatch(
 
 /** What lies past the end of the file holds nothing, however far: wild entries point anywhere. */
 async function readWithin(backend: BlockBackend, bytes: Uint8Array, offset: number): Promise<void> {
-  if (offset < backend.length) await backend.readQueued(bytes, offset)
+  if (offset >= backend.length) return
+  const reads: Promise<void>[] = []
+  for (let done = 0; done < bytes.length; done += readBytes)
+    reads.push(backend.readQueued(bytes.subarray(done, done + readBytes), offset + done))
+  await Promise.all(reads)
 }
 
 function offsetOf(batch: readonly (readonly [number, number])[], position: number): number {

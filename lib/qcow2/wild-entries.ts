@@ -65,6 +65,11 @@ export class WildEntries {
     this.#trusted = copyOf(this.#frozen.get(l1) ?? new Map())
   }
 
+  /** Below this no host offset is wild. Bytes. */
+  get from(): number {
+    return this.#fileBytes
+  }
+
   /** Of the host offset in an entry of a slice that is not trusted. */
   isWild(host: number): boolean {
     return host >= this.#fileBytes

@@ -65,3 +65,23 @@ test('neighbouring clusters cost little more than a byte each', (t) => {
   for (let cluster = 0; cluster < 1_000_000; cluster++) counts.set(cluster, 1)
   t.is(counts.get(999_999), 1)
 })
+
+test('a run is counted as its clusters one by one are, as far as that is quick', (t) => {
+  const random = new SeededRandom(11)
+  for (const max of [1, 3, 255, 65535]) {
+    const runs = new ReferenceCounts(2 ** 24)
+    const single = new ReferenceCounts(2 ** 24)
+    for (let step = 0; step < 600; step++) {
+      const first = random.integer(1500)
+      const clusters = random.between(1, 700)
+      const counted = runs.incrementRun(first, clusters, max)
+      t.true(counted >= 0 && counted <= clusters)
+      for (let cluster = first; cluster < first + counted; cluster++) t.true(single.increment(cluster, max))
+      // It ends where the ordinary way has to go on.
+      if (counted === clusters) continue
+      t.true(runs.get(first + counted) >= Math.min(max, 254))
+      t.is(runs.increment(first + counted, max), single.increment(first + counted, max))
+    }
+    for (let cluster = 0; cluster < 2300; cluster++) t.is(runs.get(cluster), single.get(cluster))
+  }
+})

@@ -55,6 +55,14 @@ test('in a data file host offset 0 is a place, and nothing there is counted', as
   t.is(state.result.allocatedClusters, 2)
 })
 
+test('a run of clusters does not go on at the beginning of its 4 GiB', async (t) => {
+  const last = copied | (2n ** 33n - 512n)
+  const anew = await check({ 0: last, 1: copied | (2n ** 32n), 2: copied | (2n ** 32n + 512n) }, 4)
+  t.like(anew.state.result, { allocatedClusters: 3, fragmentedClusters: 1 })
+  const behind = await check({ 0: last, 1: copied | (2n ** 33n), 2: copied | (2n ** 33n + 512n) }, 4)
+  t.like(behind.state.result, { allocatedClusters: 3, fragmentedClusters: 0 })
+})
+
 test('entries with subclusters are 16 bytes, and their bitmaps are checked', async (t) => {
   const { clusters, texts } = await check(
     {

@@ -64,6 +64,35 @@ test('adjacent clusters are one run, from the middle of a cluster to the middle 
   await checkedClean(t, disk)
 })
 
+test('a run goes on over a multiple of 4 GiB, and does not begin anew behind it', async (t) => {
+  const disk = await newDisk(medium)
+  await disk.image.write(fill(6 * 4096, 1), 0)
+  await disk.backend.truncate(2 ** 34)
+  const lengths = (second: number): unknown[] => {
+    const place = disk.parts.l2.writablePlace(guestOffset(0))
+    if (place === undefined) throw new Error('the table is in memory')
+    const hosts = [2 ** 33 - 8192, 2 ** 33 - 4096, second, second + 4096, second + 8192, 2 ** 32]
+    for (const [index, host] of hosts.entries()) storeCopied(place.slice.view, place.at + index * 8, host)
+    const found: unknown[] = []
+    for (let at = 0; at < 6 * 4096;) {
+      const run = disk.parts.l2.lookup(guestOffset(at), 6 * 4096 - at)
+      if ('load' in run) throw new Error('not in memory')
+      found.push([run.entry.host, run.length / 4096])
+      at += run.length
+    }
+    return found
+  }
+  t.deepEqual(lengths(2 ** 33), [
+    [2 ** 33 - 8192, 5],
+    [2 ** 32, 1],
+  ])
+  t.deepEqual(lengths(2 ** 32), [
+    [2 ** 33 - 8192, 2],
+    [2 ** 32, 3],
+    [2 ** 32, 1],
+  ])
+})
+
 test('the quick way finds a run of plain clusters in memory, and nothing else', async (t) => {
   const { parts, image } = await newDisk(medium)
   await image.write(fill(4 * 4096, 1), 0)
