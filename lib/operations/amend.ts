@@ -26,7 +26,7 @@ import { hasDataFile } from '../qcow2/data-file.js'
 import type { Header } from '../qcow2/header.js'
 import { planDataFile } from '../qcow2/header-strings.js'
 import { Qcow2Image } from '../qcow2/image.js'
-import { readHeader } from '../qcow2/open-metadata.js'
+import { readFirstCluster } from '../qcow2/open-metadata.js'
 import { stepsOf } from '../qcow2/snapshot-work.js'
 import { autoclear, compatible } from '../qcow2/spec.js'
 import type { BlockBackend } from '../queue/backend.js'
@@ -150,7 +150,7 @@ export async function amendLayer(
   work: ChainWork,
 ): Promise<void> {
   const { backend } = files
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   refuse(header, wanted, backend.path)
   const ofDataFile = dataFileChange(header, wanted)
   if (ofDataFile !== undefined) planDataFile(firstCluster, ofDataFile, backend.path)

@@ -4,7 +4,7 @@ import { encodeFeatureNames, largestWithoutFeatureNames } from './create-header.
 import type { Header } from './header.js'
 import { findExtension } from './header-extensions.js'
 import { type Form, formOf, planDataFile, planForm, withoutFeatureNames } from './header-strings.js'
-import { readHeader } from './open-metadata.js'
+import { readFirstCluster } from './open-metadata.js'
 import { RepairOrdering } from './repair-ordering.js'
 import { compatible, extensionTypes, headerLengthV3, headerV2, headerV3, incompatible } from './spec.js'
 
@@ -15,7 +15,7 @@ import { compatible, extensionTypes, headerLengthV3, headerV2, headerV3, incompa
 
 /** Make a version 2 header one of version 3. All that version 2 has means the same there. @throws ERR_NOT_SUPPORTED  it does not fit */
 export async function upgradeHeader(backend: BlockBackend): Promise<void> {
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   if (header.version === 3) return
   await new RepairOrdering(backend).rewriteHeader(planVersion(firstCluster, 3, backend.path))
 }
@@ -25,7 +25,7 @@ export async function upgradeHeader(backend: BlockBackend): Promise<void> {
  * @throws ERR_NOT_SUPPORTED  the image has a feature that version 2 lacks, or the strings do not fit
  */
 export async function downgradeHeader(backend: BlockBackend): Promise<void> {
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   if (header.version === 2) return
   refuseDowngrade(header, backend.path)
   await new RepairOrdering(backend).rewriteHeader(planVersion(firstCluster, 2, backend.path))
@@ -54,13 +54,13 @@ export async function changeDataFile(
   backend: BlockBackend,
   change: Parameters<typeof planDataFile>[1],
 ): Promise<void> {
-  const { firstCluster } = await readHeader(backend)
+  const { firstCluster } = await readFirstCluster(backend)
   await new RepairOrdering(backend).rewriteHeader(planDataFile(firstCluster, change, backend.path))
 }
 
 /** Switch lazy refcounts on or off. No session runs, so that the image is not dirty. */
 export async function setLazyRefcounts(backend: BlockBackend, isLazy: boolean): Promise<void> {
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   const others = header.compatibleFeatures & ~compatible.lazyRefcounts
   const features = isLazy ? others | compatible.lazyRefcounts : others
   await new RepairOrdering(backend).setCompatible(firstCluster, features)

@@ -7,7 +7,7 @@ import { type CheckOptions, CheckState } from './check-state.js'
 import { readEntries } from './check-tables.js'
 import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
-import { readHeader } from './open-metadata.js'
+import { readFirstCluster, readHeader } from './open-metadata.js'
 import { RepairOrdering } from './repair-ordering.js'
 import { rebuildRefcounts } from './repair-rebuild.js'
 import { readSnapshotTable } from './snapshot-table.js'
@@ -28,7 +28,7 @@ export async function changeRefcountWidth(
   order: number,
   { signal, onProgress }: LongWork,
 ): Promise<void> {
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   if (header.refcountOrder === order) return
   const options: CheckOptions = { signal, onProgress }
   await checkCounts(backend, header, order, options)

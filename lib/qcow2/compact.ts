@@ -17,7 +17,7 @@ import { cryptMethods, type Encryption, openEncryption } from './encryption.js'
 import { encryptionArea } from './encryption-header.js'
 import { clusterOf } from './geometry.js'
 import { type Header, refuseContradiction } from './header.js'
-import { readHeader } from './open-metadata.js'
+import { readFirstCluster, readHeader } from './open-metadata.js'
 import { checkTablePlaces } from './open-checks.js'
 import { keptAutoclear } from './repair.js'
 import { RepairOrdering } from './repair-ordering.js'
@@ -34,7 +34,7 @@ export type CompactQcow2Options = LongWork & {
 
 const defaults = { mostReferences: 250_000, mostAwayBytes: 256 * 1024 * 1024 }
 
-type FoundHeader = Awaited<ReturnType<typeof readHeader>>
+type FoundHeader = Awaited<ReturnType<typeof readFirstCluster>>
 
 /** As a check may take: one byte a cluster in use. */
 const mapBytes = 512 * 1024 * 1024
@@ -71,7 +71,7 @@ export async function compactQcow2(
   const counts = new CompactCounts(backend, state.geometry, map, ordering)
   const work = { backend, geometry: state.geometry, map, counts, ordering, data, signal: options.signal }
   // A repair may have changed it.
-  return await new Compaction(work, await readHeader(backend), options).run()
+  return await new Compaction(work, await readFirstCluster(backend), options).run()
 }
 
 /** All references counted, which the counts of the file equal. @throws ERR_CORRUPT */

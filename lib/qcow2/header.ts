@@ -1,5 +1,5 @@
 import { Qcow2Error, unsupported } from '../base/errors.js'
-import { alignDown, divideRoundingUp } from '../base/integers.js'
+import { alignDown, alignUp, divideRoundingUp } from '../base/integers.js'
 import { sectorSize } from '../base/units.js'
 import {
   checkExtensions,
@@ -14,6 +14,7 @@ import {
   autoclear,
   compressionTypeAt,
   encryptionNames,
+  extensionHeader,
   extensionTypes,
   headerV2,
   headerV3,
@@ -83,15 +84,41 @@ export function parseClusterBits(bytes: Uint8Array, path: string): number {
 }
 
 /**
+ * Where the header's fields, its extensions and the backing file's name end, in bytes, as far as the beginning of the first cluster shows it. What it does
+ * not show, or what cannot be, has no end.
+ * @param start  as parseClusterBits has accepted it
+ */
+export function headerEnd(start: Uint8Array): number {
+  const view = new DataView(start.buffer, start.byteOffset, start.byteLength)
+  const { offsets } = headerV2
+  const isShort = view.getUint32(offsets.version) === 2
+  if (!isShort && start.length < headerV2.sizeBytes + headerV3.sizeBytes) return Infinity
+  let at = isShort ? headerV2.sizeBytes : view.getUint32(headerV2.sizeBytes + headerV3.offsets.headerLength)
+  const nameAt =
+    view.getUint32(offsets.backingFileOffset) * 2 ** 32 + view.getUint32(offsets.backingFileOffset + 4)
+  const nameEnd = nameAt + (nameAt === 0 ? 0 : view.getUint32(offsets.backingFileSize))
+  while (nameAt === 0 || at + extensionHeader.sizeBytes <= nameAt) {
+    if (at + extensionHeader.sizeBytes > start.length) return Infinity
+    const type = view.getUint32(at)
+    const length = view.getUint32(at + 4)
+    at += extensionHeader.sizeBytes
+    if (type === extensionTypes.end) break
+    at = alignUp(at + length, 8)
+  }
+  return Math.max(at, nameEnd)
+}
+
+/**
  * Read the header: every check that needs nothing but the first cluster, in QEMU's order. An image that passes may still
  * have features that contradict each other: see refuseContradiction.
  *
- * @param bytes  the first cluster, or what the file has of it
+ * @param bytes      the first cluster, or what the file has of it; of a longer one it may be the beginning: see `headerEnd`
+ * @param available  how much of it the file has
  * @throws ERR_NOT_AN_IMAGE         no magic
  * @throws ERR_UNSUPPORTED_FEATURE  version, unknown incompatible bits (by the image's own names for them), compression type
  * @throws ERR_CORRUPT              a field that no image can have, or the file ends within
  */
-export function parseHeader(bytes: Uint8Array, path: string): Header {
+export function parseHeader(bytes: Uint8Array, path: string, available = bytes.length): Header {
   const clusterBits = parseClusterBits(bytes, path)
   const clusterSize = 2 ** clusterBits
   const fixed = headerV2.decode(bytes, 0, 0)
@@ -102,7 +129,7 @@ export function parseHeader(bytes: Uint8Array, path: string): Header {
     throw headerError(path, headerV2.offsets.backingFileOffset, 'Invalid backing file offset')
   }
   const extensionsEnd = fixed.backingFileOffset === 0 ? clusterSize : fixed.backingFileOffset
-  if (bytes.length < extensionsEnd) throw truncated(path, bytes.length)
+  if (available < extensionsEnd) throw truncated(path, available)
   const scanned = scanExtensions(bytes, features.headerLength, extensionsEnd, path)
 
   const unknown = features.incompatibleFeatures & ~knownIncompatible

@@ -9,7 +9,7 @@ import { type CheckOptions, CheckState } from './check-state.js'
 import { entryBytes } from './geometry.js'
 import type { Header } from './header.js'
 import { checkL1WithinFile, checkTablePlaces, headerRegions, refuseOverlaps } from './open-checks.js'
-import { readHeader } from './open-metadata.js'
+import { readFirstCluster, readHeader } from './open-metadata.js'
 import { dropMisalignedEntries } from './repair-entries.js'
 import { RepairOrdering } from './repair-ordering.js'
 import { rebuildRefcounts } from './repair-rebuild.js'
@@ -36,7 +36,7 @@ export async function repairQcow2(backend: BlockBackend, options: CheckOptions):
   if (backend.readOnly) {
     throw readOnly('Cannot repair a file that is open read-only', { path: backend.path })
   }
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   checkTablePlaces(header, { readOnly: false, repairing: true, path: backend.path })
   refuseEntangled(backend, header, await readSnapshotTable(backend, header))
   const ordering = new RepairOrdering(backend)

@@ -2,9 +2,10 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { createQcow2 } from '../../lib/qcow2/create.js'
-import { openMetadata, readHeader } from '../../lib/qcow2/open-metadata.js'
+import { openMetadata, readFirstCluster, readHeader } from '../../lib/qcow2/open-metadata.js'
 import { FileBackend } from '../support/file-backend.js'
 import { sampleImage } from '../support/image-bytes.js'
+import { SeededRandom } from '../support/seeded-random.js'
 import { makeFolder } from '../support/temp-folder.js'
 
 type Mode = { readOnly: boolean; repairing: boolean }
@@ -196,9 +197,60 @@ test('no memory is taken for a table before its size is known to be allowed', as
 test('reading the header reads one cluster at most', async (t) => {
   const file = await created(t, { size: 2 ** 30, clusterSize: 512 })
   const backend = new FileBackend(file, { readOnly: true })
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   t.is(header.clusterBits, 9)
   t.is(firstCluster.length, 512)
   t.is(backend.largestRead, 512)
   await backend.close()
+})
+
+test('an image that is only read is opened without its first cluster, and without its refcount table', async (t) => {
+  const file = await created(t, { size: 2 ** 26 })
+  const found = await open(file, reading)
+  t.is(found.largestRead, 4096)
+  t.is(found.firstCluster.length, 4096)
+  t.is(found.refcountTable.length, 0)
+})
+
+test('the header says the same by its beginning as by its whole cluster, wherever its parts are', async (t) => {
+  const file = await created(t, { size: 2 ** 26 })
+  const plain = (await readFile(file)).subarray(0, 65536)
+  const random = new SeededRandom(5)
+  let short = 0
+  let long = 0
+  for (let round = 0; round < 400; round++) {
+    const bytes = Buffer.from(plain)
+    const version = random.pick([2, 3])
+    bytes.writeUInt32BE(version, 4)
+    let at = 72
+    if (version === 3) {
+      at = random.pick([104, 112, 4000, 4096, 8192])
+      bytes.writeUInt32BE(at, 100)
+    }
+    const name = random.pick([0, 0, 200, 4090, 4096, 20000, 65530, 70000])
+    bytes.writeBigUInt64BE(BigInt(name), 8)
+    bytes.writeUInt32BE(random.pick([1, 20, 1023]), 16)
+    bytes.fill(0x61, 4200, 4300)
+    for (let extension = random.integer(3); extension > 0; extension--) {
+      const length = random.pick([0, 5, 300, 3000, 100_000])
+      if (at + 8 > 65536) break
+      bytes.writeUInt32BE(random.pick([0x12345678, 0x23456789, 0xe2792aca]), at)
+      bytes.writeUInt32BE(length, at + 4)
+      at += 8 + Math.ceil(length / 8) * 8
+    }
+    if (at + 8 <= 65536) bytes.fill(0, at, at + 8)
+    await writeFile(file, bytes.subarray(0, random.pick([65536, 65536, 65535, 9000, 4096, 4000])))
+    const backend = new FileBackend(file, { readOnly: true })
+    const outcome = (reading: Promise<{ header: unknown }>): Promise<unknown> =>
+      reading.then(
+        ({ header }) => header,
+        (error: unknown) => String(error),
+      )
+    const byBeginning = await outcome(readHeader(backend))
+    if (backend.largestRead <= 4096) short++
+    else long++
+    t.deepEqual(byBeginning, await outcome(readFirstCluster(backend)))
+    await backend.close()
+  }
+  t.true(short > 50 && long > 50, `${short} and ${long}`)
 })

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { checkOnly } from '../../lib/qcow2/check-only.js'
 import { patchHeader } from '../../lib/qcow2/header.js'
-import { readHeader } from '../../lib/qcow2/open-metadata.js'
+import { readFirstCluster, readHeader } from '../../lib/qcow2/open-metadata.js'
 import { rebuildRefcounts } from '../../lib/qcow2/repair-rebuild.js'
 import { MemoryBackend } from '../../lib/queue/memory-backend.js'
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
@@ -17,7 +17,7 @@ function damaged(l2: Record<number, bigint>): Buffer {
 
 async function rebuilt(image: Buffer) {
   const backend = new MemoryBackend({ contents: SparseBytes.from(image) })
-  const { header, firstCluster } = await readHeader(backend)
+  const { header, firstCluster } = await readFirstCluster(backend)
   const table = await rebuildRefcounts(backend, header, {})
   const unchanged = Buffer.alloc(image.length)
   await backend.read(unchanged, 0)
