@@ -1,6 +1,6 @@
 import { arch, cpus, release, totalmem } from 'node:os'
 import type { Curve } from './curves.js'
-import type { RowResult, Spread } from './row.js'
+import { type RowResult, type Spread, spread } from './row.js'
 
 /** What was measured, where and with what. */
 export type Report = {
@@ -90,12 +90,24 @@ function curveTable({ work, axis, unit, points }: Curve): string {
   ].join('\n')
 }
 
+/** What the rows of milliseconds cost a program that does their work once. @param firsts  a text for each */
+function firstRuns(firsts: readonly string[]): string {
+  if (firsts.length === 0) return ''
+  return `Where the table says \`in process\` and takes milliseconds, both sides do the work ten times for one figure, and ours has done it twenty times before, as V8 compiles meanwhile what is done again and again. In a
+process that has done nothing yet, and with V8 that has compiled nothing, ours takes: ${firsts.join(', ')}.\n\n`
+}
+
 /** The whole report as a page; docs/speed.md has what is behind the figures. */
 export function page(report: Report): string {
   const { rows } = report
   const reached = (wanted: RowResult['reached']): RowResult[] =>
     rows.filter(({ reached: is }) => is === wanted)
   const losses = rows.filter(({ measure, value }) => measure === 'stock / ours' && value.median < 1)
+  const firsts = rows.flatMap(({ name, first, stock }) =>
+    first === undefined
+      ? []
+      : [`${name} ${number(first)} ms (${number(spread(stock).median / first)} times QEMU's)`],
+  )
   const versions = Object.entries(report.versions).map(([name, version]) => `${name} ${version}`)
   const lost = losses.map(({ name, work, value }) => `- ${name}, ${work}: ${between(value)}`)
   return `# Performance
@@ -109,7 +121,7 @@ that row. \`value\` is the median of the pairs, and the least and the most of th
 done the row's work once before; QEMU's times are those that \`qemu-img bench\` prints, so that its start is not in them, and for \`convert\`, \`info\`, \`map\` and \`check\` those of the whole process, which is
 what a program would have to wait for. Both sides of \`convert\` end with a sync. Memory is growth over the idle process.
 
-${table(rows)}
+${firstRuns(firsts)}${table(rows)}
 
 ${reached('goal').length} of ${rows.length} rows reach their goal, ${reached('floor').length} more their floor, ${reached('neither').length} neither.
 

@@ -4,6 +4,11 @@ export type Side = () => Promise<number>
 /** What is being compared, made ready. */
 export type Prepared = {
   readonly ours: Side
+  /**
+   * Of work of milliseconds: ours in a process that has done nothing before, where V8 has compiled none of it. `ours` is then measured when V8 has had the time for that which it has in a program that
+   * goes on.
+   */
+  readonly first?: Side
   /** The stock tool's, by the name of the way it does the work (an aio mode, a cache mode); the best of them is compared with. */
   readonly stock: Readonly<Record<string, Side>>
 }
@@ -47,6 +52,8 @@ export type RowResult = {
   /** Which way of the stock tool's was the best, and what the trial of each gave. */
   readonly stockMode: string
   readonly trials: Readonly<Record<string, number>>
+  /** What it cost ours in a process that had done nothing before; of work of milliseconds. */
+  readonly first?: number
   /** What `measure` says, the median first. */
   readonly value: Spread
   readonly reached: 'goal' | 'floor' | 'neither'
@@ -63,13 +70,21 @@ export function spread(values: readonly number[]): Spread {
   return { median, least: at(0), most: at(sorted.length - 1) }
 }
 
+/** Runs of `first`, each in a process of its own; the median counts. */
+const firstRuns = 5
+
+/** Times that `ours` is called unmeasured, where there is a `first`. */
+const warmUps = 2
+
 /**
- * Measure a row: one unmeasured run of ours and of each of the stock tool's ways, which also chooses the best of them, and then pairs, of which every other one is turned round (stock, ours, ours, stock), so that
+ * Measure a row: one unmeasured run of ours, or more, and of each of the stock tool's ways, which also chooses the best of them, and then pairs, of which every other one is turned round (stock, ours, ours, stock), so that
  * what slows the machine down for a while slows both.
  */
 export async function measureRow(row: Row, bench: Bench, pairs: number): Promise<RowResult> {
-  const { ours, stock } = await row.prepare(bench)
-  await ours()
+  const { ours, first: firstOne, stock } = await row.prepare(bench)
+  const firsts: number[] = []
+  for (let run = 0; firstOne !== undefined && run < firstRuns; run++) firsts.push(await firstOne())
+  for (let run = 0; run < (firstOne === undefined ? 1 : warmUps); run++) await ours()
   const trials: Record<string, number> = {}
   for (const [mode, side] of Object.entries(stock)) trials[mode] = Math.min(await side(), await side())
   const [stockMode] = Object.entries(trials).reduce(
@@ -85,7 +100,8 @@ export async function measureRow(row: Row, bench: Bench, pairs: number): Promise
       if (cost !== undefined) costs[side].push(cost)
     }
   }
-  return { ...resultOf(row, costs), stockMode, trials }
+  const first = firsts.length === 0 ? {} : { first: spread(firsts).median }
+  return { ...resultOf(row, costs), stockMode, trials, ...first }
 }
 
 function resultOf(

@@ -30,7 +30,12 @@ export type Task =
       readonly target: string
       readonly options: ConvertOptions
     }
-  | { readonly work: 'info' | 'map' | 'check' | 'open'; readonly path: string }
+  | {
+      readonly work: 'info' | 'map' | 'check' | 'open'
+      readonly path: string
+      /** How many times in turn; the cost is the mean. Default once. */
+      readonly times?: number
+    }
   | { readonly work: 'many images'; readonly paths: readonly string[]; readonly options: BenchOptions }
   | { readonly work: 'memory of requests'; readonly path: string; readonly options: BenchOptions }
   | { readonly work: 'memory of check' | 'memory of open'; readonly path: string }
@@ -90,10 +95,10 @@ async function openAndClose(path: string): Promise<void> {
   assert(image.size > 0, 'a disk has bytes')
 }
 
-async function timed(work: () => Promise<unknown>): Promise<number> {
+async function timed(work: () => Promise<unknown>, times = 1): Promise<number> {
   const started = performance.now()
-  await work()
-  return performance.now() - started
+  for (let run = 0; run < times; run++) await work()
+  return (performance.now() - started) / times
 }
 
 const peakMiB = (): number => process.resourceUsage().maxRSS / 1024
@@ -114,15 +119,15 @@ async function perform(task: Task): Promise<number> {
     case 'convert':
       return await timed(() => convertImage(task.source, task.target, task.options))
     case 'info':
-      return await timed(() => imageInfo(task.path))
+      return await timed(() => imageInfo(task.path), task.times)
     case 'map':
       return await timed(async () => {
         for await (const { length } of mapImage(task.path)) assert(length > 0, 'an extent has bytes')
-      })
+      }, task.times)
     case 'check':
-      return await timed(() => checkImage(task.path))
+      return await timed(() => checkImage(task.path), task.times)
     case 'open':
-      return await timed(() => openAndClose(task.path))
+      return await timed(() => openAndClose(task.path), task.times)
     case 'many images':
       return await timed(() => Promise.all(task.paths.map((path) => benchImage(path, task.options))))
     case 'read latency':
