@@ -1,6 +1,9 @@
 const leastPlaces = 16
 const free = -1
 
+/** Of a map in which there has never been anything: many never have. */
+const noKeys = Float64Array.of(free)
+
 /**
  * A map from integers >= 0 to what comes and goes all the time. A Map makes itself anew for every few that are deleted, and each of its former tables leads to the
  * next: once the garbage collector has taken one of them for long-lived, it keeps what the later ones held, garbage or not. This one stays
@@ -8,8 +11,8 @@ const free = -1
  */
 export class NumberMap<V> {
   /** Open addressing: an entry stands at its home, or behind it with no free place in between. */
-  #keys = newKeys(leastPlaces)
-  #values: (V | undefined)[] = newValues(leastPlaces)
+  #keys: Float64Array = noKeys
+  #values: (V | undefined)[] = [undefined]
   #size = 0
 
   get size(): number {
@@ -23,7 +26,7 @@ export class NumberMap<V> {
   set(key: number, value: V): void {
     let place = this.#placeOf(key)
     if (this.#keys[place] === free) {
-      if (this.#size * 2 >= this.#keys.length) {
+      if ((this.#size + 1) * 2 > this.#keys.length) {
         this.#grow()
         place = this.#placeOf(key)
       }
@@ -74,8 +77,9 @@ export class NumberMap<V> {
   #grow(): void {
     const keys = this.#keys
     const values = this.#values
-    this.#keys = newKeys(keys.length * 2)
-    this.#values = newValues(keys.length * 2)
+    const places = Math.max(leastPlaces, keys.length * 2)
+    this.#keys = new Float64Array(places).fill(free)
+    this.#values = new Array<V | undefined>(places).fill(undefined)
     for (let at = 0; at < keys.length; at++) {
       const key = keys[at] as number
       if (key === free) continue
@@ -85,10 +89,6 @@ export class NumberMap<V> {
     }
   }
 }
-
-const newKeys = (places: number): Float64Array => new Float64Array(places).fill(free)
-
-const newValues = <V>(places: number): (V | undefined)[] => new Array<V | undefined>(places).fill(undefined)
 
 /** Offsets of tables differ in few of their bits: mixed, all of them count. */
 function homeOf(key: number, mask: number): number {

@@ -1,3 +1,5 @@
+import { NumberMap } from '../base/number-map.js'
+
 /**
  * Which requests are running, in the order in which they began.
  *
@@ -7,8 +9,9 @@
  */
 export class ActiveRequests {
   #newest = 0
-  /** Insertion order is ticket order. */
-  readonly #running = new Set<number>()
+  readonly #running = new NumberMap<true>()
+  /** None below this is running. */
+  #oldest = 1
   #idle: (() => void)[] = []
   /** Resumed whenever a request ends: to look again. */
   #watching: (() => void)[] = []
@@ -26,7 +29,7 @@ export class ActiveRequests {
   /** @returns the request's ticket */
   begin(): number {
     const ticket = ++this.#newest
-    this.#running.add(ticket)
+    this.#running.set(ticket, true)
     return ticket
   }
 
@@ -46,8 +49,8 @@ export class ActiveRequests {
 
   /** Whether a request is still running that had begun when `ticket` was the newest. */
   anyUpTo(ticket: number): boolean {
-    for (const oldest of this.#running) return oldest <= ticket
-    return false
+    while (this.#oldest <= this.#newest && this.#running.get(this.#oldest) === undefined) this.#oldest++
+    return this.#oldest <= Math.min(ticket, this.#newest)
   }
 
   /** Resolves when no request is running any more that had begun when `ticket` was the newest. The caller must not be one of them. */

@@ -3,6 +3,8 @@ export type RangeLock = {
   readonly first: number
   readonly last: number
   readonly granted: (() => void) | undefined
+  /** Its index among those that are held. */
+  place: number
 }
 
 /**
@@ -12,28 +14,31 @@ export type RangeLock = {
  * ActiveRequests keeps the cluster for them.
  */
 export class RangeLocks {
-  readonly #held = new Set<RangeLock>()
+  /** In no order. */
+  readonly #held: RangeLock[] = []
   #waiting: RangeLock[] = []
 
   /** @returns the lock, or a promise of it; hand it to `release` */
   acquire(first: number, last: number): RangeLock | Promise<RangeLock> {
     if (this.#isFree(first, last, this.#waiting.length)) {
-      const lock: RangeLock = { first, last, granted: undefined }
-      this.#held.add(lock)
+      const lock: RangeLock = { first, last, granted: undefined, place: 0 }
+      this.#hold(lock)
       return lock
     }
     return this.#wait(first, last)
   }
 
+  /** Apart: a call makes what the closures of a function share, whether it comes to them or not. */
   #wait(first: number, last: number): Promise<RangeLock> {
     return new Promise((resolve) => {
-      const lock: RangeLock = { first, last, granted: () => resolve(lock) }
+      const lock: RangeLock = { first, last, granted: () => resolve(lock), place: 0 }
       this.#waiting.push(lock)
     })
   }
 
   release(lock: RangeLock): void {
-    this.#held.delete(lock)
+    const moved = this.#held.pop()
+    if (moved !== undefined && moved !== lock) this.#held[(moved.place = lock.place)] = moved
     if (this.#waiting.length === 0) return
     const still: RangeLock[] = []
     const candidates = this.#waiting
@@ -41,10 +46,14 @@ export class RangeLocks {
     for (const waiter of candidates) {
       // Behind whoever came earlier and still waits: a stream of small requests does not starve a large one.
       if (this.#isFree(waiter.first, waiter.last, still.length)) {
-        this.#held.add(waiter)
+        this.#hold(waiter)
         waiter.granted?.()
       } else still.push(waiter)
     }
+  }
+
+  #hold(lock: RangeLock): void {
+    lock.place = this.#held.push(lock) - 1
   }
 
   #isFree(first: number, last: number, waitersAhead: number): boolean {

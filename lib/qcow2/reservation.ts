@@ -84,6 +84,7 @@ export class Reservation {
       this.#reserve()
   }
 
+  /** Apart: a call makes what the closures of a function share, whether it comes to them or not. */
   #reserve(): void {
     const { backend, geometry, table, cache, ordering } = this.#parts
     const end = Math.ceil(backend.length / geometry.clusterSize)

@@ -53,6 +53,7 @@ export class Admission {
     return this.#wait(bytes)
   }
 
+  /** Apart: a call makes what the closures of a function share, whether it comes to them or not. */
   #wait(bytes: number): Promise<void> {
     const failure = this.#queue.failure()
     if (failure?.forGood) return Promise.reject(failure.error)
