@@ -105,3 +105,22 @@ test('a block may be anywhere that a file can have, and keeps its alignment beyo
   t.true(isReadable(offsetOf(0x4c3dceb8fa010000n), 65536))
   t.false(isReadable(offsetOf(0x8000000000010000n), 65536))
 })
+
+test('of many clusters that are referred to once each, one that differs is found', async (t) => {
+  // a block of 512 bytes counts 256 clusters
+  const image = imageWith(...Array.from({ length: 252 }, () => ({})))
+  for (let cluster = 0; cluster < 256; cluster++) image.writeUInt16BE(1, 1024 + 2 * cluster)
+  const ones = Object.fromEntries(Array.from({ length: 256 }, (_, cluster) => [cluster, 1]))
+  const same = await compared(image, ones)
+  t.deepEqual(same.texts, [])
+  t.is(same.state.result.imageEndOffset, 256 * 512)
+  t.false(same.state.anyShared)
+  const leaked = await compared(image, { ...ones, 200: 0 })
+  t.deepEqual(leaked.texts, ['Leaked cluster 200 refcount=1 reference=0'])
+  const twice = await compared(image, { ...ones, 255: 2 })
+  t.deepEqual(twice.texts, ['ERROR cluster 255 refcount=1 reference=2'])
+  const shared = Buffer.from(image)
+  shared.writeUInt16BE(2, 1024 + 2 * 100)
+  t.true((await compared(shared, { ...ones, 100: 2 })).state.anyShared)
+  t.deepEqual((await compared(shared, ones)).texts, ['Leaked cluster 100 refcount=2 reference=1'])
+})

@@ -190,6 +190,20 @@ test('a cluster behind the end of the file is damage: it is neither read as zero
   }
 })
 
+test('a run does not go on over the end of the file', async (t) => {
+  const disk = await newDisk(medium)
+  await disk.image.write(fill(4 * 4096, 1), 0)
+  await disk.image.flush()
+  const place = disk.parts.l2.writablePlace(guestOffset(0))
+  if (place === undefined) return t.fail('the table is in memory')
+  const last = (Math.ceil(disk.memory.length / 4096) - 1) * 4096
+  for (const index of [0, 1, 2])
+    storeCopied(place.slice.view, place.at + 8 * index, last + (index - 1) * 4096)
+  t.like(disk.parts.l2.lookup(guestOffset(0), 2 * 4096), { length: 2 * 4096 })
+  const damage = { code: 'ERR_CORRUPT', message: /behind the end of the file/ }
+  t.throws(() => disk.parts.l2.lookup(guestOffset(0), 3 * 4096), damage)
+})
+
 test('an entry that was behind the end of the file at open stays damage when the file has grown there', async (t) => {
   for (const options of [{}, { l2CacheBytes: 1 }, { reservation: 64 }]) {
     for (const isCompressed of [false, true]) {
