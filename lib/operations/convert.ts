@@ -33,6 +33,7 @@ import { Concatenation } from './concatenation.js'
 import { bitmapsToCopy, copyBitmaps } from './copy-bitmaps.js'
 import { checkFileNames, writeImageTarget } from './data-file-target.js'
 import { copyDisk } from './copy-disk.js'
+import { syncEarly } from './early-sync.js'
 import { rateLimitOf } from './rate-limit.js'
 import { Losses, type LostRun, salvagedDisks } from './salvage.js'
 import {
@@ -268,7 +269,10 @@ async function copyToNew(
     // A raw device shows what it held.
     const isDevice = DiskImage.layersOf(image)[0].backend.isDevice === true
     const readsAsZeros = shape.backingFile === undefined && !(shape.format === 'raw' && isDevice)
-    return copyAndClose(input, image, { ...work, readsAsZeros })
+    return copyAndClose(input, image, isInMemory(temporary) ? undefined : (dataFile ?? temporary), {
+      ...work,
+      readsAsZeros,
+    })
   }
   return writeImageTarget(target, shape, targetOptions, (temporary, dataFile) =>
     withNewEncryption(shape.encrypting, nameOf(target), (made) => fill(temporary, dataFile, made)),
@@ -305,30 +309,39 @@ async function copyInto(input: Concatenation, target: ImageLocation, work: Work)
       `convertImage: the disk of the target has ${image.size} bytes, less than the ${input.size} of the source`,
     )
   }
-  const written = await copyAndClose(input, image, { ...work, readsAsZeros: work.targetIsZero === true })
+  const copied = isInMemory(target) ? undefined : (data ?? target)
+  const readsAsZeros = work.targetIsZero === true
+  const written = await copyAndClose(input, image, copied, { ...work, readsAsZeros })
   if (isInMemory(target)) return written
   // With cache 'unsafe', closing does not make it durable.
   for (const path of data === undefined ? [target] : [data, target]) await makeDurable(path)
   return written
 }
 
+/** @param file  where the bytes go, if there is such a file: it is synced by the caller, after this */
 async function copyAndClose(
   input: Concatenation,
   image: DiskImage,
+  file: string | undefined,
   work: Work & { readonly readsAsZeros: boolean },
 ): Promise<number> {
+  const { direct, syncPolicy } = work.cache
+  const leavesMuch = !direct && syncPolicy !== 'write'
   try {
     const progress = new ProgressReporter(work.onProgress, 'copy', input.size)
-    const bytesWritten = await copyDisk(input, image, {
-      readsAsZeros: work.readsAsZeros,
-      hasBacking: DiskImage.layersOf(image).length > 1,
-      sparseSize: work.sparseSize ?? 4096,
-      compress: work.compress ?? false,
-      requests: work.requests ?? 8,
-      limit: rateLimitOf(work.rateLimit),
-      signal: work.signal,
-      onCopied: (bytes) => progress.advance(bytes),
-    })
+    const bytesWritten = await syncEarly(leavesMuch ? file : undefined, (onWritten) =>
+      copyDisk(input, image, {
+        readsAsZeros: work.readsAsZeros,
+        hasBacking: DiskImage.layersOf(image).length > 1,
+        sparseSize: work.sparseSize ?? 4096,
+        compress: work.compress ?? false,
+        requests: work.requests ?? 8,
+        limit: rateLimitOf(work.rateLimit),
+        signal: work.signal,
+        onCopied: (bytes) => progress.advance(bytes),
+        onWritten,
+      }),
+    )
     await work.bitmaps(image)
     return bytesWritten
   } finally {

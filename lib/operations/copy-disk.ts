@@ -31,6 +31,8 @@ export type CopyOptions = {
   readonly signal: AbortSignal | undefined
   /** Told of every piece that is done: guest bytes. */
   readonly onCopied: (bytes: number) => void
+  /** Told of every write of data that has ended: guest bytes. What it throws ends the copy. */
+  readonly onWritten?: (bytes: number) => void
 }
 
 /**
@@ -112,11 +114,12 @@ class Copier {
     await this.#target.writeZeroes({ offset, length, unmap: true })
   }
 
-  #write(bytes: Uint8Array, offset: number): Promise<void> {
+  async #write(bytes: Uint8Array, offset: number): Promise<void> {
     this.bytesWritten += bytes.length
-    return this.#options.compress
+    await (this.#options.compress
       ? this.#target.writeCompressed(bytes, offset)
-      : this.#target.write(bytes, offset)
+      : this.#target.write(bytes, offset))
+    this.#options.onWritten?.(bytes.length)
   }
 
   async #isZero(offset: number, length: number): Promise<boolean> {
