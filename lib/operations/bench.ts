@@ -112,9 +112,10 @@ export async function benchImage(path: string, options?: BenchOptions): Promise<
     ...(signal === undefined ? {} : { signal }),
   })
   try {
+    const run = new Run(image, requests)
     given.onStart?.()
     const started = performance.now()
-    await new Run(image, requests).all()
+    await run.all()
     return { milliseconds: performance.now() - started }
   } finally {
     await image.close()
@@ -125,6 +126,8 @@ export async function benchImage(path: string, options?: BenchOptions): Promise<
 class Run {
   readonly #image: DiskImage
   readonly #requests: Requests
+  /** Of each worker: there before the first request, as making it takes as long as a request or longer. */
+  readonly #memory: readonly Uint8Array[]
   #next = 0
   #offset: number
   #running = 0
@@ -136,20 +139,22 @@ class Run {
     this.#image = image
     this.#requests = requests
     this.#offset = requests.offset
+    const { depth, count, bufferSize, pattern } = requests
+    this.#memory = Array.from({ length: Math.min(depth, count) }, () =>
+      alignedBytes(bufferSize).fill(pattern),
+    )
   }
 
   /** @throws the first failure, when nothing runs any more */
   async all(): Promise<void> {
-    const { depth, count } = this.#requests
-    const workers = Array.from({ length: Math.min(depth, count) }, () => this.#work())
+    const workers = this.#memory.map((bytes) => this.#work(bytes))
     const outcomes = await Promise.allSettled(workers)
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
     await this.#flush
   }
 
-  async #work(): Promise<void> {
-    const { count, bufferSize, pattern, write, flushInterval, drain, signal } = this.#requests
-    const bytes = alignedBytes(bufferSize).fill(pattern)
+  async #work(bytes: Uint8Array): Promise<void> {
+    const { count, write, flushInterval, drain, signal } = this.#requests
     while (this.#next < count && !this.#failed) {
       signal?.throwIfAborted()
       if (drain && this.#flush !== undefined) {

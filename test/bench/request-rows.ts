@@ -193,5 +193,14 @@ export function requestRows(ours: OurProcess): Row[] {
     }),
     there(['15r', '2 MiB sequential read, O_DIRECT, 8 deep', 0.95, 1.1], megabytes),
     there(['15w', '2 MiB sequential overwrite, O_DIRECT, 8 deep', 0.95, 1.1], { ...megabytes, write: true }),
+    there(['15ru', '2 MiB sequential read, O_DIRECT, 8 deep, io_uring', 0.95, 1.1], {
+      ...megabytes,
+      ...ring,
+    }),
+    there(['15wu', '2 MiB sequential overwrite, O_DIRECT, 8 deep, io_uring', 0.95, 1.1], {
+      ...megabytes,
+      ...ring,
+      write: true,
+    }),
   ]
 }
