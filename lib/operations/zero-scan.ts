@@ -3,14 +3,14 @@ const comparedBytes = 64 * 1024
 
 const zeros = Buffer.alloc(comparedBytes)
 
-/** Whether all bytes are zero. */
-export function isZero(bytes: Uint8Array): boolean {
-  // Most data shows itself in its first or last byte, without the cost of a native call.
-  if (bytes.length === 0) return true
-  if (bytes[0] !== 0 || bytes[bytes.length - 1] !== 0) return false
-  for (let at = 0; at < bytes.length; at += comparedBytes) {
-    const end = Math.min(at + comparedBytes, bytes.length)
-    if (zeros.compare(bytes, at, end, 0, end - at) !== 0) return false
+/** Whether all bytes from `start` to before `end` are zero. */
+export function isZero(bytes: Uint8Array, start = 0, end = bytes.length): boolean {
+  // Most data shows itself in its first or last byte, without the cost of a native call or of a view.
+  if (start >= end) return true
+  if (bytes[start] !== 0 || bytes[end - 1] !== 0) return false
+  for (let at = start; at < end; at += comparedBytes) {
+    const to = Math.min(at + comparedBytes, end)
+    if (zeros.compare(bytes, at, to, 0, to - at) !== 0) return false
   }
   return true
 }
@@ -26,7 +26,7 @@ export function zeroRuns(bytes: Uint8Array, unit: number): Run[] {
   let start = 0
   let zero: boolean | undefined
   for (let at = 0; at < bytes.length; at += unit) {
-    const here = isZero(bytes.subarray(at, at + unit))
+    const here = isZero(bytes, at, Math.min(at + unit, bytes.length))
     if (zero !== undefined && zero !== here) {
       runs.push({ start, end: at, zero })
       start = at

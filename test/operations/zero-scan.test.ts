@@ -19,6 +19,15 @@ test('a part of larger memory is judged by itself', (t) => {
   t.true(isZero(memory.subarray(1000, 2000)))
   t.false(isZero(memory.subarray(999, 2000)))
   t.false(isZero(memory.subarray(1000, 2001)))
+  t.true(isZero(memory, 1000, 2000))
+  t.false(isZero(memory, 999, 2000))
+  t.false(isZero(memory, 1000, 2001))
+  t.true(isZero(memory, 1000, 1000))
+  const long = new Uint8Array(200_000)
+  long[100] = 1
+  long[150_000] = 1
+  t.true(isZero(long, 101, 150_000))
+  t.false(isZero(long, 101, 150_002))
 })
 
 test('runs begin at multiples of the unit, and a unit with data is data', (t) => {
