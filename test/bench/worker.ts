@@ -54,10 +54,7 @@ async function durableClients(task: Task & { work: 'durable clients' }): Promise
   const bytes = new Uint8Array(4096).fill(1)
   let next = 0
   const client = async (): Promise<void> => {
-    while (next < task.count) {
-      await image.write(bytes, next++ * cluster)
-      await image.flush()
-    }
+    while (next < task.count) await image.write(bytes, next++ * cluster, { fua: true })
   }
   const started = performance.now()
   await Promise.all(Array.from({ length: task.clients }, client))
