@@ -18,3 +18,10 @@ test('a file is not forgotten while somebody waits for room in its queue, whom n
   t.is(result.code, 0, result.stderr)
   t.is(result.stdout, '10', 'all have come to their end')
 })
+
+test('a file for which two wait is not forgotten before the second is through, and then it is', async (t) => {
+  const program = new URL('./programs/keep-for-two.js', import.meta.url)
+  const result = await runProgram(program, [], { nodeArguments: ['--expose-gc'] })
+  t.is(result.code, 0, result.stderr)
+  t.deepEqual(JSON.parse(result.stdout), [true, true, false, true, true, false])
+})
