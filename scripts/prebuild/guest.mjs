@@ -72,6 +72,9 @@ async function prove(folder) {
     ['flat.qcow2', { format: 'qcow2', compress: true }],
     ['flat.raw', { format: 'raw' }],
   ]
+  const { codecs } = createRequire(import.meta.url)(binary)
+  const zstd = codecs.zstd()
+  if (zstd) targets.push(['zstd.qcow2', { format: 'qcow2', compress: true, compressionType: 'zstd' }])
   for (const [name, options] of targets) {
     const target = join(folder, name)
     await convertImage(overlay, target, options)
@@ -114,7 +117,8 @@ async function prove(folder) {
     ring ? 'io_uring' : 'no io_uring',
     locks ? 'locks' : 'no locks',
     sparse ? 'holes' : 'no holes',
-    inflates() ? "the host's zlib" : 'no zlib of the host',
+    codecs.zlib() ? "the host's zlib" : 'no zlib of the host',
+    zstd ? 'a zstd' : 'no zstd',
   ]
   return `ok (${has.join(', ')}): ${done.join('; ')}`
 }
@@ -190,8 +194,4 @@ function addonPath() {
   const require = createRequire(import.meta.url)
   const folder = join(require.resolve('qcow2'), '..', '..', '..')
   return createRequire(require.resolve('qcow2'))('node-gyp-build').resolve(folder)
-}
-
-function inflates() {
-  return createRequire(import.meta.url)(addonPath()).constants.codecs.zlib
 }
