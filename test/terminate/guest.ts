@@ -4,7 +4,7 @@ import { type CacheOptions, convertImage, openImage } from '../../lib/index.js'
 import { SeededRandom } from '../support/seeded-random.js'
 
 /** What a thread is busy with when it is ended. */
-export type Task = 'opening' | 'requests' | 'unpacking' | 'queue' | 'converting'
+export type Task = 'opening' | 'requests' | 'durable writes' | 'unpacking' | 'queue' | 'converting'
 
 export type Orders = {
   readonly task: Task
@@ -18,7 +18,7 @@ export type Orders = {
   readonly exitAfter: number | undefined
 }
 
-const lanes = 8
+const most = 8
 const blockSize = 4096
 const { task, path, source, cache, seed, exitAfter } = workerData as Orders
 const random = new SeededRandom(seed)
@@ -32,8 +32,8 @@ function count(): void {
   if (requests === exitAfter) process.exit()
 }
 
-/** The same thing for ever, several at a time. */
-async function forEver(step: () => Promise<unknown>): Promise<never> {
+/** The same thing for ever, as a rule several at a time. */
+async function forEver(step: () => Promise<unknown>, lanes = most): Promise<never> {
   const lane = async (): Promise<never> => {
     for (;;) {
       await step()
@@ -62,6 +62,15 @@ const work: Readonly<Record<Task, () => Promise<never>>> = {
       if (random.chance(0.1)) return image.discard({ offset, length })
       return image.write(random.bytes(length), offset)
     })
+  },
+
+  'durable writes': async () => {
+    const image = await openImage(path, { format: 'qcow2', cache })
+    // Of a lone one a thread that writes asks the queue for the sync.
+    return forEver(() => {
+      const length = 1 + random.integer(9000)
+      return image.write(random.bytes(length), random.integer(image.size - length), { fua: true })
+    }, 1)
   },
 
   unpacking: async () => {

@@ -8,7 +8,14 @@ import type { SeededRandom } from '../support/seeded-random.js'
 import { cacheModes } from '../stress/image-round.js'
 import type { Orders, Task } from './guest.js'
 
-export const tasks: readonly Task[] = ['opening', 'requests', 'unpacking', 'queue', 'converting']
+export const tasks: readonly Task[] = [
+  'opening',
+  'requests',
+  'durable writes',
+  'unpacking',
+  'queue',
+  'converting',
+]
 
 const bypassesPageCache: readonly CacheMode[] = ['none', 'directsync', 'unsafe-direct']
 
