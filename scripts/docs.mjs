@@ -7,4 +7,8 @@ import { tools } from './tools.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const typedoc = tools('typedoc', 'typescript')('typedoc', 'bin/typedoc')
-process.exitCode = spawnSync(process.execPath, [typedoc], { cwd: root, stdio: 'inherit' }).status ?? 1
+// Without a repository to link to, it would warn.
+const { status: noOrigin } = spawnSync('git', ['remote', 'get-url', 'origin'], { cwd: root })
+const options = noOrigin === 0 ? [] : ['--disableSources']
+process.exitCode =
+  spawnSync(process.execPath, [typedoc, ...options], { cwd: root, stdio: 'inherit' }).status ?? 1
