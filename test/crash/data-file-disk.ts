@@ -272,7 +272,7 @@ class Guest {
     await this.noted(
       () => image.resize(wanted * sectorSize, { shrink }),
       (times) => {
-        if (wanted !== this.#sectors) history.resize(wanted, times, true)
+        if (wanted !== this.#sectors) history.resize(wanted, times, true, this.#sectors)
         this.#sectors = image.size / sectorSize
       },
     )

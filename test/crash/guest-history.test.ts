@@ -62,6 +62,13 @@ test('a write that failed may show for ever and replaces nothing', (t) => {
   t.deepEqual(mayShow(guest, 3), [old, 10])
 })
 
+test('a disk that could not be cut off keeps its bytes when it is cut off less', (t) => {
+  const guest = new GuestHistory(new Int32Array(4).fill(old), 0, [])
+  guest.resize(1, { submitted: 0, ended: 1, failed: true })
+  guest.resize(3, times(2, 3), true, 4)
+  t.deepEqual(mayShow(guest, 9, 1, 2), [0, old])
+})
+
 test('a disk that has grown again shows zeros where it was cut off, one that has not may show anything', (t) => {
   const guest = new GuestHistory(Int32Array.of(old, old), 2, [])
   guest.resize(1, times(0, 1))

@@ -121,8 +121,13 @@ export class GuestHistory {
     this.#flushes.push(times)
   }
 
-  resize(sectors: number, times: RequestTimes, isDurable = false): void {
-    const before = this.#sizes.at(-1)?.sectors ?? 0
+  /** @param before  of the disk that runs, where a resize may have failed: what was asked for last is not its size then */
+  resize(
+    sectors: number,
+    times: RequestTimes,
+    isDurable = false,
+    before = this.#sizes.at(-1)?.sectors ?? 0,
+  ): void {
     const resize = this.#sizes.length
     this.#pushSize(sectors, times, isDurable)
     const isGrowth = sectors > before

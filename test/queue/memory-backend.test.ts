@@ -10,6 +10,7 @@ import type { DeviceEvent, DeviceOperation } from '../../lib/queue/memory-device
 import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { seedOfRun } from '../support/seeded-random.js'
 import { type BackendFactory, sameBytes, testBackendContract } from './backend-contract.js'
+import { testDurableWrites } from './durable-writes.js'
 
 const unit = 4096
 const EIO = 5
@@ -24,6 +25,7 @@ function factory(more: { seed?: number; direct?: boolean; alignment?: number }):
 }
 
 testBackendContract('in memory', factory({}))
+testDurableWrites('in memory', factory({}))
 testBackendContract('in memory, in random order', factory({ seed: seedOfRun() }))
 testBackendContract(
   'in memory, aligned, in random order',
