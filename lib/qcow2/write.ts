@@ -142,8 +142,7 @@ async function writeRun(
     const isBlank = allocation.blank && !hasOldBytes(parts, run, guestOffset(guest - within))
     if (isBlank && durable !== undefined && piece.byteLength === bytes.byteLength) {
       // So its bytes, its entry and the sync are one request. If the bytes cannot be written it shows zeros, as before.
-      const linked = link(parts, place, allocation, isBlank)
-      if (kept === undefined) freeReplaced(parts, entry, allocation.clusters, linked)
+      freeReplaced(parts, entry, allocation.clusters, link(parts, place, allocation, isBlank))
       durable.byNow = writeDurably(parts, piece, allocation.host + within, guest)
       return piece.byteLength
     }

@@ -258,14 +258,11 @@ export class BlockQueue implements BlockBackend, Requester {
   }
 
   writeDurably(bytes: Uint8Array, offset: number): Promise<void> {
-    const isLone = this.#requestsOut === 0 && this.syncPolicy === 'flush' && bytes.length > 0
-    const refused = this.#refusal('write')
-    if (!isLone || refused !== undefined || bytes.length <= this.#longestWriteAtOnce)
-      return this.write(bytes, offset).then(() => this.flush())
-    this.#reach(offset + bytes.length)
-    this.#dataWrites++
-    this.#dataWriteBytes += bytes.length
-    return this.#send('writeDurably', offset, bytes.length, bytes)
+    const { length } = bytes
+    const isLone = this.#requestsOut === 0 && this.syncPolicy === 'flush'
+    if (isLone && length > this.#longestWriteAtOnce)
+      return this.#change('writeDurably', offset, length, bytes)
+    return this.write(bytes, offset).then(() => this.flush())
   }
 
   writeZeroes(offset: number, length: number, options: { unmap: boolean }): Promise<void> {
@@ -421,7 +418,7 @@ export class BlockQueue implements BlockBackend, Requester {
     if (refused !== undefined) return Promise.reject(refused)
     if (length === 0 && operation !== 'truncate') return Promise.resolve()
     if (operation !== 'punch') this.#reach(offset + length)
-    if (operation === 'write') {
+    if (operation === 'write' || operation === 'writeDurably') {
       this.#dataWrites++
       this.#dataWriteBytes += length
       const mayBeNow = length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce
