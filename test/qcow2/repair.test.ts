@@ -192,6 +192,10 @@ function otherChanges(before: Buffer, after: Buffer): string[] {
   return changes
 }
 
+/** What is said of guest data that a damaged L1 entry makes an L2 table: the stock tool writes zeros into that data. */
+const entryErrors =
+  /^ERROR (OFLAG_COPIED data cluster|found l2 entry with reserved bits|offset=[0-9a-f]+: Preallocated cluster is not properly aligned)|^ERROR: counting reference for region/
+
 const damagedImages = countOfRun('QCOW2_REPAIR_ROUNDS', 40)
 
 test('whatever is damaged: repair is checked by qemu-img, repeats itself, and touches nothing but metadata', async (t) => {
@@ -225,8 +229,8 @@ test('whatever is damaged: repair is checked by qemu-img, repeats itself, and to
     const theirs = await theirCheck(`${file}.theirs`, '-r', repair)
     const snapshotsLost = /snapshots at/.test(what)
     // A table that is something else as well is not written, be it for a flag: what else it is would change.
-    const isTableKept =
-      exit === 2 && second.lines.every((line) => line.startsWith('ERROR OFLAG_COPIED data cluster'))
+    const kept = /l1 at/.test(what) ? entryErrors : /^ERROR OFLAG_COPIED data cluster/
+    const isTableKept = exit === 2 && second.lines.every((line) => kept.test(line))
     if (theirs.exit === 0 && !snapshotsLost && !isTableKept) t.is(exit, 0, where)
   }
 })
