@@ -23,7 +23,7 @@ using block_queue::QueuedFile;
 using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
-constexpr int kAbi = 11;
+constexpr int kAbi = 12;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -63,6 +63,7 @@ Napi::Object constants(Napi::Env env) {
   set(&flags, "create", BlockQueue::kCreate);
   set(&flags, "record", BlockQueue::kRecord);
   set(&flags, "ring", BlockQueue::kRing);
+  set(&flags, "wait", BlockQueue::kWait);
 
   Napi::Object state = Napi::Object::New(env);
   set(&state, "durableSection", BlockQueue::kDurableSection);

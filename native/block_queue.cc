@@ -124,6 +124,7 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : GuardedWrap<BlockQueue>
   options.open.direct = (*flags & kDirect) != 0;
   options.open.create = (*flags & kCreate) != 0;
   options.record = (*flags & kRecord) != 0;
+  options.wait = (*flags & kWait) != 0;
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;
   environment_ = Environment::of(env);

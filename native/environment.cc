@@ -182,7 +182,11 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   }
   ask();
   cached_pool_.submit(&cached_jobs_);
-  if (ring_) ring_->submit(&direct_jobs_);
+  if (ring_ && ring_->submit(&direct_jobs_, /*may_wait=*/requests_out_ == 1 && over_count == 0)) {
+    completions_.take(kMostCompletions, 0, /*unasked=*/true, &delivered_, &progressed_);
+    put_delivered();
+    over_count = static_cast<uint32_t>(delivered_.size());
+  }
   direct_pool_.submit(&direct_jobs_);
   codec_pool_.submit(&codec_jobs_);
   hold();
@@ -249,15 +253,9 @@ void Environment::make_room(size_t more) {
 
 void Environment::deliver(Napi::Env env, bool from_loop) {
   completions_.take(kMostCompletions, kMostFiles, /*unasked=*/from_loop, &delivered_, &progressed_);
-  requests_out_ -= delivered_.size();
+  put_delivered();
   size_t file_count = 0;
   const Napi::HandleScope scope(env);
-  double* entry = completion_numbers_;
-  for (const Completion& completion : delivered_) {
-    *entry++ = static_cast<double>(completion.request);
-    *entry++ = completion.error;
-    *entry++ = completion.value;
-  }
   for (const uint32_t number : progressed_) {
     const auto queue = queues_.find(number);
     if (queue == queues_.end()) continue;
@@ -266,6 +264,16 @@ void Environment::deliver(Napi::Env env, bool from_loop) {
   }
   hold();
   if (!delivered_.empty() || file_count > 0) tell(env, delivered_.size(), file_count, from_loop);
+}
+
+void Environment::put_delivered() {
+  requests_out_ -= delivered_.size();
+  double* entry = completion_numbers_;
+  for (const Completion& completion : delivered_) {
+    *entry++ = static_cast<double>(completion.request);
+    *entry++ = completion.error;
+    *entry++ = completion.value;
+  }
 }
 
 void Environment::tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop) {

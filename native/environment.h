@@ -64,6 +64,8 @@ class Environment {
  private:
   // from_loop: not by a wake-up of completions_, and outside of every callback scope.
   void deliver(Napi::Env env, bool from_loop);
+  // What stands in delivered_ is in the array of completions then.
+  void put_delivered();
   void tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop);
   int begin(Job job, bool* is_over);
   bool read_at_once(const Job& job);

@@ -52,7 +52,8 @@ IoRing::IoRing(std::unique_ptr<Uring> uring, IoPool* pool, CompletionQueue* comp
   pieces_.reserve(slots_.size());
 }
 
-void IoRing::submit(std::vector<Job>* jobs) {
+bool IoRing::submit(std::vector<Job>* jobs, bool may_wait) {
+  const bool would_wait = may_wait && jobs->size() == 1 && should_wait(jobs->front());
   size_t left = 0;
   for (size_t first = 0, count = 0; first < jobs->size(); first += count) {
     Job* const begun = jobs->data() + first;
@@ -64,7 +65,9 @@ void IoRing::submit(std::vector<Job>* jobs) {
     }
   }
   jobs->resize(left);
-  uring_->submit([&](uint32_t slot) {
+  const bool wait = would_wait && under_way_ == 1;
+  const Clock::time_point started = wait ? Clock::now() : Clock::time_point();
+  uring_->submit(wait, [&](uint32_t slot) {
     --under_way_;
     while (slot != kNone) {
       const uint32_t next = slots_[slot].next;
@@ -73,6 +76,21 @@ void IoRing::submit(std::vector<Job>* jobs) {
     }
   });
   pieces_.clear();
+  if (!wait) return false;
+  take_results();
+  count_waiting(started);
+  return under_way_ == 0;
+}
+
+bool IoRing::should_wait(const Job& job) const {
+  return job.file->waits_for(job) && waited_ < kLongestWaiting && Clock::now() >= no_waiting_before_;
+}
+
+// A disk, or a machine, that was slow once is about to be so again.
+void IoRing::count_waiting(Clock::time_point since) {
+  const Clock::time_point now = Clock::now();
+  waited_ += now - since;
+  if (now - since > kLongestWaiting) no_waiting_before_ = now + kPauseAfterLong * (now - since);
 }
 
 // false: they cannot go this way.
@@ -130,7 +148,12 @@ Job IoRing::give_up(uint32_t slot) {
 }
 
 void IoRing::reap() {
+  waited_ = {};
   uring_->collect(/*wait=*/false);
+  take_results();
+}
+
+void IoRing::take_results() {
   Uring::Result result;
   while (uring_->take(&result)) end(result);
 }
@@ -161,8 +184,7 @@ void IoRing::finish() {
   watch_.reset();
   while (under_way_ > 0) {
     uring_->collect(/*wait=*/true);
-    Uring::Result result;
-    while (uring_->take(&result)) end(result);
+    take_results();
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <napi.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -33,8 +34,9 @@ class IoRing {
   IoRing(const IoRing&) = delete;
   IoRing& operator=(const IoRing&) = delete;
 
-  // Begin those jobs that can go this way, and take them out of the vector. Needs no memory.
-  void submit(std::vector<Job>* jobs);
+  // Begin those jobs that can go this way, and take them out of the vector. may_wait: nothing else is out, so that a
+  // job whose file wants that may be waited for here. -> whether something was posted, without waking. Needs no memory.
+  bool submit(std::vector<Job>* jobs, bool may_wait);
   // Post what is over, without waking: whoever calls delivers it. Needs no memory: see Environment::make_room.
   void reap();
   // Wait for all that has begun: the kernel writes to nobody's memory any more. ready is not called afterwards.
@@ -46,6 +48,10 @@ class IoRing {
   // Also what is copied if its memory is not aligned. Bytes.
   static constexpr size_t kLongestTogether = size_t{64} << 10;
   static constexpr size_t kBuffers = 64;
+  // How long the event loop may be kept by waiting before it has a turn; one wait that takes longer is followed by so
+  // many times as long without any.
+  static constexpr auto kLongestWaiting = std::chrono::milliseconds(1);
+  static constexpr int kPauseAfterLong = 20;
 
   // One job that is under way. Those that are carried out together are a list; the number of the first is theirs.
   struct Slot {
@@ -58,6 +64,9 @@ class IoRing {
   IoRing(std::unique_ptr<Uring> uring, IoPool* pool, CompletionQueue* completions);
 
   bool begin(Job* jobs, size_t count);
+  void take_results();
+  bool should_wait(const Job& job) const;
+  void count_waiting(Clock::time_point since);
   uint32_t keep(Job* jobs, size_t count);
   Job give_up(uint32_t slot);
   uint8_t* buffer_at(uint32_t buffer) { return buffers_.data() + buffer * kLongestTogether; }
@@ -72,6 +81,9 @@ class IoRing {
   uint32_t first_free_ = 0;
   size_t free_ = 0;
   size_t under_way_ = 0;  // requests to the kernel
+  // Since the event loop had a turn.
+  Clock::duration waited_{};
+  Clock::time_point no_waiting_before_{};
   AlignedBytes buffers_;
   std::vector<uint32_t> free_buffers_;
   // Of the requests that are being submitted.

@@ -32,6 +32,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     SyncPolicy policy = SyncPolicy::kOnFlush;
     uint64_t idle_limit_ms = 0;
     bool ring = false;    // data requests go by the environment's IoRing where they can
+    bool wait = false;    // for lone requests by the ring, on the JavaScript thread
     bool record = false;  // keep a log of all that changes the file
   };
 
@@ -73,6 +74,8 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // Whether a job may go by the ring: it is a read or a write of whole units.
   bool suits_ring(const Job& job) const;
   bool uses_ring() const { return options_.ring; }
+  // Whether the JavaScript thread waits for a job if it is alone under way.
+  bool waits_for(const Job& job) const { return options_.wait && job.length <= kLongestAtOnce; }
   // As perform(), after somebody else has read or written all bytes of a job.
   static Completion performed(const Job& job);
 

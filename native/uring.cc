@@ -120,9 +120,9 @@ void Uring::add(const Request& request) {
   ++added_;
 }
 
-uint32_t Uring::begin_added() {
+uint32_t Uring::begin_added(bool wait) {
   while (added_ > 0) {
-    const int taken = enter(descriptor_, added_, 0, 0);
+    const int taken = enter(descriptor_, added_, wait ? 1 : 0, wait ? IORING_ENTER_GETEVENTS : 0);
     if (taken <= 0) break;  // EAGAIN: no memory for it
     added_ -= static_cast<uint32_t>(taken);
   }
@@ -164,7 +164,7 @@ bool Uring::take(Result* result) {
 std::unique_ptr<Uring> Uring::make() { return nullptr; }
 Uring::~Uring() = default;
 void Uring::add(const Request&) {}
-uint32_t Uring::begin_added() { return 0; }
+uint32_t Uring::begin_added(bool) { return 0; }
 uint32_t Uring::take_back() { return 0; }
 void Uring::collect(bool) {}
 bool Uring::take(Result*) { return false; }

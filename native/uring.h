@@ -43,11 +43,11 @@ class Uring {
   int event() const { return event_; }
 
   void add(const Request& request);
-  // Begin all that was added, with one system call. Those that the kernel does not take are forgotten, and told by
-  // their tags: tell(tag).
+  // Begin all that was added, with one system call; with `wait` it ends when a result has been put down, or a signal
+  // came. Those that the kernel does not take are forgotten, and told by their tags: tell(tag).
   template <typename Tell>
-  void submit(Tell tell) {
-    for (uint32_t left = begin_added(); left > 0; --left) tell(take_back());
+  void submit(bool wait, Tell tell) {
+    for (uint32_t left = begin_added(wait); left > 0; --left) tell(take_back());
   }
 
   // Let the kernel put down what is over; with `wait` there is something at least, if anything is under way.
@@ -61,7 +61,7 @@ class Uring {
   bool set_up_event();
   bool map(size_t size, int64_t place, void** memory);
   // -> how many are left that it did not take.
-  uint32_t begin_added();
+  uint32_t begin_added(bool wait);
   uint32_t take_back();
 
   struct Mapping {

@@ -45,6 +45,11 @@ export type CacheTuning = {
    * and a process that may use it. Default 'threads'.
    */
   readonly aio?: Aio
+  /**
+   * With `aio: 'io_uring'`, wait on the calling thread for a read or write of at most 64 KiB while nothing else is under way on it: the event loop waits as well, a
+   * millisecond or one request before it has a turn. A request that takes longer is followed by twenty times as long without. Default false.
+   */
+  readonly inlineWaits?: boolean
 }
 
 export type CacheOptions = CacheTuning & {
@@ -74,6 +79,7 @@ const cacheSchema = {
   reservation: integerOption({ min: 0, max: 4096 }),
   inlineWrites: booleanOption,
   aio: enumOption(aioNames),
+  inlineWaits: booleanOption,
 }
 
 /** The option `cache` of everything that opens an image. */

@@ -5,7 +5,7 @@ import { Qcow2Error } from '../base/errors.js'
 import type { NativeAddon } from './types.js'
 
 /** Compared with the number in native/addon.cc: a binary left over from another version is refused, not believed. */
-const expectedAbi = 11
+const expectedAbi = 12
 
 /** From dist/lib/native/ to the folder of package.json. */
 const packageRoot = unpackedRoot(fileURLToPath(new URL('../../..', import.meta.url)), existsSync)

@@ -41,6 +41,8 @@ export type BlockQueueOptions = {
   readonly inlineWrites?: boolean
   /** How data requests are made where the page cache is bypassed; what keeps a log uses threads. Default 'threads'. */
   readonly aio?: Aio
+  /** Wait on this thread for a small data request by the io_uring that is alone under way. */
+  readonly inlineWaits?: boolean
   /** Keep a log of all that changes the file, in memory: for looking at what a crash could leave. */
   readonly record?: boolean
 }
@@ -143,7 +145,8 @@ export class BlockQueue implements BlockBackend, Requester {
       (options.direct ? constants.flags.direct : 0) +
       (options.create === true ? constants.flags.create : 0) +
       (options.record === true ? constants.flags.record : 0) +
-      (options.aio === 'io_uring' ? constants.flags.ring : 0)
+      (options.aio === 'io_uring' ? constants.flags.ring : 0) +
+      (options.inlineWaits === true ? constants.flags.wait : 0)
     const policy = constants.policies[options.syncPolicy]
     this.#native = this.#inWords(
       'open',

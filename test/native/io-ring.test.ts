@@ -16,7 +16,7 @@ const unit = 4096
 async function open(
   t: ExecutionContext,
   contents: Uint8Array,
-  options: { direct?: boolean; aio?: Aio; record?: boolean } = {},
+  options: { direct?: boolean; aio?: Aio; record?: boolean; inlineWaits?: boolean } = {},
 ): Promise<BlockQueue> {
   const path = join(await makeFolder(t), 'file')
   await writeFile(path, contents)
@@ -68,6 +68,37 @@ if (hasRing) {
     t.true(turns < 300, `${turns} turns of the event loop for 200 requests`)
     await queue.close()
   })
+
+  test.serial(
+    'a lone request is waited for on its thread if that is asked for, and the event loop still turns',
+    async (t) => {
+      const queue = await open(t, new Uint8Array(2 * unit), { aio: 'io_uring', inlineWaits: true })
+      const bytes = alignedBytes(unit)
+      const turnsOf = async (requests: number): Promise<number> => {
+        const before = performance.nodeTiming.uvMetricsInfo.loopCount
+        for (let index = 0; index < requests; index += 2) {
+          bytes.fill(index)
+          await queue.write(bytes, unit)
+          bytes.fill(255)
+          await queue.read(bytes, unit)
+          t.is(bytes[1], index)
+        }
+        return performance.nodeTiming.uvMetricsInfo.loopCount - before
+      }
+      // After a request that took long none is waited for for a while: then each has a turn.
+      const rounds = [await turnsOf(20)]
+      while (Math.min(...rounds) > 10 && rounds.length < 1000) rounds.push(await turnsOf(20))
+      t.true(Math.min(...rounds) <= 10, `${rounds.join()} turns of the event loop for 20 requests each`)
+      const turns = await turnsOf(200)
+      t.true(turns >= 3, `${turns} turns of the event loop for 200 requests`)
+      const sizes = [1, unit, 16 * unit + unit, unit]
+      const pieces = sizes.map((size) => new Uint8Array(size))
+      await Promise.all(pieces.map((piece) => queue.read(piece, unit)))
+      for (const piece of pieces) t.is(piece[0], 198)
+      await queue.close()
+      t.is((await readFile(queue.path))[unit], 198)
+    },
+  )
 
   test('more requests at once than the ring has room for, from memory of any alignment, all arrive', async (t) => {
     const seed = seedOfRun()
