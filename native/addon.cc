@@ -64,6 +64,7 @@ Napi::Object constants(Napi::Env env) {
   set(&flags, "record", BlockQueue::kRecord);
   set(&flags, "ring", BlockQueue::kRing);
   set(&flags, "wait", BlockQueue::kWait);
+  set(&flags, "inlineWrites", BlockQueue::kInlineWrites);
 
   Napi::Object state = Napi::Object::New(env);
   set(&state, "durableSection", BlockQueue::kDurableSection);
@@ -82,7 +83,7 @@ Napi::Object constants(Napi::Env env) {
   set(&all, "numbersPerCompletion", Environment::kNumbersPerCompletion);
   set(&all, "mostCompletions", Environment::kMostCompletions);
   set(&all, "mostFiles", Environment::kMostFiles);
-  set(&all, "mostAtOnce", Environment::kMostReadsAtOnce);
+  set(&all, "mostAtOnce", Environment::kMostAtOnce);
   set(&all, "longestAtOnce", QueuedFile::kLongestAtOnce);
   return all;
 }

@@ -125,6 +125,7 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : GuardedWrap<BlockQueue>
   options.open.create = (*flags & kCreate) != 0;
   options.record = (*flags & kRecord) != 0;
   options.wait = (*flags & kWait) != 0;
+  options.inline_writes = (*flags & kInlineWrites) != 0;
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;
   environment_ = Environment::of(env);

@@ -150,7 +150,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
   const double* number = info[0].As<Napi::Float64Array>().Data();
   const auto count = static_cast<uint32_t>(count_asked);
   uint32_t over_count = 0;
-  reads_at_once_left_ = kMostReadsAtOnce;
+  at_once_left_ = kMostAtOnce;
   for (uint32_t i = 0; i < count; ++i, number += kNumbersPerRequest) {
     Job job;
     int error = 0;
@@ -170,7 +170,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       if (!find_memory_of(env, info[1], i, &job)) error = EFAULT;
     }
     bool is_over = false;
-    if (error == 0) error = begin(std::move(job), &is_over);
+    if (error == 0) error = begin(std::move(job), /*is_lone=*/count == 1, &is_over);
     if (error == 0 && !is_over) {
       ++requests_out_;
       continue;
@@ -195,11 +195,11 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
 
 // An errno; or 0, when the request is on its way, or over at once. Whatever it needs on its way it has then: a request
 // that has been accepted is carried out, and told.
-int Environment::begin(Job job, bool* is_over) {
+int Environment::begin(Job job, bool is_lone, bool* is_over) {
   QueuedFile* const file = job.file.get();
   if (job.operation != Operation::kOpen && !file->is_open()) return EBADF;
   try {
-    *is_over = read_at_once(job);
+    *is_over = perform_at_once(job, is_lone);
     if (*is_over) return 0;
     // There has been room for its close since the file was made: a file can be closed without memory.
     if (job.operation != Operation::kClose) make_room(1);
@@ -216,10 +216,9 @@ int Environment::begin(Job job, bool* is_over) {
   return 0;
 }
 
-bool Environment::read_at_once(const Job& job) {
-  if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
-  if (reads_at_once_left_ == 0 || !job.file->perform_at_once(job)) return false;
-  --reads_at_once_left_;
+bool Environment::perform_at_once(const Job& job, bool is_lone) {
+  if (at_once_left_ == 0 || !job.file->perform_at_once(job, is_lone)) return false;
+  --at_once_left_;
   return true;
 }
 

@@ -31,7 +31,7 @@ class Environment {
   static constexpr size_t kMostFiles = 64;
   // Reads that are in the page cache are done on the JavaScript thread: it takes less than handing them over. So many
   // of one batch; JavaScript sees to it that the event loop has a turn after as many.
-  static constexpr size_t kMostReadsAtOnce = 64;
+  static constexpr size_t kMostAtOnce = 64;
 
   explicit Environment(Napi::Env env);
   Environment(const Environment&) = delete;
@@ -67,8 +67,8 @@ class Environment {
   // What stands in delivered_ is in the array of completions then.
   void put_delivered();
   void tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop);
-  int begin(Job job, bool* is_over);
-  bool read_at_once(const Job& job);
+  int begin(Job job, bool is_lone, bool* is_over);
+  bool perform_at_once(const Job& job, bool is_lone);
   void ask();
   void make_room(size_t more);
   void hold();
@@ -96,7 +96,7 @@ class Environment {
   // What is set aside on the way to the pools and back: for all requests that are out, and the close of each file.
   size_t room_ = 0;
   int moving_files_ = 0;
-  size_t reads_at_once_left_ = 0;  // of the batch that is being submitted
+  size_t at_once_left_ = 0;  // of the batch that is being submitted
 
   // Of the batch that is being submitted, or delivered. With room for the longest: they never ask for memory again.
   struct Asked {

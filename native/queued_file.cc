@@ -81,8 +81,12 @@ void QueuedFile::submit(Question* questions, size_t count) {
   if (!finished.empty()) completions_->post_progress(number_, finished);
 }
 
-bool QueuedFile::perform_at_once(const Job& job) {
+bool QueuedFile::perform_at_once(const Job& job, bool is_lone) {
   if (is_direct()) return false;
+  if (job.operation == Operation::kWrite) {
+    return is_lone && options_.inline_writes && write_at_once(job.data, job.length, job.offset);
+  }
+  if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
   std::vector<RequestQueue::OverlayPiece> overlay;
   if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
   if (!read_at_once(job.data, job.length, job.offset)) return false;

@@ -33,6 +33,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     uint64_t idle_limit_ms = 0;
     bool ring = false;    // data requests go by the environment's IoRing where they can
     bool wait = false;    // for lone requests by the ring, on the JavaScript thread
+    bool inline_writes = false;  // a lone small write is made on the JavaScript thread
     bool record = false;  // keep a log of all that changes the file
   };
 
@@ -52,8 +53,9 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // What is longer takes too long for the JavaScript thread. Bytes.
   static constexpr uint64_t kLongestAtOnce = uint64_t{64} << 10;
 
-  // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
-  bool perform_at_once(const Job& job);
+  // Carry out a read on this thread if that takes no waiting, or a lone write if that is wanted. Throws std::bad_alloc,
+  // with nothing done.
+  bool perform_at_once(const Job& job, bool is_lone);
   // The same for a read of the file as it is, without the queue.
   bool read_at_once(uint8_t* data, uint64_t length, uint64_t offset);
   // Carry out a write on this thread, which the page cache takes; it waits where the host makes its writers wait.

@@ -146,7 +146,8 @@ export class BlockQueue implements BlockBackend, Requester {
       (options.create === true ? constants.flags.create : 0) +
       (options.record === true ? constants.flags.record : 0) +
       (options.aio === 'io_uring' ? constants.flags.ring : 0) +
-      (options.inlineWaits === true ? constants.flags.wait : 0)
+      (options.inlineWaits === true ? constants.flags.wait : 0) +
+      (options.inlineWrites === true ? constants.flags.inlineWrites : 0)
     const policy = constants.policies[options.syncPolicy]
     this.#native = this.#inWords(
       'open',
@@ -424,10 +425,9 @@ export class BlockQueue implements BlockBackend, Requester {
     if (operation === 'write' || operation === 'writeDurably') {
       this.#dataWrites++
       this.#dataWriteBytes += length
-      const mayBeNow = length <= this.#longestWriteAtOnce && this.#requests.mayRunAtOnce
+      const mayBeNow = length <= this.#longestWriteAtOnce && this.#requests.mayWriteAtOnce
       if (bytes !== undefined && mayBeNow && this.#native.writeAtOnce(bytes, offset)) {
-        this.#requests.ranAtOnce()
-        this.#requests.changedAtOnce()
+        this.#requests.wroteAtOnce()
         return over
       }
     }

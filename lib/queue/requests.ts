@@ -57,7 +57,11 @@ class Requests {
   readonly #mostAtOnce: number
   #moment = 0
   #momentEnds = false
+  #hasWritten = false
   readonly #ring = (): void => this.#submit()
+  readonly #goOn = (): void => {
+    this.#hasWritten = false
+  }
   readonly #endMoment = (): void => {
     this.#moment++
     this.#momentEnds = false
@@ -125,6 +129,22 @@ class Requests {
   }
 
   /**
+   * Whether a write may be made on this thread: also not if another was before promises went on, for then there are several writers, and
+   * theirs are made together, which takes less. Who waits for each of his writes is alone.
+   */
+  get mayWriteAtOnce(): boolean {
+    return this.#atOnceLeft > 0 && !this.#hasWritten && this.#collected === 0
+  }
+
+  /** One was. */
+  wroteAtOnce(): void {
+    this.#atOnceLeft--
+    this.#moment++
+    this.#hasWritten = true
+    queueMicrotask(this.#goOn)
+  }
+
+  /**
    * Another number as soon as anybody on this thread may know of a change of any file that came after `beginMoment`: when something was written on
    * this thread, or promises no longer go on from one to the next. All else that is over is told in a later turn of the event loop.
    */
@@ -138,10 +158,6 @@ class Requests {
       process.nextTick(this.#endMoment)
     }
     return this.#moment
-  }
-
-  changedAtOnce(): void {
-    this.#moment++
   }
 
   /**
@@ -206,8 +222,10 @@ class Requests {
     this.#collected = 0
     const over = this.#addon.submit(this.#batch, this.#buffers, count)
     this.#buffers.fill(undefined, 0, count)
+    if (over === 0) return
     this.#atOnceLeft -= over
-    if (over > 0) this.#settle(over)
+    this.#moment++
+    this.#settle(over)
   }
 
   #deliver(completionCount: number, fileCount: number): void {

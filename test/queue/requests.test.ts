@@ -77,23 +77,62 @@ test.serial(
       syncPolicy: 'flush',
       inlineWrites: true,
     })
+    const piece = new Uint8Array(512).fill(1)
     await new Promise((resolve) => setImmediate(resolve))
     const long = queue.write(new Uint8Array(longestAtOnce + 1).fill(1), 2 ** 19)
     t.is(written(2 ** 19), 0, 'too long for this thread')
-    const small = Array.from({ length: mostAtOnce + 1 }, (_, index) =>
-      queue.write(new Uint8Array(512).fill(1), index * 512),
-    )
-    const contents = readFileSync(path)
-    const done = small.map((_, index) => contents[index * 512] === 1)
-    t.true(done[0])
+    await long
+
+    const [first, second] = [queue.write(piece, 2 ** 18), queue.write(piece, 2 ** 18 + 512)]
+    t.is(written(2 ** 18), 1)
+    t.is(written(2 ** 18 + 512), 0, 'of several at the same time those behind the first go together')
+    await Promise.all([first, second])
+
+    let done = 0
+    const oneByOne = (async () => {
+      for (; done < 3 * mostAtOnce; done++) await queue.write(piece, done * 512)
+    })()
+    // When promises do not go on any more.
+    await new Promise((resolve) => process.nextTick(resolve))
     // One that takes long, as on a busy machine, is the last for a while.
-    const last = done.lastIndexOf(true)
-    t.true(done.slice(0, last).every(Boolean), 'in order')
-    t.true(last < mostAtOnce, 'the event loop has a turn before that one')
-    await Promise.all([long, ...small])
-    t.is(written(mostAtOnce * 512), 1)
+    t.true(done > 0 && done <= mostAtOnce, `${done} before the event loop has a turn`)
+    await oneByOne
+    const contents = readFileSync(path)
+    for (let index = 0; index < done; index++) t.is(contents[index * 512], 1)
+    t.is(written(2 ** 18 + 512), 1)
     t.is(written(2 ** 19), 1)
-    t.is(queue.stats().dataWrites, mostAtOnce + 2)
+    t.is(queue.stats().dataWrites, 3 * mostAtOnce + 3)
+    await queue.close()
+  },
+)
+
+test.serial(
+  'a lone small write that had to wait for the event loop is made on this thread as well, if that is asked for',
+  async (t) => {
+    const { mostAtOnce } = addon().constants
+    const native = addon()
+    const submit = native.submit.bind(native)
+    const path = join(await makeFolder(t), 'file')
+    await writeFile(path, '')
+    const queue = await BlockQueue.open(path, {
+      readOnly: false,
+      direct: false,
+      syncPolicy: 'flush',
+      inlineWrites: true,
+    })
+    let onThread = 0
+    Object.assign(native, {
+      submit: (...batch: Parameters<typeof submit>) => {
+        const over = submit(...batch)
+        onThread += over
+        return over
+      },
+    })
+    // One that takes long, as on a busy machine, is the last for a while.
+    for (let round = 0; round < 1000 && onThread === 0; round++)
+      for (let index = 0; index <= mostAtOnce; index++) await queue.write(new Uint8Array(512), index * 512)
+    Object.assign(native, { submit })
+    t.true(onThread > 0)
     await queue.close()
   },
 )
