@@ -10,6 +10,7 @@
 #include "large_pages.h"
 #include "queued_file.h"
 #include "request_queue_binding.h"
+#include "word_run.h"
 
 namespace {
 
@@ -24,6 +25,9 @@ using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
 constexpr int kAbi = 12;
+
+// JavaScript's numbers hold every integer up to it.
+constexpr double kLargestExactInteger = 9007199254740991.0;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -134,6 +138,30 @@ Napi::Value use_large_pages(const Napi::CallbackInfo& info) {
   return {};
 }
 
+// (bytes, at, most, step) -> how many words, from byte `at` on, are each `step` more than the one before
+Napi::Value word_run(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  uint64_t numbers[3] = {};
+  bool fits = info[0].IsTypedArray();
+  for (size_t index = 0; index < 3; index++) {
+    double number = -1;
+    fits = fits && napi_get_value_double(env, info[index + 1], &number) == napi_ok;
+    fits = fits && number >= 0 && number <= kLargestExactInteger && std::floor(number) == number;
+    if (fits) numbers[index] = static_cast<uint64_t>(number);
+  }
+  const auto [at, most, step] = numbers;
+  size_t length = 0;
+  void* data = nullptr;
+  if (fits) napi_get_typedarray_info(env, info[0], nullptr, &length, &data, nullptr, nullptr);
+  if (!fits || at > length || most > (length - at) / sizeof step) {
+    Napi::TypeError::New(env, "wordRun(bytes, at, most, step) takes a Uint8Array, what lies in it, and a count")
+        .ThrowAsJavaScriptException();
+    return {};
+  }
+  return Napi::Number::New(
+      env, static_cast<double>(block_queue::word_run(static_cast<const uint8_t*>(data) + at, most, step)));
+}
+
 Napi::Object define(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbi);
   exports.Set("constants", constants(env));
@@ -148,6 +176,7 @@ Napi::Object define(Napi::Env env, Napi::Object exports) {
   exports.Set("shutDown", Napi::Function::New<shut_down>(env, "shutDown"));
   exports.Set("misalignment", Napi::Function::New<misalignment>(env, "misalignment"));
   exports.Set("useLargePages", Napi::Function::New<use_large_pages>(env, "useLargePages"));
+  exports.Set("wordRun", Napi::Function::New<word_run>(env, "wordRun"));
   return exports;
 }
 

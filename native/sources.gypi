@@ -20,6 +20,7 @@
       "native/request_queue.cc",
       "native/request_queue_binding.cc",
       "native/uring.cc",
+      "native/word_run.cc",
       "native/worker.cc",
       "native/write_gate.cc",
       "native/zlib_codec.cc",

@@ -42,6 +42,8 @@ export type NativeAddon = {
   misalignment(bytes: Uint8Array, alignment: number): number
   /** Ask the system to back memory that nobody has touched yet with pages of 2 MiB, where it has such and `bytes` cover them. */
   useLargePages(bytes: Uint8Array): void
+  /** How many of the `most` big-endian words of 64 bits from byte `at` on, the first one included, are each `step` more than the one before. */
+  wordRun(bytes: Uint8Array, at: number, most: number, step: number): number
 }
 
 /** What a request reads or writes; of what packs: where to, and what. */

@@ -1,4 +1,5 @@
 import { isAligned } from '../base/integers.js'
+import { addon } from '../native/addon.js'
 import { type CheckState, hex64 } from './check-state.js'
 import type { ReadTable } from './check-tables.js'
 import { hostOf } from './l2-entry.js'
@@ -12,6 +13,9 @@ const compressedBit = 0x40000000
 const zeroBit = 0x1
 const reservedHigh = 0x3f000000
 const reservedLow = 0x1fe
+
+/** How a run goes on is looked at here for so many entries: where most are shorter, a native call each would cost more. */
+const entriesLookedAt = 8
 
 /** How this image's L2 entries are made. */
 export type L2Format = {
@@ -76,9 +80,14 @@ function countPlain(
   // A carry into the upper half ends the run.
   const inHalf = isEmpty ? Infinity : (2 ** 32 - (low >>> 0)) / clusterSize
   const most = Math.min((view.byteLength - at) / 8, inHalf)
+  const shown = Math.min(most, entriesLookedAt)
   let entries = 1
-  for (let next = at + 8; entries < most; next += 8, entries++) {
+  for (let next = at + 8; entries < shown; next += 8, entries++) {
     if (view.getInt32(next) !== high || view.getInt32(next + 4) !== ((low + entries * step) | 0)) break
+  }
+  if (entries === entriesLookedAt) {
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+    entries = addon().wordRun(bytes, at, most, step)
   }
   if (isEmpty) return entries
   const counted = format.dataFile ? entries : state.countRun(cluster, entries)

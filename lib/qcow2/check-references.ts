@@ -1,5 +1,6 @@
 import { corrupt } from '../base/errors.js'
 import { isAligned } from '../base/integers.js'
+import { addon } from '../native/addon.js'
 import { countBitmaps } from './check-bitmaps.js'
 import { readL2Tables, snapshotL1Fault } from './check-l1.js'
 import { checkL2Table } from './check-l2.js'
@@ -104,13 +105,14 @@ async function countRefcountBlocks(state: CheckState): Promise<void> {
   const { header, geometry } = state
   const entries = (header.refcountTableClusters * geometry.clusterSize) / entryBytes
   for await (const piece of readEntries(state.backend, header.refcountTableOffset, entries)) {
+    const bytes = new Uint8Array(piece.view.buffer)
     for (let index = 0; index < piece.count; index++) {
       const high = piece.view.getUint32(index * entryBytes)
       const low = piece.view.getUint32(index * entryBytes + 4)
       if (high !== 0 || low !== 0) {
         const number = piece.first + index
         countRefcountBlock(state, number, high, low, header.refcountTableOffset + number * entryBytes)
-      }
+      } else index += addon().wordRun(bytes, index * entryBytes, piece.count - index, 0) - 1
     }
   }
 }
