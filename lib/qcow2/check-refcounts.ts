@@ -1,4 +1,5 @@
 import { isAligned } from '../base/integers.js'
+import { addon } from '../native/addon.js'
 import { ReferenceCounts, standsApart } from './check-counts.js'
 import { findingsKept } from './check-result.js'
 import type { CheckState } from './check-state.js'
@@ -137,21 +138,20 @@ function compareBlock(
 ): void {
   const { counts, geometry } = state
   const { perChunk } = ReferenceCounts
-  const { view } = block
-  const ones = storedOnes(geometry)
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  // As far as clusters are referred to once.
+  let onesEnd = from
   for (let first = from; first < to;) {
+    if (first >= onesEnd) onesEnd = first + counts.onesFrom(first, to - first)
+    // And counted so: most are.
+    const alike = storedOnes(block, first - from, onesEnd - first, geometry)
+    if (alike > 0) {
+      first += alike
+      used(first - 1)
+      continue
+    }
     const base = first - (first % perChunk)
     const end = Math.min(base + perChunk, to)
     const chunk = counts.chunkOf(first)
-    const at = ((first - from) / perChunk) * ones.length
-    // All referred to once, and counted so: most are.
-    const isWhole = end - first === perChunk
-    if (isWhole && oneEach.compare(chunk) === 0 && ones.compare(bytes, at, at + ones.length) === 0) {
-      used(end - 1)
-      first = end
-      continue
-    }
     let highest = -1
     for (let cluster = first; cluster < end; cluster++) {
       const stored = loadRefcount(block.view, cluster - from, geometry)
@@ -168,14 +168,18 @@ function compareBlock(
   }
 }
 
-const oneEach = Buffer.alloc(ReferenceCounts.perChunk, 1)
-
-/** The bytes of a chunk's refcounts that are all 1. */
-function storedOnes(geometry: Geometry): Buffer {
-  const eight = Buffer.alloc(geometry.refcountBits)
-  const view = new DataView(eight.buffer, eight.byteOffset, eight.byteLength)
-  for (let index = 0; index < 8; index++) storeRefcount(view, index, geometry, 1)
-  return Buffer.alloc((ReferenceCounts.perChunk * geometry.refcountBits) / 8, eight)
+/**
+ * How many of a block's refcounts are 1, from the first on, in whole words of 64 bits.
+ * @param index  of the first, at the beginning of such a word
+ */
+function storedOnes({ view }: ReadTable, index: number, most: number, geometry: Geometry): number {
+  const perWord = 64 / geometry.refcountBits
+  const words = Math.floor(most / perWord)
+  if (words === 0) return 0
+  for (let entry = 0; entry < perWord; entry++)
+    if (loadRefcount(view, index + entry, geometry) !== 1) return 0
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  return addon().wordRun(bytes, (index * geometry.refcountBits) / 8, words, 0) * perWord
 }
 
 /** Whether a refcount block may stand there: aligned, and at an offset that a file can have (signed 64 bits). */
