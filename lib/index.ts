@@ -56,6 +56,7 @@ export { resizeImage, type ResizeOptions } from './operations/resize.js'
 export type { CheckResult, Finding, FindingKind } from './qcow2/check-result.js'
 export type { Encryption } from './qcow2/encryption.js'
 export type { ImageStructure } from './qcow2/inspect-structure.js'
+export type { ReservationPreallocation } from './qcow2/reservation.js'
 export type { Section } from './base/units.js'
 export type {
   BackendCodec,

@@ -2,6 +2,7 @@ import { booleanOption, checkOptions, enumOption, integerOption } from '../base/
 import { invalid } from '../base/errors.js'
 import type { SyncPolicy } from '../queue/backend.js'
 import { type Aio, aioNames } from '../queue/block-queue.js'
+import type { ReservationPreallocation } from '../qcow2/reservation.js'
 
 /**
  * Two independent choices: whether the host's page cache is used, and when things are made durable.
@@ -35,6 +36,12 @@ export type CacheTuning = {
   readonly refcountCacheBytes?: number
   /** Clusters at the end of the file that are counted ahead of need, so that an allocating write costs one sync; 0: none. */
   readonly reservation?: number
+  /**
+   * How their space is kept ready, in QEMU's words. 'full': the host writes zeros there, so that a durable write into a new cluster changes nothing that the
+   * host's file system has to write down. Only while writes are flushed about one by one; where several are flushed together it is as 'falloc', which has the host allocate the space.
+   * Default 'falloc'.
+   */
+  readonly preallocation?: ReservationPreallocation
   /**
    * Make small writes into the host's page cache on the calling thread, without a detour over another one: fastest for few writers who each
    * wait for their write. Where the host throttles writers, the event loop waits as well. Without effect where the page cache is bypassed. Default false.
@@ -77,6 +84,7 @@ const cacheSchema = {
   l2CacheBytes: integerOption({ min: 0, max: 2 ** 40 }),
   refcountCacheBytes: integerOption({ min: 0, max: 2 ** 40 }),
   reservation: integerOption({ min: 0, max: 4096 }),
+  preallocation: enumOption(['falloc', 'full']),
   inlineWrites: booleanOption,
   aio: enumOption(aioNames),
   inlineWaits: booleanOption,

@@ -156,7 +156,7 @@ export async function openQcow2Layer(
   if (!settings.readOnly && isDirty((await readHeader(backend)).header)) {
     await repairDirty(backend, settings.signal)
   }
-  const { l2CacheBytes, refcountCacheBytes, reservation } = settings.cache
+  const { l2CacheBytes, refcountCacheBytes, reservation, preallocation } = settings.cache
   return openQcow2(backend, {
     readOnly: settings.readOnly,
     salvaging: settings.salvaging === true,
@@ -167,6 +167,7 @@ export async function openQcow2Layer(
     ...(l2CacheBytes === undefined ? {} : { l2CacheBytes }),
     ...(refcountCacheBytes === undefined ? {} : { refcountCacheBytes }),
     ...(reservation === undefined ? {} : { reservation }),
+    ...(preallocation === undefined ? {} : { preallocation }),
   })
 }
 

@@ -5,7 +5,7 @@ import type { Geometry } from './geometry.js'
 import type { Allocation, RefcountParts } from './refcount-parts.js'
 import { freeRun, loadRefcount, storeRefcount } from './refcount-entry.js'
 import type { RefcountGrowth } from './refcount-growth.js'
-import { Reservation } from './reservation.js'
+import { Reservation, type ReservationOptions } from './reservation.js'
 import type { Slice } from './table-cache.js'
 
 /**
@@ -22,11 +22,10 @@ export class Allocator {
   #lowest = 0
   #freeing: (first: number, clusters: number) => void = () => undefined
 
-  /** @param reserved  clusters to reserve at a time; 0: none */
-  constructor(parts: RefcountParts, growth: RefcountGrowth, reserved: number) {
+  constructor(parts: RefcountParts, growth: RefcountGrowth, options: ReservationOptions) {
     this.#parts = parts
     this.#growth = growth
-    this.#reservation = new Reservation(parts, growth, reserved, (first, clusters) =>
+    this.#reservation = new Reservation(parts, growth, options, (first, clusters) =>
       this.#lower(first, clusters),
     )
   }

@@ -41,7 +41,7 @@ import { RangeLocks } from './range-locks.js'
 import { readGuest, readPlain } from './read.js'
 import { RefcountGrowth } from './refcount-growth.js'
 import { RefcountTable } from './refcount-table.js'
-import { defaultReservation } from './reservation.js'
+import type { ReservationOptions } from './reservation.js'
 import { checkResize, grow, preallocateGrown, shrink } from './resize.js'
 import { SessionMarks } from './session-marks.js'
 import { SnapshotList } from './snapshot-list.js'
@@ -55,7 +55,7 @@ import { writeGuest, writeInPlace } from './write.js'
 import { WriteOrdering } from './write-ordering.js'
 import { discardGuest, hideBacking, writeZeroesGuest } from './zero-discard.js'
 
-export type OpenQcow2Options = {
+export type OpenQcow2Options = ReservationOptions & {
   readonly readOnly: boolean
   /** The file may have been cut short; read-only. */
   readonly salvaging?: boolean
@@ -71,8 +71,6 @@ export type OpenQcow2Options = {
   readonly snapshot?: SnapshotReference | undefined
   /** What opens it if it is encrypted. */
   readonly encryption?: Encryption | undefined
-  /** Clusters whose counts are raised ahead of need; 0: none. Default 4 MiB, but 8 to 64 clusters. */
-  readonly reservation?: number
 }
 
 const defaultL2CacheBytes = 4 * 1024 * 1024
@@ -134,7 +132,7 @@ export function assemble(
   }
   const headerCluster = new HeaderCluster(geometry, found.firstCluster)
   const growth = new RefcountGrowth(refcounts, headerCluster)
-  const allocator = new Allocator(refcounts, growth, options.reservation ?? defaultReservation(geometry))
+  const allocator = new Allocator(refcounts, growth, options)
   const active = new ActiveRequests()
   const l2Cache = new TableCache(
     backend,

@@ -1,4 +1,6 @@
 import { hostOffset, noSection, type Section } from '../base/units.js'
+import { alignedBytes } from '../native/aligned-memory.js'
+import type { PreallocationMode } from '../queue/format-image.js'
 import type { Allocation, RefcountParts } from './refcount-parts.js'
 import type { Geometry } from './geometry.js'
 import { freeRun, storeRefcount } from './refcount-entry.js'
@@ -14,8 +16,24 @@ type Run = {
   readonly extended: Section
 }
 
+/** How space that is reserved is made ready, in QEMU's words. */
+export type ReservationPreallocation = Extract<PreallocationMode, 'falloc' | 'full'>
+
+export type ReservationOptions = {
+  /** Clusters whose counts are raised ahead of need; 0: none. Default 4 MiB, but 8 to 64 clusters. */
+  readonly reservation?: number
+  /** 'falloc', the default: their space is allocated on the host; 'full': zeros are written there too, while writes are flushed one by one. */
+  readonly preallocation?: ReservationPreallocation
+}
+
 /** Of clusters. */
 const defaultBytes = 4 * 1024 * 1024
+
+/** Zeros are written in pieces of at most this many bytes: guests' writes get their turn between them. */
+const pieceBytes = 256 * 1024
+
+/** Most zeros that are written for each sync since the last reservation. Bytes: one new cluster of the usual size for a sync pays, two do not. */
+const mostZerosPerSync = 96 * 1024
 
 export function defaultReservation({ clusterSize }: Geometry): number {
   return Math.min(Math.max(defaultBytes / clusterSize, 8), 64)
@@ -32,21 +50,21 @@ export class Reservation {
   readonly #parts: RefcountParts
   readonly #growth: RefcountGrowth
   readonly #clusters: number
+  readonly #writesZeros: boolean
   readonly #lower: (first: number, clusters: number) => Promise<void>
+  /** That the backend had made when the last reservation began. */
+  #syncs = 0
   /** To be taken from, in this order. None is empty. */
   #runs: Run[] = []
   #extending: Promise<void> | undefined
   /** After a failure: what the end of the file must have reached before it is tried again. */
   #notBefore = 0
 
-  /**
-   * @param clusters  how many to reserve at a time; 0: none
-   * @param lower     lowers the counts of clusters that nothing refers to
-   */
+  /** @param lower  lowers the counts of clusters that nothing refers to */
   constructor(
     parts: RefcountParts,
     growth: RefcountGrowth,
-    clusters: number,
+    { reservation = defaultReservation(parts.geometry), preallocation = 'falloc' }: ReservationOptions,
     lower: (first: number, clusters: number) => Promise<void>,
   ) {
     this.#parts = parts
@@ -54,7 +72,8 @@ export class Reservation {
     this.#lower = lower
     // Where nothing is ever synced there is nothing to save, and a device has no end where nothing ever stood.
     const { syncPolicy, isDevice = false } = parts.backend
-    this.#clusters = syncPolicy === 'never' || isDevice ? 0 : clusters
+    this.#clusters = syncPolicy === 'never' || isDevice ? 0 : reservation
+    this.#writesZeros = preallocation === 'full'
   }
 
   /** The next cluster to be taken; infinite when there is none. */
@@ -107,8 +126,10 @@ export class Reservation {
     const queued = ordering.addReferences(slice)
     const published = this.#growth.publishedAfter(first)
     const counted = published > queued ? published : queued
-    this.#extending = backend
-      .allocate(host, length)
+    const ready = this.#mayWriteZeros(length)
+      ? this.#writeZeros(host, length)
+      : backend.allocate(host, length)
+    this.#extending = ready
       .then(
         () => {
           const extended = ordering.durableWithData()
@@ -125,6 +146,28 @@ export class Reservation {
       .finally(() => {
         this.#extending = undefined
       })
+  }
+
+  /** Whether so many bytes of zeros are worth while: for whoever flushes each write, but not for a stream without flushes, nor for many writers who share syncs. */
+  #mayWriteZeros(length: number): boolean {
+    if (!this.#writesZeros) return false
+    const { syncsIssued } = this.#parts.backend.stats()
+    const syncs = syncsIssued - this.#syncs
+    this.#syncs = syncsIssued
+    return length <= syncs * mostZerosPerSync
+  }
+
+  /**
+   * Extend the file, and write zeros there: what is written to that space later, and its sync, change no extent of the host's file. For crashes it changes nothing: whichever
+   * of these zeros a crash loses, the space reads as zeros without them, so that no barrier stands behind them. But nobody may have the clusters before they are
+   * written: they would come over a guest's bytes.
+   */
+  async #writeZeros(host: number, length: number): Promise<void> {
+    const { backend } = this.#parts
+    await backend.allocate(host, length)
+    const zeros = alignedBytes(Math.min(pieceBytes, length))
+    for (let done = 0; done < length; done += pieceBytes)
+      await backend.write(zeros.subarray(0, length - done), host + done)
   }
 
   /** Give back what nobody took, and the end of the file. Only while no request runs. @throws ERR_IO, ERR_POISONED */

@@ -94,7 +94,12 @@ function onFresh(bench: Bench, ours: OurProcess, requests: Requests): Prepared {
   }
 }
 
-type Clients = { readonly clients: number; readonly count: number; readonly aio?: 'io_uring' }
+type Clients = {
+  readonly clients: number
+  readonly count: number
+  readonly aio?: 'io_uring'
+  readonly preallocation?: 'full'
+}
 
 /**
  * Every write durable before its client's next. The stock tool has two ways: a cache mode in which each write is durable when it completes, and, for one client, a flush after each.
@@ -126,7 +131,7 @@ function durable(bench: Bench, ours: OurProcess, { clients, count, ...ways }: Cl
 
 type RowShape = readonly [name: string, work: string, floor: number, goal: number]
 
-/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`, those with a u by an io_uring. @param ours  the process in which our side runs */
+/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`, those with a u by an io_uring, those with a z with `preallocation: 'full'`. @param ours  the process in which our side runs */
 export function requestRows(ours: OurProcess): Row[] {
   const row = ([name, work, floor, goal]: RowShape, prepare: Row['prepare']): Row => ({
     name,
@@ -157,6 +162,7 @@ export function requestRows(ours: OurProcess): Row[] {
   const manyDirectNew = { count: 12_000, depth: 32, cache: 'none' } as const
   const flushed = { count: 6400, depth: 32, cache: 'none', flushInterval: 32 } as const
   const ring = { aio: 'io_uring' } as const
+  const zeros = { preallocation: 'full' } as const
   const megabytes = { bufferSize: 2 ** 21, cache: 'none', count: 512, depth: 8 } as const
   return [
     there(['1', 'cached 4k read, 1 deep', 3, 6], { count: 120_000, depth: 1, cache: 'writeback' }),
@@ -183,6 +189,8 @@ export function requestRows(ours: OurProcess): Row[] {
     durably(['12', 'durable allocating 4k, 32 clients', 8, 17], crowded),
     durably(['11u', 'durable allocating 4k, 1 client, io_uring', 1.5, 2], { ...lonely, ...ring }),
     durably(['12u', 'durable allocating 4k, 32 clients, io_uring', 8, 17], { ...crowded, ...ring }),
+    durably(['11z', 'durable allocating 4k, 1 client, zeros ahead', 1.5, 2], { ...lonely, ...zeros }),
+    durably(['12z', 'durable allocating 4k, 32 clients, zeros ahead', 8, 17], { ...crowded, ...zeros }),
     allocating(['13', 'allocating 4k, a flush every 32', 2, 3], flushed),
     allocating(['13u', 'allocating 4k, a flush every 32, io_uring', 2, 3], { ...flushed, ...ring }),
     allocating(['14', 'allocating 64k, writeback, 32 deep', 1, 1.4], {

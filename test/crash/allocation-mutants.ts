@@ -2,6 +2,8 @@ import { noSection } from '../../lib/base/units.js'
 import { ActiveRequests } from '../../lib/qcow2/active-requests.js'
 import { RefcountGrowth } from '../../lib/qcow2/refcount-growth.js'
 import { Reservation } from '../../lib/qcow2/reservation.js'
+import { otherwise } from './altered-backend.js'
+import { withoutReservation } from './format-mutants.js'
 import { anySize, type Mutant, nothing } from './mutant.js'
 import { replace } from './mutant-tools.js'
 
@@ -31,6 +33,36 @@ export const allocationMutants: readonly Mutant[] = [
       return () => {
         undoPublished()
         undoRenew()
+      }
+    },
+  },
+  {
+    name: 'R6',
+    lacks: 'a reserved cluster is given out when the zeros that go there have been written',
+    starts: ['half-full', 'snapshot', 'backing'],
+    clusterSizes: anySize,
+    // The sync of what is written in place lets the first reservation have zeros.
+    needs: ['overwrite', 'flush', 'write', 'flush', 'write', 'flush'],
+    setting: { zeros: true },
+    hidden: withoutReservation,
+    install: nothing,
+    // Nobody waits for them: they come behind the first bytes that a guest writes there.
+    tampering: () => {
+      const late: { bytes: Uint8Array; offset: number }[] = []
+      return {
+        wrap: (memory) =>
+          otherwise(memory, {
+            write: async (bytes, offset) => {
+              if (bytes.every((byte) => byte === 0)) {
+                late.push({ bytes, offset })
+                return
+              }
+              await memory.write(bytes, offset)
+              const due = late.findIndex((zeros) => contains(zeros, offset))
+              if (due < 0) return
+              for (const zeros of late.splice(due, 1)) await memory.write(zeros.bytes, zeros.offset)
+            },
+          }),
       }
     },
   },
@@ -98,3 +130,7 @@ export const allocationMutants: readonly Mutant[] = [
       }),
   },
 ]
+
+function contains(piece: { bytes: Uint8Array; offset: number }, offset: number): boolean {
+  return offset >= piece.offset && offset < piece.offset + piece.bytes.length
+}

@@ -56,8 +56,9 @@ export const otherSettings: readonly Setting[] = [
   { ...usual, lazy: true },
   { ...usual, syncPolicy: 'write' },
   { ...usual, reserves: false, tiny: true },
+  { ...usual, zeros: true },
 ]
-const settings: readonly Setting[] = [usual, ...otherSettings, usual, usual, usual]
+const settings: readonly Setting[] = [usual, ...otherSettings, usual, usual, usual, usual]
 
 /** Version 2 has no features, so no lazy counts. */
 function inSetting(workload: Workload, setting: Setting): Workload {

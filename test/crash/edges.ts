@@ -15,6 +15,21 @@ export const edges: Readonly<Record<string, readonly EdgeScenario[]>> = {
       mutants: ['R1'],
     },
     { workload: 'sequence/near-block/512/write,write,write,flush/2/932|flush,reserves', mutants: ['R2'] },
+    {
+      workload:
+        'sequence/half-full+fresh/512/overwrite,flush,write,flush,write,flush/1/0|flush,reserves,zeros',
+      mutants: ['R6'],
+    },
+    {
+      workload:
+        'sequence/half-full+fresh/4096/overwrite,overwrite,flush,flush,write,flush,flush,write,write-two,flush,flush/2/0|flush,reserves,zeros',
+      mutants: ['R6'],
+    },
+    {
+      workload:
+        'sequence/backing+fresh/4096/overwrite,flush,flush,write,flush,far,write,flush/2/0|flush,reserves,zeros',
+      mutants: ['R6'],
+    },
     { workload: 'sequence/empty/512/write,write-fua/1/0|flush,exact', mutants: ['M26'] },
     {
       workload: 'sequence/encrypted+fresh/4096/write,flush,partial-new,flush/1/0|flush,reserves',

@@ -11,7 +11,7 @@ import { SparseBytes } from '../../lib/queue/sparse-bytes.js'
 import { sluggish } from './altered-backend.js'
 import { freeze, type FrozenDisk, performSnapshotStep } from './frozen-disk.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
-import { reservationOf, startBytes, tinyQueueUnits } from './setting.js'
+import { reservationOptions, startBytes, tinyQueueUnits } from './setting.js'
 import {
   conflict,
   type NotedRead,
@@ -154,7 +154,7 @@ class FaultyRun {
     }
     const tuning = {
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
-      reservation: reservationOf(setting),
+      ...reservationOptions(setting),
     }
     const opened =
       start.backing === undefined

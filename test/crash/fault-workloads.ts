@@ -151,6 +151,14 @@ const plans: readonly Plan[] = [
     names: ['snapshot-create', 'write', 'snapshot-apply', 'flush'],
     setting: { syncPolicy: 'write' },
   },
+  // Zeros written to what is reserved.
+  {
+    start: 'half-full',
+    clusterSize: 4096,
+    window: 1,
+    names: ['overwrite', 'flush', 'write', 'flush', 'write-two', 'far', 'flush', 'write-fua'],
+    setting: { zeros: true },
+  },
   // Room in the queue for one request at a time.
   {
     start: 'half-full',

@@ -1,3 +1,4 @@
+import type { ReservationOptions } from '../../lib/qcow2/reservation.js'
 import type { Workload } from './workload.js'
 
 /** How the image of a run is opened. */
@@ -5,13 +6,15 @@ export type Setting = {
   readonly syncPolicy: 'flush' | 'write'
   /** With clusters reserved ahead of need, as is the default; but fewer at a time, so that it happens more often. */
   readonly reserves: boolean
+  /** With zeros written to them before they are given out. */
+  readonly zeros: boolean
   /** With the compatible feature bit of lazy refcounts. */
   readonly lazy: boolean
   /** With room in the queue for hardly more than one request, so that it is written out now and then. */
   readonly tiny: boolean
 }
 
-export const usual: Setting = { syncPolicy: 'flush', reserves: true, lazy: false, tiny: false }
+export const usual: Setting = { syncPolicy: 'flush', reserves: true, zeros: false, lazy: false, tiny: false }
 
 /** Of units of metadata: a request takes eight. */
 export const tinyQueueUnits = 12
@@ -24,11 +27,17 @@ export function reservationOf({ reserves }: Setting): number {
   return reserves ? 8 : 0
 }
 
+/** What the image is opened with. */
+export function reservationOptions(setting: Setting): Required<ReservationOptions> {
+  return { reservation: reservationOf(setting), preallocation: setting.zeros ? 'full' : 'falloc' }
+}
+
 /** The same workload in another setting, which its name tells. */
 export function withSetting(workload: Workload, setting: Setting): Workload {
   const words = [
     setting.syncPolicy,
     setting.reserves ? 'reserves' : 'exact',
+    ...(setting.zeros ? ['zeros'] : []),
     ...(setting.lazy ? ['lazy'] : []),
     ...(setting.tiny ? ['tiny'] : []),
   ]
@@ -43,6 +52,7 @@ export function settingOf(name: string): Setting {
   return {
     syncPolicy: words.includes('write') ? 'write' : 'flush',
     reserves: words.includes('reserves'),
+    zeros: words.includes('zeros'),
     lazy: words.includes('lazy'),
     tiny: words.includes('tiny'),
   }

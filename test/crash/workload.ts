@@ -22,7 +22,7 @@ import {
   type SnapshotStep,
 } from './frozen-disk.js'
 import { compressibleBytes, readPayload, stampedBytes, valueAt } from './payload.js'
-import { reservationOf, type Setting, startBytes, tinyQueueUnits } from './setting.js'
+import { reservationOptions, type Setting, startBytes, tinyQueueUnits } from './setting.js'
 import type { StartImage } from './start-images.js'
 
 /** A guest's request. Places and lengths are sectors. */
@@ -203,7 +203,7 @@ class Run {
       readOnly: false,
       ...(start.backing === undefined ? {} : { backing: start.backing }),
       ...(uncached ? { l2CacheBytes: 0, refcountCacheBytes: 0 } : {}),
-      reservation: reservationOf(setting),
+      ...reservationOptions(setting),
     }
     if (isDirty(this.#start)) await checkQcow2(this.#disk.backend, { repair: 'all' })
     // As openQcow2 does it, but for keeping the parts.

@@ -43,6 +43,7 @@ test('anything else is refused by name', (t) => {
   t.throws(() => option({ mode: 'fast' }), { code: 'ERR_INVALID_OPTION' })
   t.throws(() => option({ synk: 'never' }), { code: 'ERR_INVALID_OPTION', message: /did you mean "sync"\?/ })
   t.throws(() => option({ queueBytes: -1 }), { code: 'ERR_OUT_OF_RANGE' })
+  t.throws(() => option({ preallocation: 'metadata' }), { code: 'ERR_INVALID_OPTION' })
   t.throws(() => option(7), { code: 'ERR_INVALID_OPTION' })
   t.throws(() => option(null), { code: 'ERR_INVALID_OPTION' })
 })

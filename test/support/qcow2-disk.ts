@@ -13,6 +13,7 @@ import { EncryptedData } from '../../lib/qcow2/encrypted-data.js'
 import type { SectorCipher } from '../../lib/luks/sector-cipher.js'
 import { openMetadata, readHeader } from '../../lib/qcow2/open-metadata.js'
 import type { Parts } from '../../lib/qcow2/parts.js'
+import type { ReservationPreallocation } from '../../lib/qcow2/reservation.js'
 import { qemuCheck, qemuIo, run } from './qemu.js'
 import { StagedBackend } from './staged-backend.js'
 import { makeFolder } from './temp-folder.js'
@@ -36,6 +37,7 @@ export type DiskOptions = {
   readonly refcountCacheBytes?: number
   /** Clusters; default none, so that each test says what it is about. */
   readonly reservation?: number
+  readonly preallocation?: ReservationPreallocation
   /** What the data file holds, of an image that has one. */
   readonly dataContents?: SparseBytes | undefined
   /** Of the backend of the open image, and of its data file. */
@@ -96,6 +98,7 @@ export async function openDisk(contents: SparseBytes, options: DiskOptions = {})
     readOnly: false,
     dataFile: data,
     reservation: options.reservation ?? 0,
+    preallocation: options.preallocation ?? 'falloc',
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.l2CacheBytes === undefined ? {} : { l2CacheBytes: options.l2CacheBytes }),
     ...(options.refcountCacheBytes === undefined ? {} : { refcountCacheBytes: options.refcountCacheBytes }),
