@@ -21,7 +21,15 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
   // What of the queue's state JavaScript reads from a Float64Array, without a call.
   enum StateIndex : size_t { kDurableSection, kQueuedBytes, kQueuedNodes, kPoisoned, kStalled, kStateLength };
   // Flags of the constructor.
-  enum OpenFlag : uint32_t { kReadOnly = 1, kDirect = 2, kCreate = 4, kRecord = 8, kRing = 16, kWait = 32, kInlineWrites = 64 };
+  enum OpenFlag : uint32_t {
+    kReadOnly = 1,
+    kDirect = 2,
+    kCreate = 4,
+    kRecord = 8,
+    kRing = 16,
+    kWait = 32,
+    kInlineWrites = 64
+  };
 
   static Napi::Function define(Napi::Env env);
 

@@ -31,10 +31,10 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     File::OpenOptions open;
     SyncPolicy policy = SyncPolicy::kOnFlush;
     uint64_t idle_limit_ms = 0;
-    bool ring = false;    // data requests go by the environment's IoRing where they can
-    bool wait = false;    // for lone requests by the ring, on the JavaScript thread
+    bool ring = false;           // data requests go by the environment's IoRing where they can
+    bool wait = false;           // for lone requests by the ring, on the JavaScript thread
     bool inline_writes = false;  // a lone small write is made on the JavaScript thread
-    bool record = false;  // keep a log of all that changes the file
+    bool record = false;         // keep a log of all that changes the file
   };
 
   // number: of this file in its environment. Both the pool and completions outlive all jobs.

@@ -73,7 +73,9 @@ export type NativeOperation =
 export type NativeConstants = {
   readonly operations: Readonly<Record<NativeOperation, number>>
   readonly policies: Readonly<Record<'never' | 'flush' | 'write', number>>
-  readonly flags: Readonly<Record<'readOnly' | 'direct' | 'create' | 'record' | 'ring' | 'wait' | 'inlineWrites', number>>
+  readonly flags: Readonly<
+    Record<'readOnly' | 'direct' | 'create' | 'record' | 'ring' | 'wait' | 'inlineWrites', number>
+  >
   /** Where what stands in the state of a BlockQueue. */
   readonly state: Readonly<
     Record<'durableSection' | 'queuedBytes' | 'queuedNodes' | 'poisoned' | 'stalled' | 'length', number>
