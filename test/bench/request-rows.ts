@@ -20,11 +20,16 @@ type Requests = {
   readonly inlineWrites?: boolean
   /** Ours: by an io_uring in the place of threads. */
   readonly aio?: 'io_uring'
+  readonly inlineWaits?: boolean
 }
 
 function oursOf(ours: OurProcess, path: string, requests: Requests): Promise<number> {
-  const { cache, inlineWrites = false, aio = 'threads', ...rest } = requests
-  const options: BenchOptions = { format: 'qcow2', cache: { mode: cache, inlineWrites, aio }, ...rest }
+  const { cache, inlineWrites = false, inlineWaits = false, aio = 'threads', ...rest } = requests
+  const options: BenchOptions = {
+    format: 'qcow2',
+    cache: { mode: cache, inlineWrites, inlineWaits, aio },
+    ...rest,
+  }
   return ours.run({ work: 'requests', path, options })
 }
 
@@ -131,7 +136,7 @@ function durable(bench: Bench, ours: OurProcess, { clients, count, ...ways }: Cl
 
 type RowShape = readonly [name: string, work: string, floor: number, goal: number]
 
-/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites`, those with a u by an io_uring, those with a z with `preallocation: 'full'`. @param ours  the process in which our side runs */
+/** Rows 1 to 15 of the table; those with an i are the same with `inlineWrites` or, past the page cache, `inlineWaits`, those with a u by an io_uring, those with a z with `preallocation: 'full'`. @param ours  the process in which our side runs */
 export function requestRows(ours: OurProcess): Row[] {
   const row = ([name, work, floor, goal]: RowShape, prepare: Row['prepare']): Row => ({
     name,
@@ -162,6 +167,7 @@ export function requestRows(ours: OurProcess): Row[] {
   const manyDirectNew = { count: 12_000, depth: 32, cache: 'none' } as const
   const flushed = { count: 6400, depth: 32, cache: 'none', flushInterval: 32 } as const
   const ring = { aio: 'io_uring' } as const
+  const waited = { ...ring, inlineWaits: true } as const
   const zeros = { preallocation: 'full' } as const
   const megabytes = { bufferSize: 2 ** 21, cache: 'none', count: 512, depth: 8 } as const
   return [
@@ -177,6 +183,11 @@ export function requestRows(ours: OurProcess): Row[] {
     there(['7', 'O_DIRECT 4k overwrite, 32 deep', 1, 2], manyDirectWrites),
     there(['5ru', 'O_DIRECT 4k read, 1 deep, io_uring', 0.95, 1.1], { ...loneDirect, ...ring }),
     there(['5wu', 'O_DIRECT 4k overwrite, 1 deep, io_uring', 0.95, 1.1], { ...loneDirectWrites, ...ring }),
+    there(['5rui', 'O_DIRECT 4k read, 1 deep, io_uring, inline', 0.95, 1.1], { ...loneDirect, ...waited }),
+    there(['5wui', 'O_DIRECT 4k overwrite, 1 deep, io_uring, inline', 0.95, 1.1], {
+      ...loneDirectWrites,
+      ...waited,
+    }),
     there(['6u', 'O_DIRECT 4k read, 32 deep, io_uring', 1.2, 2], { ...manyDirect, ...ring }),
     there(['7u', 'O_DIRECT 4k overwrite, 32 deep, io_uring', 1, 2], { ...manyDirectWrites, ...ring }),
     allocating(['8', 'allocating 4k, writeback, 1 deep', 1.8, 5], loneNew),
