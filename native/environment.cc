@@ -170,7 +170,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
       if (!find_memory_of(env, info[1], i, &job)) error = EFAULT;
     }
     bool is_over = false;
-    if (error == 0) error = begin(std::move(job), /*is_lone=*/count == 1, &is_over);
+    if (error == 0) error = begin(std::move(job), &is_over);
     if (error == 0 && !is_over) {
       ++requests_out_;
       continue;
@@ -181,6 +181,7 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
     entry[2] = 0;
   }
   ask();
+  write_at_once(&over_count);
   cached_pool_.submit(&cached_jobs_);
   if (ring_ && ring_->submit(&direct_jobs_, /*may_wait=*/requests_out_ == 1 && over_count == 0)) {
     completions_.take(kMostCompletions, 0, /*unasked=*/true, &delivered_, &progressed_);
@@ -195,11 +196,11 @@ Napi::Value Environment::submit(const Napi::CallbackInfo& info) {
 
 // An errno; or 0, when the request is on its way, or over at once. Whatever it needs on its way it has then: a request
 // that has been accepted is carried out, and told.
-int Environment::begin(Job job, bool is_lone, bool* is_over) {
+int Environment::begin(Job job, bool* is_over) {
   QueuedFile* const file = job.file.get();
   if (job.operation != Operation::kOpen && !file->is_open()) return EBADF;
   try {
-    *is_over = perform_at_once(job, is_lone);
+    *is_over = read_at_once(job);
     if (*is_over) return 0;
     // There has been room for its close since the file was made: a file can be closed without memory.
     if (job.operation != Operation::kClose) make_room(1);
@@ -216,10 +217,33 @@ int Environment::begin(Job job, bool is_lone, bool* is_over) {
   return 0;
 }
 
-bool Environment::perform_at_once(const Job& job, bool is_lone) {
-  if (at_once_left_ == 0 || !job.file->perform_at_once(job, is_lone)) return false;
+bool Environment::read_at_once(const Job& job) {
+  if (at_once_left_ == 0 || !job.file->perform_at_once(job)) return false;
   --at_once_left_;
   return true;
+}
+
+// Make what may be written on this thread, neighbours with one call; the rest of the batch stays.
+void Environment::write_at_once(uint32_t* over_count) {
+  size_t left = 0;
+  for (size_t first = 0, count = 0; first < cached_jobs_.size(); first += count) {
+    Job* const jobs = cached_jobs_.data() + first;
+    count = QueuedFile::count_together(jobs, cached_jobs_.size() - first, QueuedFile::kLongestTogetherAtOnce);
+    const bool is_over = count <= at_once_left_ && QueuedFile::write_together_at_once(jobs, count);
+    if (is_over) {
+      at_once_left_ -= count;
+      requests_out_ -= count;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      if (is_over) {
+        put({jobs[i].request, 0, 0}, (*over_count)++);
+      } else {
+        if (left != first + i) cached_jobs_[left] = std::move(jobs[i]);
+        ++left;
+      }
+    }
+  }
+  cached_jobs_.resize(left);
 }
 
 // Put the questions of this batch to their files: all those to one file together, in the order they came.
@@ -267,12 +291,14 @@ void Environment::deliver(Napi::Env env, bool from_loop) {
 
 void Environment::put_delivered() {
   requests_out_ -= delivered_.size();
-  double* entry = completion_numbers_;
-  for (const Completion& completion : delivered_) {
-    *entry++ = static_cast<double>(completion.request);
-    *entry++ = completion.error;
-    *entry++ = completion.value;
-  }
+  for (size_t i = 0; i < delivered_.size(); ++i) put(delivered_[i], i);
+}
+
+void Environment::put(const Completion& completion, size_t place) {
+  double* const entry = completion_numbers_ + place * kNumbersPerCompletion;
+  entry[0] = static_cast<double>(completion.request);
+  entry[1] = completion.error;
+  entry[2] = completion.value;
 }
 
 void Environment::tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop) {

@@ -29,8 +29,9 @@ class Environment {
   // What one wake-up delivers at most: timers and sockets have their turn after it. A batch of requests is not longer.
   static constexpr size_t kMostCompletions = 256;
   static constexpr size_t kMostFiles = 64;
-  // Reads that are in the page cache are done on the JavaScript thread: it takes less than handing them over. So many
-  // of one batch; JavaScript sees to it that the event loop has a turn after as many.
+  // Reads that are in the page cache, and writes of files that want it, are done on the JavaScript thread: it takes
+  // less than handing them over. So many of one batch; JavaScript sees to it that the event loop has a turn after as
+  // many.
   static constexpr size_t kMostAtOnce = 64;
 
   explicit Environment(Napi::Env env);
@@ -67,8 +68,10 @@ class Environment {
   // What stands in delivered_ is in the array of completions then.
   void put_delivered();
   void tell(Napi::Env env, size_t completion_count, size_t file_count, bool from_loop);
-  int begin(Job job, bool is_lone, bool* is_over);
-  bool perform_at_once(const Job& job, bool is_lone);
+  void put(const Completion& completion, size_t place);
+  int begin(Job job, bool* is_over);
+  bool read_at_once(const Job& job);
+  void write_at_once(uint32_t* over_count);
   void ask();
   void make_room(size_t more);
   void hold();

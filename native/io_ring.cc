@@ -15,17 +15,6 @@ bool is_aligned(const Job& job) {
   return reinterpret_cast<uintptr_t>(job.data) % job.file->file().memory_alignment() == 0;
 }
 
-// How many jobs from the first on go together, and how long they are.
-size_t count_together(const Job* jobs, size_t count, size_t longest, uint64_t* length) {
-  size_t together = 1;
-  *length = jobs[0].length;
-  while (together < count && *length + jobs[together].length <= longest &&
-         QueuedFile::continues(jobs[together - 1], *length, jobs[together])) {
-    *length += jobs[together++].length;
-  }
-  return together;
-}
-
 }  // namespace
 
 std::unique_ptr<IoRing> IoRing::make(napi_env env, IoPool* pool, CompletionQueue* completions,
@@ -57,8 +46,7 @@ bool IoRing::submit(std::vector<Job>* jobs, bool may_wait) {
   size_t left = 0;
   for (size_t first = 0, count = 0; first < jobs->size(); first += count) {
     Job* const begun = jobs->data() + first;
-    uint64_t length = 0;
-    count = count_together(begun, jobs->size() - first, kLongestTogether, &length);
+    count = QueuedFile::count_together(begun, jobs->size() - first, kLongestTogether);
     if (begin(begun, count)) continue;
     for (size_t i = 0; i < count; ++i, ++left) {
       if (left != first + i) (*jobs)[left] = std::move(begun[i]);

@@ -81,11 +81,8 @@ void QueuedFile::submit(Question* questions, size_t count) {
   if (!finished.empty()) completions_->post_progress(number_, finished);
 }
 
-bool QueuedFile::perform_at_once(const Job& job, bool is_lone) {
+bool QueuedFile::perform_at_once(const Job& job) {
   if (is_direct()) return false;
-  if (job.operation == Operation::kWrite) {
-    return is_lone && options_.inline_writes && write_at_once(job.data, job.length, job.offset);
-  }
   if (job.operation != Operation::kRead && job.operation != Operation::kReadQueued) return false;
   std::vector<RequestQueue::OverlayPiece> overlay;
   if (job.operation == Operation::kReadQueued) overlay = worker_->collect_overlay(job.offset, job.length);
@@ -101,10 +98,28 @@ bool QueuedFile::read_at_once(uint8_t* data, uint64_t length, uint64_t offset) {
 
 bool QueuedFile::write_at_once(const uint8_t* data, uint64_t length, uint64_t offset) {
   if (is_direct() || length > kLongestAtOnce) return false;
+  return write_on_this_thread([&] {
+    const bool succeeded = file_.write(data, static_cast<size_t>(length), offset) == 0;
+    changed(succeeded);
+    return succeeded;
+  });
+}
+
+bool QueuedFile::write_together_at_once(const Job* jobs, size_t count) {
+  QueuedFile& self = *jobs[0].file;
+  if (!self.options_.inline_writes || jobs[0].operation != Operation::kWrite) return false;
+  if (count == 1) return self.write_at_once(jobs[0].data, jobs[0].length, jobs[0].offset);
+  if (self.is_direct()) return false;
+  Scratch scratch;
+  return self.write_on_this_thread([&] { return perform_together(jobs, count, &scratch); });
+}
+
+// write: -> whether it succeeded
+template <typename Write>
+bool QueuedFile::write_on_this_thread(Write write) {
   const Clock::time_point before = Clock::now();
   if (before < no_write_at_once_before_) return false;
-  const bool succeeded = file_.write(data, static_cast<size_t>(length), offset) == 0;
-  changed(succeeded);
+  const bool succeeded = write();
   const Clock::time_point after = Clock::now();
   if (after - before > kLongWrite) no_write_at_once_before_ = after + kPauseAfterLongWrite;
   return succeeded;
@@ -175,6 +190,16 @@ bool QueuedFile::continues(const Job& last, uint64_t length, const Job& next) {
   if (next.length > kLongestAtOnce || length + next.length > Scratch::kBytes) return false;
   const uint64_t unit = last.file->file_.offset_alignment();
   return last.offset % unit == 0 && last.length % unit == 0 && next.length % unit == 0;
+}
+
+size_t QueuedFile::count_together(const Job* jobs, size_t count, uint64_t longest) {
+  size_t together = 1;
+  uint64_t length = jobs[0].length;
+  while (together < std::min(count, kMostJobsTogether) && length + jobs[together].length <= longest &&
+         continues(jobs[together - 1], length, jobs[together])) {
+    length += jobs[together++].length;
+  }
+  return together;
 }
 
 bool QueuedFile::perform_together(const Job* jobs, size_t count, Scratch* scratch) {

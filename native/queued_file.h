@@ -33,7 +33,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     uint64_t idle_limit_ms = 0;
     bool ring = false;           // data requests go by the environment's IoRing where they can
     bool wait = false;           // for lone requests by the ring, on the JavaScript thread
-    bool inline_writes = false;  // a lone small write is made on the JavaScript thread
+    bool inline_writes = false;  // small writes are made on the JavaScript thread
     bool record = false;         // keep a log of all that changes the file
   };
 
@@ -52,15 +52,17 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
 
   // What is longer takes too long for the JavaScript thread. Bytes.
   static constexpr uint64_t kLongestAtOnce = uint64_t{64} << 10;
+  static constexpr uint64_t kLongestTogetherAtOnce = uint64_t{256} << 10;
 
-  // Carry out a read on this thread if that takes no waiting, or a lone write if that is wanted. Throws std::bad_alloc,
-  // with nothing done.
-  bool perform_at_once(const Job& job, bool is_lone);
+  // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
+  bool perform_at_once(const Job& job);
   // The same for a read of the file as it is, without the queue.
   bool read_at_once(uint8_t* data, uint64_t length, uint64_t offset);
   // Carry out a write on this thread, which the page cache takes; it waits where the host makes its writers wait.
   // false: to be written by way of a job, which tells why it fails if it does.
   bool write_at_once(const uint8_t* data, uint64_t length, uint64_t offset);
+  // The same for jobs that go together, if they are writes of a file that wants it.
+  static bool write_together_at_once(const Job* jobs, size_t count);
   bool is_direct() const { return options_.open.direct; }
 
   // Carry out a job, and tell the queue and the gate; what is left to do is to tell JavaScript: of a write that is to
@@ -69,6 +71,8 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // Whether next may be carried out together with jobs that end with last and are `length` bytes: it goes on where
   // they end.
   static bool continues(const Job& last, uint64_t length, const Job& next);
+  // How many jobs go together, from the first on: `longest` bytes at most, if it is more than one.
+  static size_t count_together(const Job* jobs, size_t count, uint64_t longest);
   // Carry out jobs of which each continues the one before, kMostJobsTogether at most, with one system call. false: they
   // are to be performed one by one, which finds out whose fault it is.
   static bool perform_together(const Job* jobs, size_t count, Scratch* scratch);
@@ -107,6 +111,8 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
  private:
   int open();
   void close();
+  template <typename Write>
+  bool write_on_this_thread(Write write);
   int read_packed(const Job& job, Scratch* scratch, Codec* codec, int64_t* unpacked) const;
   int change(const Job& job, Scratch* scratch);
   int write_zeroes(const Job& job, Scratch* scratch);

@@ -20,7 +20,7 @@ async function countCalls(
   t: ExecutionContext,
   work: string,
   direct: boolean,
-  aio: Aio = 'threads',
+  aio: Aio | 'inline' = 'threads',
 ): Promise<Calls | undefined> {
   if (!canTrace) {
     t.log('skipped: needs strace, and no preloaded sanitiser')
@@ -97,6 +97,14 @@ for (const direct of [false, true]) {
     if (calls !== undefined) t.deepEqual(calls, { pwritev: 1, pwrite64: 4 })
   })
 }
+
+test('inline writes: neighbours of several writers are written with one call', async (t) => {
+  const calls = await countCalls(t, 'neighbours', false, 'inline')
+  if (calls === undefined) return
+  const { pwrite64 = 0, pwritev = 0 } = calls
+  // The first alone, as nobody knows of the others yet; but if one took long, all of them by threads.
+  t.true([4, 5].includes(pwrite64 + pwritev), `${pwrite64} and ${pwritev}`)
+})
 
 if (hasRing) {
   test('io_uring: 32 reads of one turn cost one system call, and one of several pieces is neighbours of up to 64 KiB', async (t) => {

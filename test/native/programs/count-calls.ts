@@ -3,7 +3,7 @@ import { noSection, section } from '../../../lib/base/units.js'
 import { alignedBytes } from '../../../lib/native/aligned-memory.js'
 import { BlockQueue } from '../../../lib/queue/block-queue.js'
 
-/** Work whose system calls are known beforehand. Usage: PATH DIRECT WORK [AIO]. What lies between the two marks is counted. */
+/** Work whose system calls are known beforehand. Usage: PATH DIRECT WORK [AIO, or 'inline' for inline writes]. What lies between the two marks is counted. */
 const [path = '', direct = '', work = '', aio = 'threads'] = process.argv.slice(2)
 const unit = 4096
 
@@ -21,6 +21,7 @@ const queue = await BlockQueue.open(path, {
   syncPolicy: work === 'every-write' ? 'write' : work === 'never' ? 'never' : 'flush',
   create: true,
   ...(aio === 'io_uring' ? { aio } : {}),
+  inlineWrites: aio === 'inline',
   idleMs: 0,
 })
 queue.mayReadAhead()
