@@ -4,6 +4,7 @@
 
 #include "block_queue.h"
 #include "codec.h"
+#include "count.h"
 #include "environment.h"
 #include "guard.h"
 #include "job.h"
@@ -17,6 +18,7 @@ namespace {
 using block_queue::BlockQueue;
 using block_queue::Codec;
 using block_queue::Compression;
+using block_queue::count_of;
 using block_queue::Environment;
 using block_queue::guarded;
 using block_queue::Operation;
@@ -25,9 +27,6 @@ using block_queue::SyncPolicy;
 
 // Compared with lib/native/addon.ts at load: a binary left over from another version is refused, not believed.
 constexpr int kAbi = 12;
-
-// JavaScript's numbers hold every integer up to it.
-constexpr double kLargestExactInteger = 9007199254740991.0;
 
 template <typename Value>
 void set(Napi::Object* object, const char* name, Value value) {
@@ -67,7 +66,7 @@ Napi::Object constants(Napi::Env env) {
   set(&flags, "create", BlockQueue::kCreate);
   set(&flags, "record", BlockQueue::kRecord);
   set(&flags, "ring", BlockQueue::kRing);
-  set(&flags, "wait", BlockQueue::kWait);
+  set(&flags, "inlineWaits", BlockQueue::kInlineWaits);
   set(&flags, "inlineWrites", BlockQueue::kInlineWrites);
 
   Napi::Object state = Napi::Object::New(env);
@@ -141,25 +140,20 @@ Napi::Value use_large_pages(const Napi::CallbackInfo& info) {
 // (bytes, at, most, step) -> how many words, from byte `at` on, are each `step` more than the one before
 Napi::Value word_run(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  uint64_t numbers[3] = {};
-  bool fits = info[0].IsTypedArray();
-  for (size_t index = 0; index < 3; index++) {
-    double number = -1;
-    fits = fits && napi_get_value_double(env, info[index + 1], &number) == napi_ok;
-    fits = fits && number >= 0 && number <= kLargestExactInteger && std::floor(number) == number;
-    if (fits) numbers[index] = static_cast<uint64_t>(number);
-  }
-  const auto [at, most, step] = numbers;
+  const auto at = count_of(info[1]);
+  const auto most = count_of(info[2]);
+  const auto step = count_of(info[3]);
   size_t length = 0;
   void* data = nullptr;
-  if (fits) napi_get_typedarray_info(env, info[0], nullptr, &length, &data, nullptr, nullptr);
-  if (!fits || at > length || most > (length - at) / sizeof step) {
+  const bool is_memory = info[0].IsTypedArray();
+  if (is_memory) napi_get_typedarray_info(env, info[0], nullptr, &length, &data, nullptr, nullptr);
+  if (!is_memory || !at || !most || !step || *at > length || *most > (length - *at) / sizeof *step) {
     Napi::TypeError::New(env, "wordRun(bytes, at, most, step) takes a Uint8Array, what lies in it, and a count")
         .ThrowAsJavaScriptException();
     return {};
   }
   return Napi::Number::New(
-      env, static_cast<double>(block_queue::word_run(static_cast<const uint8_t*>(data) + at, most, step)));
+      env, static_cast<double>(block_queue::word_run(static_cast<const uint8_t*>(data) + *at, *most, *step)));
 }
 
 Napi::Object define(Napi::Env env, Napi::Object exports) {

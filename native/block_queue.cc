@@ -3,27 +3,18 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "count.h"
+
 namespace block_queue {
 
 namespace {
 
-constexpr double kLargestExactInteger = 9007199254740991.0;
-
 void refuse(Napi::Env env, const char* what) { Napi::TypeError::New(env, what).ThrowAsJavaScriptException(); }
-
-// An integer from 0 to 2^53 - 1.
-std::optional<uint64_t> count_of(Napi::Value value) {
-  double number = -1;
-  if (napi_get_value_double(value.Env(), value, &number) != napi_ok) return std::nullopt;
-  if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return std::nullopt;
-  return static_cast<uint64_t>(number);
-}
 
 std::optional<uint64_t> count_at(const Napi::CallbackInfo& info, size_t index) { return count_of(info[index]); }
 
@@ -124,7 +115,7 @@ BlockQueue::BlockQueue(const Napi::CallbackInfo& info) : GuardedWrap<BlockQueue>
   options.open.direct = (*flags & kDirect) != 0;
   options.open.create = (*flags & kCreate) != 0;
   options.record = (*flags & kRecord) != 0;
-  options.wait = (*flags & kWait) != 0;
+  options.inline_waits = (*flags & kInlineWaits) != 0;
   options.inline_writes = (*flags & kInlineWrites) != 0;
   options.policy = static_cast<SyncPolicy>(*policy);
   options.idle_limit_ms = *idle_limit_ms;

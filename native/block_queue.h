@@ -27,7 +27,7 @@ class BlockQueue : public GuardedWrap<BlockQueue> {
     kCreate = 4,
     kRecord = 8,
     kRing = 16,
-    kWait = 32,
+    kInlineWaits = 32,
     kInlineWrites = 64
   };
 

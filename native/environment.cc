@@ -3,7 +3,6 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "block_queue.h"
+#include "count.h"
 #include "room.h"
 
 namespace block_queue {
@@ -29,10 +29,6 @@ size_t most_codec_threads() { return std::min(size_t{std::thread::hardware_concu
 constexpr size_t kLeastRoom = 64;
 
 constexpr auto kShutDownTime = std::chrono::seconds(2);
-
-constexpr double kLargestExactInteger = 9007199254740991.0;
-
-bool is_count(double number) { return number >= 0 && number <= kLargestExactInteger && std::floor(number) == number; }
 
 // The bytes of memory that a request must bring along, if it needs any.
 std::optional<uint64_t> memory_needed(const Job& job) {
@@ -228,7 +224,7 @@ void Environment::write_at_once(uint32_t* over_count) {
   size_t left = 0;
   for (size_t first = 0, count = 0; first < cached_jobs_.size(); first += count) {
     Job* const jobs = cached_jobs_.data() + first;
-    count = QueuedFile::count_together(jobs, cached_jobs_.size() - first, QueuedFile::kLongestTogetherAtOnce);
+    count = QueuedFile::count_together(jobs, cached_jobs_.size() - first, Scratch::kBytes);
     const bool is_over = count <= at_once_left_ && QueuedFile::write_together_at_once(jobs, count);
     if (is_over) {
       at_once_left_ -= count;

@@ -109,7 +109,6 @@ bool QueuedFile::write_together_at_once(const Job* jobs, size_t count) {
   QueuedFile& self = *jobs[0].file;
   if (!self.options_.inline_writes || jobs[0].operation != Operation::kWrite) return false;
   if (count == 1) return self.write_at_once(jobs[0].data, jobs[0].length, jobs[0].offset);
-  if (self.is_direct()) return false;
   Scratch scratch;
   return self.write_on_this_thread([&] { return perform_together(jobs, count, &scratch); });
 }

@@ -32,7 +32,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
     SyncPolicy policy = SyncPolicy::kOnFlush;
     uint64_t idle_limit_ms = 0;
     bool ring = false;           // data requests go by the environment's IoRing where they can
-    bool wait = false;           // for lone requests by the ring, on the JavaScript thread
+    bool inline_waits = false;   // for lone requests by the ring, on the JavaScript thread
     bool inline_writes = false;  // small writes are made on the JavaScript thread
     bool record = false;         // keep a log of all that changes the file
   };
@@ -52,7 +52,6 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
 
   // What is longer takes too long for the JavaScript thread. Bytes.
   static constexpr uint64_t kLongestAtOnce = uint64_t{64} << 10;
-  static constexpr uint64_t kLongestTogetherAtOnce = uint64_t{256} << 10;
 
   // Carry out a read on this thread if that takes no waiting. Throws std::bad_alloc, with nothing read.
   bool perform_at_once(const Job& job);
@@ -61,7 +60,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   // Carry out a write on this thread, which the page cache takes; it waits where the host makes its writers wait.
   // false: to be written by way of a job, which tells why it fails if it does.
   bool write_at_once(const uint8_t* data, uint64_t length, uint64_t offset);
-  // The same for jobs that go together, if they are writes of a file that wants it.
+  // The same for jobs that go together and use the page cache, if they are writes of a file that wants it.
   static bool write_together_at_once(const Job* jobs, size_t count);
   bool is_direct() const { return options_.open.direct; }
 
@@ -81,7 +80,7 @@ class QueuedFile : public std::enable_shared_from_this<QueuedFile> {
   bool suits_ring(const Job& job) const;
   bool uses_ring() const { return options_.ring; }
   // Whether the JavaScript thread waits for a job if it is alone under way.
-  bool waits_for(const Job& job) const { return options_.wait && job.length <= kLongestAtOnce; }
+  bool waits_for(const Job& job) const { return options_.inline_waits && job.length <= kLongestAtOnce; }
   // As perform(), after somebody else has read or written all bytes of a job.
   static Completion performed(const Job& job);
 

@@ -1,11 +1,11 @@
 #include "request_queue_binding.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "count.h"
 #include "guard.h"
 #include "request_queue.h"
 
@@ -13,7 +13,6 @@ namespace block_queue {
 
 namespace {
 
-constexpr double kLargestExactInteger = 9007199254740991.0;  // 2^53 - 1
 // Larger than any page or sector of a disk: a larger number is a mistake of the caller.
 constexpr uint64_t kLargestAlignment = uint64_t{1} << 20;
 constexpr uint64_t kLargestErrno = 4095;
@@ -25,11 +24,9 @@ std::nullopt_t refuse(const Napi::CallbackInfo& info, const char* what) {
 
 // An argument that is an integer from 0 to 2^53 - 1. Otherwise a JavaScript exception is pending.
 std::optional<uint64_t> integer_at(const Napi::CallbackInfo& info, size_t index, const char* what) {
-  const Napi::Value value = info[index];
-  if (!value.IsNumber()) return refuse(info, what);
-  const double number = value.As<Napi::Number>().DoubleValue();
-  if (!(number >= 0 && number <= kLargestExactInteger) || std::floor(number) != number) return refuse(info, what);
-  return static_cast<uint64_t>(number);
+  const auto count = count_of(info[index]);
+  if (!count) return refuse(info, what);
+  return count;
 }
 
 // An argument that is a Uint8Array (or Buffer) with at least one byte.

@@ -74,7 +74,7 @@ export type NativeConstants = {
   readonly operations: Readonly<Record<NativeOperation, number>>
   readonly policies: Readonly<Record<'never' | 'flush' | 'write', number>>
   readonly flags: Readonly<
-    Record<'readOnly' | 'direct' | 'create' | 'record' | 'ring' | 'wait' | 'inlineWrites', number>
+    Record<'readOnly' | 'direct' | 'create' | 'record' | 'ring' | 'inlineWaits' | 'inlineWrites', number>
   >
   /** Where what stands in the state of a BlockQueue. */
   readonly state: Readonly<

@@ -146,7 +146,7 @@ export class BlockQueue implements BlockBackend, Requester {
       (options.create === true ? constants.flags.create : 0) +
       (options.record === true ? constants.flags.record : 0) +
       (options.aio === 'io_uring' ? constants.flags.ring : 0) +
-      (options.inlineWaits === true ? constants.flags.wait : 0) +
+      (options.inlineWaits === true ? constants.flags.inlineWaits : 0) +
       (options.inlineWrites === true ? constants.flags.inlineWrites : 0)
     const policy = constants.policies[options.syncPolicy]
     this.#native = this.#inWords(

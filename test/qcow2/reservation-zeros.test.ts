@@ -12,8 +12,8 @@ import {
 import type { Operation } from '../support/staged-backend.js'
 
 /** 512 clusters of 4 KiB, of which 16 are reserved at a time, with zeros. */
-const newDisk4k = async (clusterSize = 4096): Promise<Disk> =>
-  await newDisk({ size: 2 ** 21, clusterSize }, { reservation: 16, preallocation: 'full' })
+const newDisk4k = (): Promise<Disk> =>
+  newDisk({ size: 2 ** 21, clusterSize: 4096 }, { reservation: 16, preallocation: 'full' })
 
 /** As long as what is reserved: nothing that a guest writes here is. */
 const isOfZeros = ({ kind, length }: Operation): boolean => kind === 'write' && length === 16 * 4096
